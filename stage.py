@@ -1,0 +1,277 @@
+"""How every script writes, locks and reads back the files that it hands over.
+
+A stage writes its files in full under temporary names, then renames them into place, its JSON
+record last: no record, no stage. The record holds dtype, shape and SHA-256 of each array, and
+a reader refuses an array that does not match.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HASH_BLOCK = (
+    1 << 22
+)  # bytes; large enough for hashlib to release the interpreter's lock
+
+
+def temporary(path):
+    """Return where a file is written before it gets its name: `data/x.npy` -> `data/.x.npy.tmp`."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextlib.contextmanager
+def lock(path):
+    """Hold `path` (a lock file, made if absent) for this process; freed also when it is killed.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"another run is writing {path.parent}/ (it holds {path}); "
+                "wait for it or choose another folder"
+            ) from error
+        yield
+
+
+def make_folder(path):
+    """Create the folder `path` with its parents; a file in its way is named."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{path} is a file or lies below one; a folder was expected"
+        ) from error
+
+
+def reserve(file, path, num_bytes):
+    """Claim disk space, so that a full disk is met before the work and not in the middle of it."""
+    if num_bytes == 0:
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except OSError as error:
+        free = shutil.disk_usage(Path(path).parent).free
+        raise OSError(
+            f"{path} needs {num_bytes / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free "
+            f"({error.strerror}); make room or choose another folder"
+        ) from error
+
+
+class ArrayWriter:
+    """Appends rows to a temporary .npy file, hashing them on the way; memory stays flat.
+
+    Args:
+        path: The file's final path; until `publish` it lies at `temporary(path)`.
+        shape: Shape of the whole array. Fewer rows than `shape[0]` may be appended.
+        dtype: The rows' dtype.
+    """
+
+    def __init__(self, path, shape, dtype):
+        self.path, self.shape, self.dtype = Path(path), tuple(shape), np.dtype(dtype)
+        self.count = 0
+        self.file = open(temporary(path), "w+b", buffering=0)
+        header = self._write_header(self.shape)
+        row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+        reserve(self.file, path, len(header) + self.shape[0] * row_bytes)
+        self.hash = hashlib.sha256(header)
+
+    def _write_header(self, shape):
+        self.file.seek(0)
+        fields = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
+        np.lib.format.write_array_header_1_0(self.file, fields)
+        size = self.file.tell()
+        self.file.seek(0)
+        return self.file.read(size)
+
+    def append(self, row):
+        """Add one row of shape `shape[1:]`."""
+        row = np.ascontiguousarray(row, self.dtype)
+        if row.shape != self.shape[1:]:
+            raise ValueError(
+                f"{self.path}: a row of {row.shape}, expected {self.shape[1:]}"
+            )
+        view = memoryview(row).cast("B")
+        self.hash.update(view)
+        while view:  # a raw write may take less than it is given
+            view = view[self.file.write(view) :]
+        self.count += 1
+
+    def close(self):
+        """Bring the file to disk and return its record: dtype, shape, sha256."""
+        self.file.truncate()
+        shape = (self.count, *self.shape[1:])
+        if shape != self.shape:
+            self._write_header(
+                shape
+            )  # NumPy pads headers so that the row count can change
+        os.fsync(self.file.fileno())
+        self.file.close()
+        digest = self.hash.hexdigest()
+        if shape != self.shape:
+            digest = sha256(temporary(self.path))
+        return {"dtype": self.dtype.name, "shape": list(shape), "sha256": digest}
+
+
+def sha256(path):
+    """Return the SHA-256 of a file, as `sha256sum` prints it."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_bytes(path, content):
+    """Replace the file `path` in one step: readers see the old content or the new, never half."""
+    with open(temporary(path), "wb") as file:
+        reserve(file, path, len(content))
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary(path), path)
+
+
+def publish(record_path, record, paths):
+    """Give the finished temporary files of `paths` their names, and write the record last."""
+    record_path = Path(record_path)
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    write_bytes(record_path.with_name(f".{record_path.name}.new"), text.encode())
+    record_path.unlink(missing_ok=True)
+    for path in paths:
+        os.replace(temporary(path), path)
+    os.replace(record_path.with_name(f".{record_path.name}.new"), record_path)
+    folder = os.open(record_path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def read_record(path, repair):
+    """Read a stage's JSON record.
+
+    Args:
+        path: The JSON file.
+        repair: The command that makes it, for the error.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is not a JSON object.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"{path} is missing; make it with: {repair}") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder, a JSON file was expected") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not valid JSON; make it again with: {repair}"
+        ) from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds no JSON object; make it again with: {repair}")
+    return record
+
+
+def read_array(folder, name, record, repair):
+    """Map an array of a stage read-only, after checking it against the stage's record.
+
+    Args:
+        folder: Where the array lies.
+        name: Its file name, a key of `record["arrays"]`.
+        record: What `read_record` returned.
+        repair: The command that makes the array, for the error.
+
+    Returns:
+        Memory-mapped array with the dtype and shape of the record.
+
+    Raises:
+        FileNotFoundError: the array is not there.
+        ValueError: dtype, shape or SHA-256 differ from the record.
+    """
+    path = Path(folder) / name
+    expected = record.get("arrays", {}).get(name)
+    if expected is None:
+        raise ValueError(
+            f"the record of {folder}/ lists no {name}; make it with: {repair}"
+        )
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing; make it with: {repair}") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a whole .npy file; make it again with: {repair}"
+        ) from error
+    found = {"dtype": array.dtype.name, "shape": list(array.shape)}
+    for key, value in found.items():
+        if value != expected[key]:
+            raise ValueError(
+                f"{path} has {key} {value}, its record says {expected[key]}; "
+                f"make it again with: {repair}"
+            )
+    if sha256(path) != expected["sha256"]:
+        raise ValueError(
+            f"{path} changed after its record was written (SHA-256 differs); "
+            f"make it again with: {repair}"
+        )
+    return array
+
+
+def num_threads():
+    """Return the number of processors this process may use."""
+    return (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count()
+    )
+
+
+def map_threads(function, items):
+    """Yield `function(item)` in order, computed on all cores, holding only a few results ahead."""
+    ahead = 8 * num_threads()
+    with concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
+        pending = collections.deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def run(main):
+    """Run a script's `main`: a foreseeable mistake becomes one line on stderr and status 1."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(
+            "\nstopped; the previous outputs are intact, run it again", file=sys.stderr
+        )
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        return 1
+    return 0
