@@ -1,19 +1,21 @@
 """How every script writes, locks and reads back the files that it hands over.
 
-A stage writes its files in full under temporary names, then renames them into place, its JSON
-record last: no record, no stage. The record holds dtype, shape and SHA-256 of each array, and
-a reader refuses an array that does not match.
+A stage writes its files in full under temporary names, then renames them into place,
+its JSON record last: no record, no stage. The record holds dtype, shape and SHA-256 of
+each array, and a reader refuses an array that does not match.
 """
 
 import collections
 import concurrent.futures
 import contextlib
+import csv
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,29 +26,37 @@ HASH_BLOCK = (
 
 
 def temporary(path):
-    """Return where a file is written before it gets its name: `data/x.npy` -> `data/.x.npy.tmp`."""
+    """Return where a file is written before it is whole: `x.npy` -> `.x.npy.tmp`."""
     path = Path(path)
     return path.with_name(f".{path.name}.tmp")
 
 
 @contextlib.contextmanager
-def lock(path):
-    """Hold `path` (a lock file, made if absent) for this process; freed also when it is killed.
+def lock(folder, name=""):
+    """Hold a folder, or the result `name` in it, for this process; made if absent.
+
+    The lock is the kernel's (flock), so a killed run blocks nothing. Temporary files of
+    a folder's failed run are removed.
 
     Raises:
         ValueError: another process holds it.
     """
-    path = Path(path)
-    make_folder(path.parent)
+    make_folder(folder)
+    path = Path(folder) / f".{name}.lock" if name else Path(folder) / ".lock"
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ValueError(
-                f"another run is writing {path.parent}/ (it holds {path}); "
-                "wait for it or choose another folder"
+                f"another run is writing {Path(folder) / name} (it holds {path}); "
+                "wait for it, or choose another place"
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            if not name:
+                for leftover in Path(folder).glob(".*.tmp"):
+                    leftover.unlink()
 
 
 def make_folder(path):
@@ -60,7 +70,7 @@ def make_folder(path):
 
 
 def reserve(file, path, num_bytes):
-    """Claim disk space, so that a full disk is met before the work and not in the middle of it."""
+    """Claim disk space: a full disk is met before the work, not in the middle of it."""
     if num_bytes == 0:
         return
     try:
@@ -73,8 +83,19 @@ def reserve(file, path, num_bytes):
         ) from error
 
 
+def scratch_array(folder, shape, dtype):
+    """Return a zeroed array backed by a nameless file in `folder`, gone with the process.
+
+    It takes disk space instead of anonymous memory.
+    """
+    num_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    with tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file, Path(folder) / "(scratch)", max(num_bytes, 1))
+        return np.memmap(file, dtype, "r+", shape=tuple(shape))
+
+
 class ArrayWriter:
-    """Appends rows to a temporary .npy file, hashing them on the way; memory stays flat.
+    """Appends rows to a temporary .npy file and hashes them; memory stays flat.
 
     Args:
         path: The file's final path; until `publish` it lies at `temporary(path)`.
@@ -85,7 +106,7 @@ class ArrayWriter:
     def __init__(self, path, shape, dtype):
         self.path, self.shape, self.dtype = Path(path), tuple(shape), np.dtype(dtype)
         self.count = 0
-        self.file = open(temporary(path), "w+b", buffering=0)
+        self.file = open(temporary(path), "w+b", buffering=0)  # noqa: SIM115
         header = self._write_header(self.shape)
         row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
         reserve(self.file, path, len(header) + self.shape[0] * row_bytes)
@@ -141,28 +162,69 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def write_bytes(path, content):
-    """Replace the file `path` in one step: readers see the old content or the new, never half."""
+def write_temporary(path, content):
+    """Bring `content` to disk at `temporary(path)`."""
     with open(temporary(path), "wb") as file:
         reserve(file, path, len(content))
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync_folder(folder):
+    """Bring renames in a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def write_bytes(path, content):
+    """Replace a file in one step: a reader sees the old content or the new one."""
+    write_temporary(path, content)
     os.replace(temporary(path), path)
+    sync_folder(Path(path).parent)
 
 
-def publish(record_path, record, paths):
-    """Give the finished temporary files of `paths` their names, and write the record last."""
+@contextlib.contextmanager
+def write_csv(path, columns):
+    """Yield a csv writer whose rows replace the file `path` once all are written."""
+    with open(temporary(path), "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        yield writer
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary(path), path)
+    sync_folder(Path(path).parent)
+
+
+def to_json(record):
+    """Return a record as JSON text with one line a key, so that long lists stay short."""
+    lines = (
+        f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
+        for key, value in record.items()
+    )
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def publish(record_path, record, paths, stale=()):
+    """Give finished temporary files their names, and write the record last.
+
+    Args:
+        record_path: The stage's JSON file. While it is absent, there is no stage.
+        record: What it will hold.
+        paths: The files, whole at `temporary(path)`.
+        stale: Files of an earlier run that this one does not make; removed.
+    """
     record_path = Path(record_path)
-    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    write_bytes(record_path.with_name(f".{record_path.name}.new"), text.encode())
+    write_temporary(record_path, to_json(record).encode())
     record_path.unlink(missing_ok=True)
+    for path in stale:
+        Path(path).unlink(missing_ok=True)
     for path in paths:
         os.replace(temporary(path), path)
-    os.replace(record_path.with_name(f".{record_path.name}.new"), record_path)
-    folder = os.open(record_path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    os.replace(temporary(record_path), record_path)
+    sync_folder(record_path.parent)
 
 
 def read_record(path, repair):
@@ -246,7 +308,7 @@ def num_threads():
 
 
 def map_threads(function, items):
-    """Yield `function(item)` in order, computed on all cores, holding only a few results ahead."""
+    """Yield `function(item)` in order, on all cores, only a few results ahead."""
     ahead = 8 * num_threads()
     with concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
         pending = collections.deque()
@@ -263,7 +325,7 @@ def map_threads(function, items):
 
 
 def run(main):
-    """Run a script's `main`: a foreseeable mistake becomes one line on stderr and status 1."""
+    """Run a script's `main`; a foreseeable mistake is one line on stderr and status 1."""
     try:
         main()
     except KeyboardInterrupt:

@@ -1,0 +1,71 @@
+"""What may have gone wrong where predictions look all alike, as far as can be checked."""
+
+FULL = 0.9  # share of a frame above which a mask counts as covering all of it
+NEARLY_ALL = 0.98  # share of frames with a nerve predicted that is worth a word
+ENOUGH = 20  # frames before which it is not
+HARDLY_TRAINED = 0.3  # dice_coef of the training
+FEW_EMPTY = 0.1  # share of training frames without a nerve
+
+
+class Watch:
+    """Counts what the predictions look like, to say what may have gone wrong."""
+
+    def __init__(self):
+        self.frames = self.positive = self.full = 0
+        self.highest, self.grey_sum, self.brightest = 0.0, 0.0, 0
+
+    def see(self, frame, probability, mask):
+        """Count one frame (uint8), its probabilities and its mask."""
+        self.frames += 1
+        self.positive += bool(mask.any())
+        self.full += mask.mean() > FULL
+        self.highest = max(self.highest, float(probability.max()))
+        self.grey_sum += float(frame.mean())
+        self.brightest = max(self.brightest, int(frame.max()))
+
+    def advise(self, settings):
+        """Return a warning with the likely causes, or None where all looks usual."""
+        if not self.frames:
+            return None
+        if self.full == self.frames:
+            what = "every mask covers its whole frame"
+        elif self.positive == 0:
+            what = "no frame has a nerve predicted"
+        elif self.frames >= ENOUGH and self.positive >= NEARLY_ALL * self.frames:
+            what = f"{self.positive} of {self.frames} frames have a nerve predicted"
+        else:
+            return None
+        causes = self.causes(settings)
+        if not causes:
+            causes = ["no cause found in range, scaling or training data"]
+        return f"warning: {what}. {'; '.join(causes)}"
+
+    def causes(self, settings):
+        """Return the causes that can be checked."""
+        causes = []
+        grey, mean = self.grey_sum / self.frames, settings["mean"]
+        if self.brightest <= 1:
+            causes.append("the frames hold only 0 and 1; expected greys of 0 to 255")
+        elif abs(grey - mean) > settings["standard_deviation"]:
+            causes.append(
+                f"the frames' mean grey is {grey:.0f}, the training frames' {mean:.0f}: "
+                "another range, gain or probe"
+            )
+        kept = (settings.get("kept") or {}).get("dice_coef")
+        if self.positive == 0:
+            causes.append(
+                f"the highest probability is {self.highest:.3f}, the threshold "
+                f"{settings['threshold']}"
+            )
+        if kept is not None and kept < HARDLY_TRAINED:
+            causes.append(f"the weights are hardly trained (dice_coef {kept:.3f})")
+        seen = settings.get("trained_on") or []
+        total = sum(part["frames"] for part in seen)
+        if self.positive and total:
+            share = 1 - sum(part["frames_with_nerve"] for part in seen) / total
+            if share < FEW_EMPTY:
+                causes.append(
+                    f"{share:.1%} of the training frames were without a nerve: these "
+                    "weights never learnt to leave a frame empty"
+                )
+        return causes

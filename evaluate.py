@@ -1,0 +1,187 @@
+"""Score a CSV of predicted masks against the true ones, after checking it row by row.
+
+    python evaluate.py predictions/submission.csv raw/test_truth.csv
+
+Reads   two CSV files with the columns img,pixels, or subject,img,pixels; where the truth
+        names subjects, intervals are by subject
+Writes  PREDICTED.scores.json and PREDICTED.scores.csv (a row a frame) beside PREDICTED
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import run_length
+import scores
+import stage
+
+LEVELS = np.arange(0.05, 1.0, 0.05)  # thresholds tried for the best constant mask
+
+
+def read_masks(path, with_subject, num_pixels):
+    """Read a CSV of masks and check each row.
+
+    Args:
+        path: The file.
+        with_subject: Whether a frame is named by (subject, img); else by img alone.
+        num_pixels: Pixels in a frame.
+
+    Returns:
+        `{name: (runs, subject)}` in the file's order; `subject` is None if not given.
+
+    Raises:
+        ValueError: a malformed row, named by its line.
+    """
+    masks = {}
+    columns = ("subject", "img", "pixels") if with_subject else ("img", "pixels")
+    for line, row in run_length.read_rows(path, *columns):
+        where = f"{path} line {line}"
+        image = run_length.whole_number(row["img"], where)
+        subject = row.get("subject")
+        if subject is not None:
+            subject = run_length.whole_number(subject, where)
+        name = (subject, image) if with_subject else image
+        if name in masks:
+            raise ValueError(f"{where}: frame {name} is listed twice")
+        try:
+            runs = run_length.parse(row["pixels"], num_pixels)
+        except ValueError as error:
+            raise ValueError(f"{where}, frame {name}: {error}") from error
+        masks[name] = runs, subject
+    if not masks:
+        raise ValueError(f"{path} lists no frames")
+    return masks
+
+
+def read_both(predicted_path, truth_path, num_pixels):
+    """Return `(predicted, truth)` of the same frames; see `read_masks`.
+
+    Raises:
+        ValueError: a frame is in one file only.
+    """
+    for path in (predicted_path, truth_path):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing or a folder; expected a CSV file"
+            )
+    with open(predicted_path, newline="", errors="replace") as file:
+        with_subject = "subject" in file.readline().strip().split(",")
+    predicted = read_masks(predicted_path, with_subject, num_pixels)
+    truth = read_masks(truth_path, with_subject, num_pixels)
+    for one, one_path, other, other_path in (
+        (predicted, predicted_path, truth, truth_path),
+        (truth, truth_path, predicted, predicted_path),
+    ):
+        missing = [name for name in one if name not in other]
+        if missing:
+            raise ValueError(
+                f"{other_path} has no row for frame {missing[0]} of {one_path} "
+                f"({len(missing)} frames are missing)"
+            )
+    return predicted, truth
+
+
+def best_constant_mask(truth, num_pixels):
+    """Return the Dice over frames with a nerve of the best mask that never changes.
+
+    The mask is where at least a share of the true masks has nerve; the share is the best
+    of 19. Frames of a subject are scored by a mask of the other subjects' frames, where
+    two or more are named.
+    """
+    frames = [(runs, subject) for runs, subject in truth.values() if len(runs)]
+    if not frames:
+        return None
+    counts, total = {}, np.zeros(num_pixels, np.int32)
+    for runs, subject in frames:
+        pixels = run_length.run_pixels(runs)
+        mine, number = counts.setdefault(subject, (np.zeros(num_pixels, np.int32), [0]))
+        mine[pixels] += 1
+        number[0] += 1
+        total[pixels] += 1
+    values = np.zeros((len(frames), len(LEVELS)))
+    for subject, (mine, (number,)) in counts.items():
+        others, size = total, len(frames)
+        if len(counts) > 1:
+            others, size = total - mine, len(frames) - number
+        masks = others >= np.maximum(LEVELS * size, 1)[:, None]
+        areas = masks.sum(axis=1)
+        for k, (runs, owner) in enumerate(frames):
+            if owner == subject:
+                overlap = masks[:, run_length.run_pixels(runs)].sum(axis=1)
+                values[k] = 2 * overlap / (areas + runs[:, 1].sum())
+    return float(values.mean(axis=0).max())
+
+
+def score_frames(predicted, truth, height, width):
+    """Return `scores.frame_scores` of every frame, in the predicted file's order."""
+
+    def mask(runs):
+        flat = np.zeros(height * width, np.uint8)
+        flat[run_length.run_pixels(runs)] = 1
+        return np.ascontiguousarray(flat.reshape(width, height).T)
+
+    def score(name):
+        return scores.frame_scores(mask(truth[name][0]), mask(predicted[name][0]))
+
+    results = stage.map_threads(score, predicted)
+    bar = tqdm(results, "evaluate", total=len(predicted), unit=" frames", disable=None)
+    return dict(zip(predicted, bar, strict=True))
+
+
+def write_scores(path, summary, rows):
+    """Write the summary as JSON and the frames' scores as CSV beside the predictions."""
+    first = next(iter(rows))
+    names = ("subject", "img") if isinstance(first, tuple) else ("img",)
+    columns = list(rows[first])
+    with stage.write_csv(path.with_suffix(".scores.csv"), [*names, *columns]) as writer:
+        for name, row in rows.items():
+            values = ["" if row[c] is None else f"{row[c]:.6g}" for c in columns]
+            writer.writerow([*(name if isinstance(name, tuple) else (name,)), *values])
+    stage.write_bytes(path.with_suffix(".scores.json"), stage.to_json(summary).encode())
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("predicted", type=Path, help="CSV of predicted masks")
+    add("truth", type=Path, help="CSV of true masks of the same frames")
+    add(
+        "--height",
+        type=int,
+        default=run_length.HEIGHT,
+        help="rows of a frame, in pixels",
+    )
+    add("--width", type=int, default=run_length.WIDTH, help="columns, in pixels")
+    args = parser.parse_args(argv)
+    for name in ("height", "width"):
+        if not 1 <= getattr(args, name) <= 10_000:
+            parser.error(f"--{name} {getattr(args, name)}; expected 1 to 10000")
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    num_pixels = args.height * args.width
+    predicted, truth = read_both(args.predicted, args.truth, num_pixels)
+    rows = score_frames(predicted, truth, args.height, args.width)
+    subjects = [truth[name][1] for name in rows]
+    by_subject = None not in subjects
+    summary = scores.summarize(
+        list(rows.values()), subjects if by_subject else np.arange(len(rows))
+    )
+    summary["best_constant_mask"] = best_constant_mask(truth, num_pixels)
+    summary["subjects"] = len(set(subjects)) if by_subject else None
+    write_scores(args.predicted, summary, rows)
+    print(scores.format_table(summary))
+    base = args.predicted.with_suffix("")
+    print(f"{len(rows)} frames scored: {base}.scores.json, {base}.scores.csv")
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run(main))

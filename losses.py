@@ -1,0 +1,48 @@
+"""Dice: the soft one that training maximises, and the challenge's own."""
+
+from keras import ops
+
+SMOOTH = 1.0  # pixels; keeps an empty batch predicted empty at 1 instead of 0 / 0
+
+
+def dice_coef(y_true, y_pred):
+    """Soft Dice overlap of a batch, `(2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth)`.
+
+    Args:
+        y_true: Masks, `(batch, height, width, 1)`, each pixel 0 or 1.
+        y_pred: Nerve probabilities in [0, 1], same shape.
+
+    Returns:
+        Float scalar in (0, 1]; 1 is full overlap, and an empty batch predicted empty.
+
+    Source: https://arxiv.org/abs/2207.09521 (pooling over the batch, and `smooth`).
+    """
+    y_pred = ops.convert_to_tensor(y_pred)
+    y_true = ops.cast(y_true, y_pred.dtype)
+    overlap = ops.sum(y_true * y_pred)
+    return (2.0 * overlap + SMOOTH) / (ops.sum(y_true) + ops.sum(y_pred) + SMOOTH)
+
+
+def dice_coef_loss(y_true, y_pred):
+    """The negative of `dice_coef`, in [-1, 0): a loss of -1 is perfect."""
+    return -dice_coef(y_true, y_pred)
+
+
+def challenge_dice(y_true, y_pred):
+    """Dice of each frame's binary masks, as the challenge scores it.
+
+    Args:
+        y_true: Masks, `(batch, height, width, 1)`, each pixel 0 or 1.
+        y_pred: Nerve probabilities in [0, 1], same shape; 0.5 and more is nerve.
+
+    Returns:
+        Float tensor `(batch,)` in [0, 1]: `2 |A and B| / (|A| + |B|)`; 1 where both masks
+        are empty, 0 where only one is.
+
+    Source: https://www.kaggle.com/c/ultrasound-nerve-segmentation/overview/evaluation
+    """
+    truth = ops.cast(ops.convert_to_tensor(y_true) >= 0.5, "float32")
+    found = ops.cast(ops.convert_to_tensor(y_pred) >= 0.5, "float32")
+    overlap = ops.sum(truth * found, axis=(1, 2, 3))
+    total = ops.sum(truth, axis=(1, 2, 3)) + ops.sum(found, axis=(1, 2, 3))
+    return ops.where(total > 0, 2.0 * overlap / ops.maximum(total, 1.0), 1.0)

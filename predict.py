@@ -1,0 +1,381 @@
+"""Predict masks of the validation and test frames, or of pictures of your own.
+
+    python predict.py --data data --weights weights/unet.h5 --out predictions
+    python predict.py --input pictures/ --weights weights/unet.h5 --out predictions
+
+Reads   weights/unet.h5 and weights/unet.json; data/imgs_train.npy,
+        data/imgs_mask_train.npy and data/preprocess.json for the validation frames,
+        data/imgs_test.npy for the test frames; or pictures (PNG, JPEG, TIFF, BMP)
+Writes  predictions/validation.csv, validation_truth.csv, submission.csv and overlays/;
+        for pictures masks/STEM.png, overlays/STEM.png and frames.csv
+"""
+
+import argparse
+import collections
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from skimage.measure import label
+from skimage.segmentation import find_boundaries
+from tqdm import tqdm
+
+import advice
+import h5_file
+import run_length
+import scores
+import stage
+from preprocess import read_extract, resize, scale
+
+BATCH = 32  # frames predicted at a time
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+MAX_PIXELS = 1 << 26  # of one picture
+TRUTH_COLOUR = (0, 200, 0)  # green
+PREDICTION_COLOUR = (255, 140, 0)  # orange
+EXTRACT, PREPROCESS, TRAIN = (
+    f"python {script}" for script in ("extract_data.py", "preprocess.py", "train.py")
+)
+
+
+def read_settings(weights, settings_path):
+    """Return the record of trained weights; it is checked that it is theirs.
+
+    Args:
+        weights: The .h5.
+        settings_path: A JSON lent by other weights, or None for the one beside them.
+    """
+    h5_file.check(weights)
+    path = settings_path or weights.with_suffix(".json")
+    if settings_path is None and not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: {weights} alone does not say which size and scaling it "
+            "was trained with; lend it the JSON of like weights by --settings"
+        )
+    settings = stage.read_record(path, TRAIN)
+    needed = ("height", "width", "mean", "standard_deviation", "threshold", "filters")
+    for name in (*needed, "depth"):
+        value = settings.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ValueError(f"{path} gives {name} {value!r}; expected a number")
+    if settings_path is None and settings.get("h5_sha256") != stage.sha256(weights):
+        raise ValueError(
+            f"{weights} is not the file that {path} describes (SHA-256 differs); copy both "
+            "together, or lend it another JSON by --settings"
+        )
+    return settings
+
+
+def load_network(weights, settings):
+    """Return the U-Net with trained weights."""
+    from model import build_unet  # here: TensorFlow takes seconds to import
+
+    sizes = (settings[name] for name in ("height", "width", "filters", "depth"))
+    model = build_unet(*sizes)
+    h5_file.load(model, weights)
+    return model
+
+
+def predict_frames(model, frames, settings):
+    """Yield the nerve probabilities of frames, in order; memory stays flat.
+
+    Args:
+        model: The U-Net.
+        frames: Iterable of uint8 arrays `(rows, columns)`, 0 to 255, of any size.
+        settings: Record with `height`, `width`, `mean`, `standard_deviation`.
+
+    Yields:
+        float32 array `(height, width)` in [0, 1] for each frame.
+    """
+    height, width = settings["height"], settings["width"]
+    batch = []
+    for frame in frames:
+        batch.append(resize(np.asarray(frame), height, width))
+        if len(batch) == BATCH:
+            yield from predict_batch(model, batch, settings)
+            batch = []
+    if batch:
+        yield from predict_batch(model, batch, settings)
+
+
+def predict_batch(model, images, settings):
+    """Return float32 probabilities `(N, height, width)` of resized uint8 images."""
+    scaled = scale(np.stack(images), settings["mean"], settings["standard_deviation"])
+    return np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
+
+
+def to_mask(probability, shape, threshold):
+    """Return the uint8 mask, 0 or 1, of a probability map at the frame's own size.
+
+    The probabilities are resized, not the mask: thresholding first leaves stairs.
+    """
+    return (resize(probability, *shape) >= threshold).astype(np.uint8)
+
+
+def outline(image, mask, colour):
+    """Return an RGB picture with a mask's outline drawn, two pixels wide.
+
+    Args:
+        image: uint8 array `(height, width)` grey or `(height, width, 3)` RGB.
+        mask: Array `(height, width)`, 0 and 1.
+        colour: RGB, 0 to 255.
+    """
+    picture = np.stack([image] * 3, axis=-1) if image.ndim == 2 else image.copy()
+    picture[find_boundaries(mask, mode="thick")] = colour
+    return picture
+
+
+def write_picture(path, picture):
+    """Write a grey or RGB uint8 array as PNG."""
+    if picture.ndim == 3:
+        picture = picture[..., ::-1]  # cv2 writes blue first
+    stage.write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())
+
+
+def check_unseen(settings, split, data):
+    """Refuse or mark validation frames that the weights were trained on.
+
+    Args:
+        settings: The weights' record.
+        split: `preprocess.json`.
+        data: Folder, for the error.
+    """
+    if settings.get("data", {}).get("arrays") == {
+        name: array["sha256"] for name, array in split["arrays"].items()
+    }:
+        if split["leaky"]:
+            print("leaky split: these scores say nothing about new subjects")
+        return
+    for part in settings.get("trained_on") or []:
+        shared = sorted(set(part["subjects"]) & set(split["val"]["subjects"]))
+        if not shared:
+            continue
+        names = ", ".join(map(str, shared))
+        if part["imgs_train_sha256"] == split["extract"]["imgs_train.npy"]:
+            raise ValueError(
+                f"the weights were trained on subjects {names} of {data}/preprocess.json's "
+                "validation frames; split as for their training, or train again"
+            )
+        print(
+            f"note: the weights were trained on other data whose subjects {names} are "
+            "numbered as validation subjects here; if they are the same people, the "
+            "scores are too good"
+        )
+
+
+def evenly(count, total):
+    """Return the set of up to `count` evenly spaced numbers below `total`."""
+    return set(
+        np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+    )
+
+
+def clear_overlays(folder, prefix):
+    """Remove the overlays of an earlier run, which belong to other predictions."""
+    stage.make_folder(folder)
+    for path in folder.glob(f"{prefix}_*.png"):
+        path.unlink()
+
+
+def predict_validation(model, data, out, settings, num_overlays):
+    """Write masks, truth and overlays of the validation frames; print their scores."""
+    split = stage.read_record(data / "preprocess.json", f"{PREPROCESS} --data {data}")
+    extract, frames, masks = read_extract(data)
+    if (
+        split["extract"]["imgs_train.npy"]
+        != extract["arrays"]["imgs_train.npy"]["sha256"]
+    ):
+        raise ValueError(
+            f"{data}/preprocess.json is of an earlier extraction; "
+            f"make it again with: {PREPROCESS} --data {data}"
+        )
+    check_unseen(settings, split, data)
+    rows, watch, results = split["val"]["rows"], advice.Watch(), []
+    clear_overlays(out / "overlays", "val")
+    shown = evenly(num_overlays, len(rows))
+    probabilities = predict_frames(model, (frames[row] for row in rows), settings)
+    columns = ("subject", "img", "pixels")
+    with (
+        stage.write_csv(out / "validation.csv", columns) as predicted_csv,
+        stage.write_csv(out / "validation_truth.csv", columns) as truth_csv,
+    ):
+        bar = tqdm(probabilities, "val", total=len(rows), unit=" frames", disable=None)
+        for k, (row, probability) in enumerate(zip(rows, bar, strict=True)):
+            frame, truth = frames[row], masks[row] // 255
+            mask = to_mask(probability, frame.shape, settings["threshold"])
+            watch.see(frame, probability, mask)
+            name = extract["train"]["subject"][row], extract["train"]["image"][row]
+            predicted_csv.writerow([*name, run_length.encode(mask)])
+            truth_csv.writerow([*name, run_length.encode(truth)])
+            results.append(scores.frame_scores(truth, mask))
+            if k in shown:
+                picture = outline(frame, truth, TRUTH_COLOUR)
+                picture = outline(picture, mask, PREDICTION_COLOUR)
+                path = out / "overlays" / f"val_{name[0]}_{name[1]}.png"
+                write_picture(path, picture)
+    subjects = [extract["train"]["subject"][row] for row in rows]
+    print(scores.format_table(scores.summarize(results, subjects)))
+    print(f"{len(rows)} validation frames: {out}/validation.csv")
+    return watch
+
+
+def predict_test(model, data, out, settings, num_overlays):
+    """Write the submission and overlays of the test frames."""
+    repair = f"{EXTRACT} --data {data}"
+    extract = stage.read_record(data / "extract.json", repair)
+    frames = stage.read_array(data, "imgs_test.npy", extract, repair)
+    numbers, watch = extract["test"]["image"], advice.Watch()
+    clear_overlays(out / "overlays", "test")
+    shown = evenly(num_overlays, len(numbers))
+    probabilities = predict_frames(model, frames, settings)
+    with stage.write_csv(out / "submission.csv", ("img", "pixels")) as writer:
+        bar = tqdm(
+            probabilities, "test", total=len(numbers), unit=" frames", disable=None
+        )
+        for k, (number, probability) in enumerate(zip(numbers, bar, strict=True)):
+            mask = to_mask(probability, frames[k].shape, settings["threshold"])
+            watch.see(frames[k], probability, mask)
+            writer.writerow([number, run_length.encode(mask)])
+            if k in shown:
+                path = out / "overlays" / f"test_{number}.png"
+                write_picture(path, outline(frames[k], mask, PREDICTION_COLOUR))
+    print(
+        f"{len(numbers)} test frames, {watch.positive} with a nerve: {out}/submission.csv"
+    )
+    return watch
+
+
+def list_pictures(path):
+    """Return the pictures of a folder, or the one named."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; expected a picture or a folder")
+    paths = [path]
+    if path.is_dir():
+        paths = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise ValueError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
+    stems = collections.Counter(p.stem for p in paths)
+    stem, count = stems.most_common(1)[0]
+    if count > 1:
+        raise ValueError(
+            f"{path} holds {count} pictures called {stem}; their masks would be one file"
+        )
+    return paths
+
+
+def read_picture(path):
+    """Return a picture as a uint8 grey array `(height, width)`; colour becomes grey.
+
+    Raises:
+        ValueError: not a whole picture, or of more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{path} claims to be {image.height} x {image.width}")
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(
+                    f"{path} has more than 8 bits a pixel (Pillow's mode {image.mode}); "
+                    "save it with 8, scaled as on the screen of the device"
+                )
+            return np.asarray(image.convert("L"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a whole picture ({error})") from error
+
+
+def predict_pictures(model, path, out, settings):
+    """Write mask and overlay of each picture at its own size, and a table of them."""
+    for name in ("masks", "overlays"):
+        stage.make_folder(out / name)
+    watch, failed, columns = advice.Watch(), [], ("name", "height", "width", "area")
+    paths = list_pictures(path)
+    with stage.write_csv(out / "frames.csv", (*columns, "parts", "highest")) as writer:
+        for path in tqdm(paths, "pictures", unit=" frames", disable=None):
+            try:
+                frame = read_picture(path)
+            except ValueError as error:
+                failed.append(str(error))
+                continue
+            (probability,) = predict_frames(model, [frame], settings)
+            mask = to_mask(probability, frame.shape, settings["threshold"])
+            watch.see(frame, probability, mask)
+            write_picture(out / "masks" / f"{path.stem}.png", mask * 255)
+            overlay = outline(frame, mask, PREDICTION_COLOUR)
+            write_picture(out / "overlays" / f"{path.stem}.png", overlay)
+            parts, highest = label(mask).max(), f"{probability.max():.4f}"
+            writer.writerow([path.name, *frame.shape, mask.sum(), parts, highest])
+    print(f"{watch.frames} pictures, {watch.positive} with a nerve: {out}/frames.csv")
+    for error in failed:
+        print(f"left out: {error}", file=sys.stderr)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(paths)} pictures were left out")
+    return watch
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", type=Path, default="data", help="folder of the extracted frames")
+    add("--input", type=Path, help="a picture or a folder of them, instead of --data")
+    add("--weights", type=Path, default="weights/unet.h5", help="trained .h5")
+    add(
+        "--settings", type=Path, help="JSON of other weights; default: the weights' own"
+    )
+    add("--out", type=Path, default="predictions", help="folder to write")
+    add("--overlays", type=int, default=24, help="pictures of each kind, 0 or more")
+    args = parser.parse_args(argv)
+    if args.overlays < 0:
+        parser.error(f"--overlays {args.overlays}; expected 0 or more")
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    settings = read_settings(args.weights, args.settings)
+    parts = find_parts(args.input, args.data)
+    model = load_network(args.weights, settings)
+    with stage.lock(args.out):
+        for part in parts:
+            if part == "input":
+                watch = predict_pictures(model, args.input, args.out, settings)
+            elif part == "validation":
+                watch = predict_validation(
+                    model, args.data, args.out, settings, args.overlays
+                )
+            else:
+                watch = predict_test(
+                    model, args.data, args.out, settings, args.overlays
+                )
+            if text := watch.advise(settings):
+                print(text)
+        print(f"overlays, truth green, prediction orange: {args.out}/overlays/")
+
+
+def find_parts(picture, data):
+    """Return what there is to predict: "input", or "validation" and "test"."""
+    if picture is not None:
+        list_pictures(picture)
+        return ["input"]
+    extract = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
+    parts = []
+    if "train" in extract and (data / "preprocess.json").exists():
+        split = stage.read_record(data / "preprocess.json", PREPROCESS)
+        if split["val"]["rows"]:
+            parts.append("validation")
+    if "test" in extract:
+        parts.append("test")
+    if not parts:
+        raise ValueError(
+            f"{data}/ holds neither validation nor test frames; make them with: "
+            f"{PREPROCESS} --data {data}"
+        )
+    return parts
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run(main))

@@ -1,0 +1,332 @@
+"""Resize the extracted frames, scale them, and split them by subject.
+
+    python preprocess.py --data data --height 96 --width 96
+
+Reads   data/imgs_train.npy, data/imgs_mask_train.npy, data/extract.json
+Writes  data/x_train.npy, data/y_train.npy, data/x_val.npy, data/y_val.npy,
+        data/preprocess.json
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+import stage
+
+EXTRACT = "python extract_data.py"
+VALIDATION_SHARE = 635 / 5635  # the classic 5,000 : 635 of the challenge's frames
+THUMBNAIL = 16  # rows and columns; enough to tell one sweep from another
+# Most similar thumbnails of two subjects of the challenge correlate to at most 0.77,
+# those of subjects 17 and 18, which are one sweep, to 1.00.
+SAME_SWEEP = 0.95
+SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is taken
+BLOCK = 64  # frames resized by a thread at a time
+
+
+def resize(image, height, width):
+    """Return a grey frame or mask at another size.
+
+    Args:
+        image: uint8 array `(rows, columns)`.
+        height: Rows wanted, in pixels.
+        width: Columns wanted, in pixels.
+
+    Returns:
+        uint8 array `(height, width)`. Where it shrinks, each pixel is the mean of the
+        area it covers (no aliasing); where it grows, linear interpolation.
+    """
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method)  # cv2: width first
+
+
+def resize_frames(frames, masks, height, width, folder):
+    """Resize all frames and masks on all cores.
+
+    Args:
+        frames: uint8 array `(N, rows, columns)`, 0 to 255.
+        masks: uint8 array, same shape, 0 or 255.
+
+    Returns:
+        Two uint8 arrays `(N, height, width)` in scratch files: images 0 to 255, and
+        masks 1 where nerve covers half of the pixel or more, else 0.
+    """
+    shape = (len(frames), height, width)
+    images = stage.scratch_array(folder, shape, np.uint8)
+    labels = stage.scratch_array(folder, shape, np.uint8)
+
+    def resize_block(start):
+        stop = min(start + BLOCK, len(frames))
+        for row in range(start, stop):
+            images[row] = resize(frames[row], height, width)
+            labels[row] = resize(masks[row], height, width) >= 128
+        return stop - start
+
+    with tqdm(total=len(frames), desc="resize", unit=" frames", disable=None) as bar:
+        for count in stage.map_threads(resize_block, range(0, len(frames), BLOCK)):
+            bar.update(count)
+    return images, labels
+
+
+def find_sweeps(images, subjects, folder):
+    """Group subjects that share near-identical frames: one sweep under two names.
+
+    Args:
+        images: uint8 array `(N, height, width)`.
+        subjects: int array `(N,)`.
+
+    Returns:
+        `{subject: group}`; a group is called after its smallest subject.
+    """
+    names = np.unique(subjects).tolist()
+    shape = (len(images), THUMBNAIL * THUMBNAIL)
+    thumbnails = stage.scratch_array(folder, shape, np.float32)
+    for row, image in enumerate(images):
+        thumbnail = resize(image, THUMBNAIL, THUMBNAIL).ravel().astype(np.float32)
+        thumbnail -= thumbnail.mean()
+        thumbnails[row] = thumbnail / max(np.linalg.norm(thumbnail), 1e-6)
+    rows = {name: np.flatnonzero(subjects == name) for name in names}
+    group = {name: name for name in names}
+    for k, one in enumerate(names):
+        mine = thumbnails[rows[one]]
+        for other in names[k + 1 :]:
+            if (mine @ thumbnails[rows[other]].T).max() >= SAME_SWEEP:
+                old, new = group[other], group[one]
+                group = {n: new if g == old else g for n, g in group.items()}
+    return group
+
+
+def choose_validation(groups, nerve, seed):
+    """Choose whole groups of subjects for validation.
+
+    Args:
+        groups: int array `(N,)`, the group of each frame.
+        nerve: bool array `(N,)`, whether the frame shows a nerve.
+        seed: Seed of the choice.
+
+    Returns:
+        bool array `(N,)`, True for validation: of 2,000 random choices the one nearest to
+        635 of 5,635 frames, and to the same share of frames with a nerve.
+    """
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise ValueError(
+            "only one subject: no split by subject is possible; "
+            "choose --split frames (leaky) or --split none"
+        )
+    sizes = np.array([(groups == name).sum() for name in names])
+    positives = np.array([nerve[groups == name].sum() for name in names])
+    target, share = VALIDATION_SHARE * len(groups), nerve.mean()
+    rng = np.random.default_rng(seed)
+    best = None
+    for _ in range(SPLIT_TRIES):
+        order = rng.permutation(len(names))
+        totals = sizes[order].cumsum()
+        count = 1 + np.abs(totals[:-1] - target).argmin()
+        chosen, total = order[:count], totals[count - 1]
+        penalty = abs(total / target - 1) + abs(positives[chosen].sum() / total - share)
+        if best is None or penalty < best[0] - 1e-12:
+            best = penalty, chosen
+    return np.isin(groups, names[best[1]])
+
+
+def choose_fold(groups, nerve, folds, fold, seed):
+    """Return the bool array `(N,)` of the frames in one of `folds` parts.
+
+    Groups of subjects are dealt out, the largest first, each to the part with the fewest
+    frames so far, and where these are equal, the fewest with a nerve.
+    """
+    names = np.unique(groups)
+    if folds > len(names):
+        raise ValueError(
+            f"--folds {folds}, but there are {len(names)} subjects to deal"
+        )
+    sizes = np.array([(groups == name).sum() for name in names])
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    totals, positives = np.zeros(folds, int), np.zeros(folds, int)
+    part_of = {}
+    for k in order:
+        part = np.lexsort((positives, totals))[0]
+        part_of[names[k]] = part
+        totals[part] += sizes[k]
+        positives[part] += nerve[groups == names[k]].sum()
+    return np.array([part_of[name] == fold for name in groups])
+
+
+def split_frames(split, subjects, nerve, group, folds, fold, seed):
+    """Return the bool array `(N,)` of the validation frames."""
+    groups = np.array([group[subject] for subject in subjects])
+    if split == "none":
+        return np.zeros(len(subjects), bool)
+    if split == "frames":
+        order = np.random.default_rng(seed).permutation(len(subjects))
+        return order < round(VALIDATION_SHARE * len(subjects))
+    if folds:
+        return choose_fold(groups, nerve, folds, fold, seed)
+    return choose_validation(groups, nerve, seed)
+
+
+def scaling(images, rows):
+    """Return mean and standard deviation of the grey values of some frames."""
+    histogram = np.zeros(256, np.int64)
+    for row in rows:
+        histogram += np.bincount(images[row].ravel(), minlength=256)
+    grey = np.arange(256)
+    mean = (histogram * grey).sum() / histogram.sum()
+    deviation = np.sqrt((histogram * (grey - mean) ** 2).sum() / histogram.sum())
+    if deviation == 0:
+        raise ValueError("all training frames are one flat grey; nothing can be learnt")
+    return float(mean), float(deviation)
+
+
+def scale(images, mean, standard_deviation):
+    """Return `(image - mean) / standard deviation` as float32.
+
+    Args:
+        images: uint8 array of any shape.
+        mean: Mean grey value of the training frames.
+        standard_deviation: Theirs, in grey values.
+    """
+    table = (np.arange(256) - mean) / standard_deviation
+    return table.astype(np.float32)[images]
+
+
+def write_split(data, name, images, labels, rows, mean, deviation):
+    """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`.
+
+    Returns:
+        `{file name: its dtype, shape and hash}`.
+    """
+    shape = (len(rows), *images.shape[1:], 1)
+    x = stage.ArrayWriter(data / f"x_{name}.npy", shape, np.float32)
+    y = stage.ArrayWriter(data / f"y_{name}.npy", shape, np.float32)
+    for row in tqdm(rows, f"write {name}", unit=" frames", disable=None):
+        x.append(scale(images[row], mean, deviation)[..., np.newaxis])
+        y.append(labels[row, ..., np.newaxis])
+    return {f"x_{name}.npy": x.close(), f"y_{name}.npy": y.close()}
+
+
+def read_extract(data):
+    """Return `(record, frames, masks)` of the extracted training frames, checked."""
+    record = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
+    if "train" not in record:
+        raise ValueError(
+            f"{data}/ holds test frames alone; extract a folder with train/ for training"
+        )
+    repair = f"{EXTRACT} --data {data}"
+    frames = stage.read_array(data, "imgs_train.npy", record, repair)
+    masks = stage.read_array(data, "imgs_mask_train.npy", record, repair)
+    return record, frames, masks
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", type=Path, default="data", help="folder to read and write")
+    add("--height", type=int, default=96, help="rows, in pixels, 8 to 2048")
+    add("--width", type=int, default=96, help="columns, in pixels, 8 to 2048")
+    add(
+        "--split",
+        choices=("subject", "frames", "none"),
+        default="subject",
+        help="hold out whole subjects; single frames (leaky: neighbours of one video on "
+        "both sides); or nothing",
+    )
+    add("--folds", type=int, help="deal the subjects into this many parts, 2 or more")
+    add("--fold", type=int, help="the part held out, 0 to FOLDS - 1")
+    add("--seed", type=int, default=0, help="seed of the split, 0 or more")
+    args = parser.parse_args(argv)
+    for name in ("height", "width"):
+        if not 8 <= getattr(args, name) <= 2048:
+            parser.error(f"--{name} {getattr(args, name)}; expected 8 to 2048")
+    if args.seed < 0:
+        parser.error(f"--seed {args.seed}; expected 0 or more")
+    if (args.folds is None) != (args.fold is None):
+        parser.error("--folds and --fold go together")
+    if args.folds is not None:
+        if args.split != "subject":
+            parser.error(
+                f"--folds deals subjects; it does not go with --split {args.split}"
+            )
+        if args.folds < 2 or not 0 <= args.fold < args.folds:
+            parser.error(
+                f"--folds {args.folds} --fold {args.fold}; expected 0 <= fold < folds"
+            )
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    with stage.lock(args.data):
+        extract, frames, masks = read_extract(args.data)
+        subjects = np.array(extract["train"]["subject"])
+        nerve = np.array(extract["train"]["area"]) > 0
+        images, labels = resize_frames(
+            frames, masks, args.height, args.width, args.data
+        )
+        group = find_sweeps(images, subjects, args.data)
+        validation = split_frames(
+            args.split, subjects, nerve, group, args.folds, args.fold, args.seed
+        )
+        rows = {"train": np.flatnonzero(~validation), "val": np.flatnonzero(validation)}
+        mean, deviation = scaling(images, rows["train"])
+        record = {
+            "height": args.height,
+            "width": args.width,
+            "mean": mean,
+            "standard_deviation": deviation,
+            "split": args.split,
+            "leaky": args.split == "frames",
+            "folds": args.folds,
+            "fold": args.fold,
+            "seed": args.seed,
+            "same_sweep": [[s, g] for s, g in group.items() if s != g],
+        }
+        arrays = {}
+        for name, part in rows.items():
+            record[name] = {
+                "subjects": np.unique(subjects[part]).tolist(),
+                "rows": part.tolist(),
+                "with_nerve": int(nerve[part].sum()),
+            }
+            arrays.update(
+                write_split(args.data, name, images, labels, part, mean, deviation)
+            )
+        record["extract"] = {n: a["sha256"] for n, a in extract["arrays"].items()}
+        record["arrays"] = arrays
+        stage.publish(
+            args.data / "preprocess.json", record, [args.data / n for n in arrays]
+        )
+    report(record, args.data)
+
+
+def report(record, data):
+    """Print what was split how, and what a user should know about it."""
+    for subject, other in record["same_sweep"]:
+        print(
+            f"subjects {other} and {subject} share near-identical frames: kept together"
+        )
+    if record["leaky"]:
+        print(
+            "leaky split: neighbouring frames of one video lie on both sides, so that the "
+            "validation Dice says nothing about new subjects"
+        )
+    texts = [
+        f"{len(record[name]['rows'])} frames of {len(record[name]['subjects'])} subjects "
+        f"({record[name]['with_nerve']} with a nerve) for {label}"
+        for name, label in (("train", "training"), ("val", "validation"))
+    ]
+    size = f"{record['height']} x {record['width']} pixels"
+    print(f"{', '.join(texts)}, {size}: {data}/")
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run(main))

@@ -1,0 +1,157 @@
+"""The challenge's run-length encoding of masks, both ways, and CSV files that hold it.
+
+`start length start length ...`: pixels are numbered from 1, top to bottom and then left
+to right; runs are sorted and do not overlap. An empty mask is an empty field.
+
+Source: https://www.kaggle.com/c/ultrasound-nerve-segmentation/overview/evaluation
+"""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+
+HEIGHT, WIDTH = 420, 580  # the challenge's frames, in pixels
+MAX_FIELD = (
+    1 << 24
+)  # characters of one CSV field; the csv module's own limit is 131,072
+RUNS = re.compile(r"[0-9]+(?: [0-9]+)*", re.ASCII)
+LONGEST_NUMBER = 9  # digits; more than any frame has pixels
+
+
+def encode(mask):
+    """Return the run-length encoding of a mask.
+
+    Args:
+        mask: Array `(height, width)`, bool or integer; every value but 0 is nerve.
+
+    Returns:
+        String of start and length pairs; empty where the mask is.
+    """
+    flat = np.zeros(mask.size + 2, bool)
+    flat[1:-1] = (mask != 0).ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    edges[1::2] -= edges[::2]  # ends become lengths
+    edges[::2] += 1
+    return " ".join(map(str, edges.tolist()))
+
+
+def parse(pixels, num_pixels):
+    """Return the runs of an encoded mask after checking them.
+
+    Args:
+        pixels: The CSV field.
+        num_pixels: Pixels in the frame.
+
+    Returns:
+        int64 array `(runs, 2)` of starts, counted from 0, and lengths.
+
+    Raises:
+        ValueError: not numbers, an odd count, or runs that are empty, out of order,
+            overlapping, or past the end of the frame.
+    """
+    text = pixels.strip()
+    if not text:
+        return np.zeros((0, 2), np.int64)
+    words = text.split(" ")
+    if not RUNS.fullmatch(text) or max(map(len, words)) > LONGEST_NUMBER:
+        raise ValueError(
+            f"pixels hold {text[:40]!r}; expected 'start length start length ...'"
+        )
+    if len(words) % 2:
+        raise ValueError(f"pixels hold {len(words)} numbers; expected pairs")
+    runs = np.array(words, np.int64).reshape(-1, 2)
+    starts, lengths = runs.T
+    if starts.min() < 1 or lengths.min() < 1:
+        raise ValueError("a run starts before pixel 1 or is shorter than 1")
+    ends = starts + lengths  # the first pixel behind each run
+    if ends.max() > num_pixels + 1:
+        raise ValueError(f"a run ends at pixel {ends.max() - 1} of {num_pixels}")
+    wrong = np.flatnonzero(starts[1:] < ends[:-1])
+    if wrong.size:
+        k = wrong[0]
+        order = "out of order" if starts[k + 1] < starts[k] else "overlapping"
+        raise ValueError(
+            f"runs are {order}: {starts[k]} {lengths[k]}, then {starts[k + 1]}"
+        )
+    runs[:, 0] -= 1
+    return runs
+
+
+def run_pixels(runs):
+    """Return the flat column-major pixel numbers, from 0, that the runs cover."""
+    starts, lengths = runs.T
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def decode(pixels, height=HEIGHT, width=WIDTH):
+    """Return the mask of a run-length encoding.
+
+    Args:
+        pixels: The CSV field.
+        height: Rows of the frame, in pixels.
+        width: Columns of the frame, in pixels.
+
+    Returns:
+        uint8 array `(height, width)`, 0 or 1.
+
+    Raises:
+        ValueError: as `parse`.
+    """
+    mask = np.zeros(height * width, np.uint8)
+    mask[run_pixels(parse(pixels, mask.size))] = 1
+    return np.ascontiguousarray(mask.reshape(width, height).T)
+
+
+def read_rows(path, *columns):
+    """Yield `(line number, row)` of a CSV file that has at least these columns.
+
+    Raises:
+        ValueError: no text, other columns, or a row of another length, with its line.
+    """
+    csv.field_size_limit(MAX_FIELD)
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            missing = [
+                name for name in columns if name not in (reader.fieldnames or [])
+            ]
+            if missing:
+                raise ValueError(
+                    f"{path} has no column {missing[0]!r}; "
+                    f"its first line should name {','.join(columns)}"
+                )
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError(
+                        f"{path} line {reader.line_num}: "
+                        f"expected {len(reader.fieldnames)} fields"
+                    )
+                yield reader.line_num, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a CSV text file: {error}") from error
+
+
+def whole_number(text, where):
+    """Return a positive int written in plain digits; `where` goes into the error."""
+    if not (text.isascii() and text.isdigit() and 0 < len(text) <= LONGEST_NUMBER):
+        raise ValueError(f"{where}: {text[:40]!r} is not a whole number")
+    return int(text)
+
+
+def read_train_masks(path):
+    """Read `train_masks.csv` into `{(subject, image): pixels}`.
+
+    Raises:
+        ValueError: a number is malformed or a frame listed twice, with its line.
+    """
+    masks = {}
+    for line, row in read_rows(Path(path), "subject", "img", "pixels"):
+        where = f"{path} line {line}"
+        key = whole_number(row["subject"], where), whole_number(row["img"], where)
+        if key in masks:
+            raise ValueError(f"{where}: frame {key[0]}_{key[1]} is listed twice")
+        masks[key] = row["pixels"]
+    return masks

@@ -1,0 +1,163 @@
+"""Scores of a predicted mask against the true one, and of many frames together."""
+
+import cv2
+import numpy as np
+
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+RESAMPLES = 2000  # of the bootstrap
+MISSED = 0.1  # Dice below which a nerve counts as missed
+
+
+def dice(truth, predicted):
+    """Dice overlap of two binary masks, `2 |A and B| / (|A| + |B|)`.
+
+    Args:
+        truth: Mask `(height, width)`, bool or 0 and 1.
+        predicted: Likewise.
+
+    Returns:
+        Float in [0, 1]; 1 where both are empty, 0 where only one is.
+
+    Source: https://www.kaggle.com/c/ultrasound-nerve-segmentation/overview/evaluation
+    """
+    total = np.count_nonzero(truth) + np.count_nonzero(predicted)
+    overlap = np.count_nonzero(np.logical_and(truth, predicted))
+    return 2.0 * overlap / total if total else 1.0
+
+
+def outline_distances(mask, other):
+    """Return the distance of each outline pixel of `mask` to the outline of `other`."""
+    outline, goal = (m - cv2.erode(m, CROSS, borderValue=0) for m in (mask, other))
+    distance = cv2.distanceTransform(1 - goal, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance[outline > 0]
+
+
+def hausdorff_95(truth, predicted):
+    """95 % Hausdorff distance of two masks' outlines, in pixels.
+
+    The larger of both directions' 95th percentiles of the distance from an outline pixel
+    to the nearest one of the other mask.
+
+    Args:
+        truth: uint8 mask `(height, width)`, 0 and 1, not empty.
+        predicted: Likewise.
+
+    Source: https://arxiv.org/abs/2206.01653 (Metrics Reloaded).
+    """
+    both = (truth, predicted), (predicted, truth)
+    return float(max(np.percentile(outline_distances(*pair), 95) for pair in both))
+
+
+def centroid_distance(truth, predicted):
+    """Distance of two masks' centres of mass, in pixels; neither may be empty."""
+    centres = [np.argwhere(mask).mean(axis=0) for mask in (truth, predicted)]
+    return float(np.linalg.norm(centres[0] - centres[1]))
+
+
+def frame_scores(truth, predicted):
+    """Score one frame.
+
+    Args:
+        truth: uint8 mask `(height, width)`, 0 and 1.
+        predicted: Likewise.
+
+    Returns:
+        Dict of `area` and `predicted_area` in pixels, `dice`, `iou`, and, None where a
+        mask is empty, `hausdorff_95` and `centroid_distance` in pixels.
+    """
+    overlap = dice(truth, predicted)
+    row = {
+        "area": np.count_nonzero(truth),
+        "predicted_area": np.count_nonzero(predicted),
+        "dice": overlap,
+        "iou": overlap / (2 - overlap),
+        "hausdorff_95": None,
+        "centroid_distance": None,
+    }
+    if row["area"] and row["predicted_area"]:
+        row["hausdorff_95"] = hausdorff_95(truth, predicted)
+        row["centroid_distance"] = centroid_distance(truth, predicted)
+    return row
+
+
+def bootstrap(values, clusters, seed=0):
+    """Return the 95 % percentile interval of the mean, resampling whole clusters.
+
+    Args:
+        values: Float array `(N,)`.
+        clusters: Array `(N,)`, which cluster (subject) each value belongs to.
+        seed: Seed of the resampling.
+
+    Returns:
+        `[low, high]`; None with fewer than two clusters.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    _, index = np.unique(clusters, return_inverse=True)
+    sums, counts = np.bincount(index, values), np.bincount(index)
+    if len(counts) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    picks = (rng.integers(len(counts), size=len(counts)) for _ in range(RESAMPLES))
+    means = [sums[pick].sum() / counts[pick].sum() for pick in picks]
+    return np.percentile(means, [2.5, 97.5]).tolist()
+
+
+def mean(values):
+    """Return the mean of the values that are not None; None where none is left."""
+    values = [value for value in values if value is not None]
+    return float(np.mean(values)) if values else None
+
+
+def summarize(rows, clusters):
+    """Return the scores of many frames.
+
+    Args:
+        rows: `frame_scores` of each frame.
+        clusters: Its subject, or its own number where subjects are unknown.
+
+    Returns:
+        Dict in the order of the printed table; None where a score is not defined.
+    """
+    values = np.array([row["dice"] for row in rows])
+    clusters = np.array(clusters)
+    nerve = np.array([row["area"] > 0 for row in rows])
+    found = np.array([row["predicted_area"] > 0 for row in rows])
+    with_nerve = [row for row in rows if row["area"] > 0]
+    has_nerve, has_empty = nerve.any(), not nerve.all()
+    return {
+        "frames": len(rows),
+        "frames_with_nerve": int(nerve.sum()),
+        "challenge_dice": float(values.mean()),
+        "challenge_dice_interval": bootstrap(values, clusters),
+        "predicting_nothing": float(1 - nerve.mean()),
+        "nerve_dice": float(values[nerve].mean()) if has_nerve else None,
+        "nerve_dice_interval": (
+            bootstrap(values[nerve], clusters[nerve]) if has_nerve else None
+        ),
+        "nerve_dice_median": float(np.median(values[nerve])) if has_nerve else None,
+        "nerve_iou": mean(row["iou"] for row in with_nerve),
+        "share_below_0.1": float((values[nerve] < MISSED).mean())
+        if has_nerve
+        else None,
+        "hausdorff_95": mean(row["hausdorff_95"] for row in rows),
+        "centroid_distance": mean(row["centroid_distance"] for row in rows),
+        "sensitivity": float(found[nerve].mean()) if has_nerve else None,
+        "specificity": float((~found[~nerve]).mean()) if has_empty else None,
+    }
+
+
+def format_table(summary):
+    """Return a summary as lines of text, '-' where a score is not defined."""
+    lines = []
+    for name, value in summary.items():
+        if name.endswith("_interval"):
+            continue
+        text = "-" if value is None else f"{value:.4f}"
+        if isinstance(value, int):
+            text = str(value)
+        interval = summary.get(f"{name}_interval")
+        if interval:
+            text += f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+        lines.append(f"{name:24}{text}")
+    return "\n".join(lines)

@@ -1,0 +1,372 @@
+"""Train the U-Net.
+
+    python train.py --data data --out weights/unet.h5
+
+Reads   data/x_train.npy, data/y_train.npy, data/x_val.npy, data/y_val.npy,
+        data/preprocess.json
+Writes  weights/unet.h5, weights/unet.json, weights/unet.csv, weights/unet.png (the
+        learning curve); while it runs also weights/unet.state.npz, which --resume
+        continues from
+"""
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import h5_file
+import stage
+from losses import dice_coef, dice_coef_loss
+from model import build_unet
+
+# A recipe is one entry. `height` and `width` are what it is meant for; the arrays decide.
+RECIPES = {
+    "classic": {
+        "height": 96,
+        "width": 96,
+        "filters": 32,
+        "depth": 4,
+        "learning_rate": 1e-5,
+        "batch_size": 32,
+        "epochs": 60,
+    },
+}
+COLUMNS = ("epoch", "loss", "dice_coef", "val_dice_coef", "learning_rate")
+PREPROCESS = "python preprocess.py"
+THRESHOLD = 0.5  # probability from which a pixel counts as nerve
+EMPTY_DICE = 0.01  # below it, the network predicts next to nothing
+EMPTY_EPOCHS = 3
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of frames and masks in a given order, read from memory-mapped arrays."""
+
+    def __init__(self, x, y, order, batch_size):
+        super().__init__()
+        self.x, self.y, self.order, self.batch_size = x, y, order, batch_size
+
+    def __len__(self):
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, index):
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.x[rows], self.y[rows]
+
+
+def read_data(data):
+    """Return `(record, {name: array})` of the preprocessed arrays, checked."""
+    repair = f"{PREPROCESS} --data {data}"
+    record = stage.read_record(data / "preprocess.json", repair)
+    names = ("x_train", "y_train", "x_val", "y_val")
+    arrays = {n: stage.read_array(data, f"{n}.npy", record, repair) for n in names}
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or array.ndim != 4 or array.shape[3] != 1:
+            raise ValueError(
+                f"{data}/{name}.npy is {array.dtype} {array.shape}; expected float32 "
+                f"(N, height, width, 1); make it again with: {repair}"
+            )
+    if not record["train"]["with_nerve"]:
+        raise ValueError(
+            f"no training frame of {data}/ shows a nerve; add some that do"
+        )
+    return record, arrays
+
+
+def read_init(path):
+    """Return the record beside the weights to start from; {} where there is none."""
+    h5_file.check(path)
+    record = path.with_suffix(".json")
+    return stage.read_record(record, "python train.py") if record.exists() else {}
+
+
+def choose_settings(args, record, arrays):
+    """Return everything that decides the outcome, as NAME.json lists it."""
+    recipe = RECIPES[args.recipe]
+    settings = {"recipe": args.recipe, "seed": args.seed}
+    settings["height"], settings["width"] = arrays["x_train"].shape[1:3]
+    init = read_init(args.init) if args.init else {}
+    for name in ("filters", "depth", "learning_rate", "batch_size", "epochs"):
+        settings[name] = getattr(args, name) or recipe[name]
+    for name in ("filters", "depth"):  # pretrained weights bring their own
+        settings[name] = getattr(args, name) or init.get(name, settings[name])
+    settings["keep"] = "last" if record["split"] == "none" else args.keep
+    settings["init_sha256"] = stage.sha256(args.init) if args.init else None
+    settings["mean"] = record["mean"]
+    settings["standard_deviation"] = record["standard_deviation"]
+    settings["data"] = {
+        "split": record["split"],
+        "leaky": record["leaky"],
+        "extract": record["extract"],
+        "arrays": {name: array["sha256"] for name, array in record["arrays"].items()},
+        "validation_subjects": record["val"]["subjects"],
+    }
+    mine = {
+        "imgs_train_sha256": record["extract"]["imgs_train.npy"],
+        "subjects": record["train"]["subjects"],
+        "frames": len(record["train"]["rows"]),
+        "frames_with_nerve": record["train"]["with_nerve"],
+    }
+    settings["trained_on"] = [*init.get("trained_on", ()), mine]
+    return settings
+
+
+def build_model(settings, init):
+    """Return the compiled U-Net, from pretrained weights where `init` names some."""
+    keras.utils.set_random_seed(settings["seed"])
+    model = build_unet(*(settings[n] for n in ("height", "width", "filters", "depth")))
+    if init:
+        h5_file.load(model, init)
+    optimizer = keras.optimizers.Adam(settings["learning_rate"])
+    model.compile(optimizer=optimizer, loss=dice_coef_loss, metrics=[dice_coef])
+    optimizer.build(model.trainable_variables)  # so that its state can be restored
+    return model
+
+
+def train_epoch(model, arrays, settings, epoch):
+    """Train one epoch and return its row of NAME.csv."""
+    batch_size = settings["batch_size"]
+    rng = np.random.default_rng([settings["seed"], epoch])
+    order = rng.permutation(len(arrays["x_train"]))
+    fit = model.fit(
+        Batches(arrays["x_train"], arrays["y_train"], order, batch_size),
+        initial_epoch=epoch,  # from 0; only what the progress bar shows
+        epochs=epoch + 1,
+        shuffle=False,
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    row = {"epoch": epoch + 1, "val_dice_coef": None}
+    row |= {name: float(values[0]) for name, values in fit.history.items()}
+    if not np.isfinite(row["loss"]):
+        raise ValueError(
+            f"the loss is {row['loss']} in epoch {epoch + 1}: training has exploded; "
+            "what was kept before is intact. Try a tenth of the --learning-rate"
+        )
+    if len(arrays["x_val"]):
+        rows = np.arange(len(arrays["x_val"]))
+        batches = Batches(arrays["x_val"], arrays["y_val"], rows, batch_size)
+        scores = model.evaluate(batches, verbose=0, return_dict=True)
+        row["val_dice_coef"] = scores["dice_coef"]
+        print(f"val_dice_coef: {scores['dice_coef']:.4f}")
+    row["learning_rate"] = float(model.optimizer.learning_rate)
+    return row
+
+
+def kept_epoch(history, keep):
+    """Return the number of the epoch, from 1, whose weights are kept."""
+    if keep == "last":
+        return len(history)
+    return 1 + int(np.argmax([row["val_dice_coef"] for row in history]))
+
+
+def warn_if_empty(history):
+    """Say so when the last epochs predicted next to nothing."""
+    last = [row["dice_coef"] for row in history[-EMPTY_EPOCHS:]]
+    if len(last) == EMPTY_EPOCHS and max(last) < EMPTY_DICE:
+        print(
+            f"warning: dice_coef below {EMPTY_DICE} for {EMPTY_EPOCHS} epochs: the network "
+            "predicts next to nothing. Try another --seed or --learning-rate, and look at "
+            "the masks"
+        )
+
+
+def state_arrays(model):
+    """Return every number that training depends on: weights, counters, optimizer."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return {f"v{k}": variable for k, variable in enumerate(variables)}
+
+
+def save_state(path, model, settings, history):
+    """Write what `--resume` continues from."""
+    buffer = io.BytesIO()
+    arrays = {name: np.asarray(v) for name, v in state_arrays(model).items()}
+    record = json.dumps({"settings": settings, "history": history})
+    np.savez(buffer, record=np.array(record), **arrays)
+    stage.write_bytes(path, buffer.getbuffer())
+
+
+def load_state(path, model, settings):
+    """Restore the model and return the history of an interrupted run.
+
+    Raises:
+        ValueError: the file is damaged, or the run had other settings.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as state:
+            record = json.loads(str(state["record"]))
+            arrays = {name: state[name] for name in state_arrays(model)}
+    except (ValueError, KeyError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged; remove it to start anew") from error
+    for name, value in record["settings"].items():
+        if value != settings.get(name):
+            raise ValueError(
+                f"the interrupted run had {name} {value}, now it is {settings.get(name)}; "
+                f"repeat it, or choose another --out, or remove {path} to start anew"
+            )
+    for name, variable in state_arrays(model).items():
+        variable.assign(arrays[name])
+    return record["history"]
+
+
+def save_result(out, model, settings, row):
+    """Write NAME.h5 and its NAME.json together."""
+    rate = settings["learning_rate"]
+    temporary = stage.temporary(out)
+    h5_file.save(model, temporary, "dice_coef_loss", ["dice_coef"], rate)
+    result = {
+        "h5_sha256": stage.sha256(temporary),
+        **settings,
+        "threshold": THRESHOLD,
+        "precision": "float32",
+        "kept": row,
+        "versions": {
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "numpy": np.__version__,
+        },
+    }
+    stage.publish(out.with_suffix(".json"), result, [out])
+
+
+def save_history(out, history):
+    """Write NAME.csv, one row an epoch."""
+    with stage.write_csv(out.with_suffix(".csv"), COLUMNS) as writer:
+        for row in history:
+            values = ["" if row[c] is None else f"{row[c]:.6g}" for c in COLUMNS]
+            writer.writerow(values)
+
+
+def draw_history(out, history, kept):
+    """Draw the learning curve, NAME.png."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    epochs = [row["epoch"] for row in history]
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    axes.plot(epochs, [row["dice_coef"] for row in history], label="training")
+    if history[0]["val_dice_coef"] is not None:
+        values = [row["val_dice_coef"] for row in history]
+        axes.plot(epochs, values, label="validation")
+        axes.plot(kept, values[kept - 1], "ko", label=f"kept: epoch {kept}")
+    axes.set(xlabel="epoch", ylabel="dice_coef", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+    stage.write_bytes(out.with_suffix(".png"), buffer.getbuffer())
+
+
+def is_finished(out, resume):
+    """Return whether `out` is a finished run to be left alone.
+
+    Raises:
+        ValueError: a result is in the way of a new run.
+    """
+    record, state = out.with_suffix(".json"), out.with_suffix(".state.npz")
+    if not resume:
+        for path, what in ((state, "an interrupted run"), (record, "a result")):
+            if path.exists():
+                raise ValueError(
+                    f"{path} is there: {what}, which is never overwritten; "
+                    "add --resume, or choose another --out"
+                )
+    elif not state.exists() and not record.exists():
+        print(f"nothing to resume at {out}: starting from the beginning")
+    return record.exists() and not state.exists()
+
+
+def train(out, settings, arrays, init):
+    """Train until `settings["epochs"]`, continuing where a state lies; return history."""
+    state = out.with_suffix(".state.npz")
+    model = build_model(settings, init)
+    history = load_state(state, model, settings) if state.exists() else []
+    if history:
+        print(f"resuming after epoch {len(history)} of {settings['epochs']}")
+        if kept_epoch(history, settings["keep"]) == len(history):
+            save_result(
+                out, model, settings, history[-1]
+            )  # killed before this was done
+    for epoch in range(len(history), settings["epochs"]):
+        history.append(train_epoch(model, arrays, settings, epoch))
+        warn_if_empty(history)
+        save_state(state, model, settings, history)
+        if kept_epoch(history, settings["keep"]) == epoch + 1:
+            save_result(out, model, settings, history[-1])
+        save_history(out, history)
+    return history
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", type=Path, default="data", help="folder of preprocess.py's arrays")
+    add("--out", type=Path, default="weights/unet.h5", help="file to write, an .h5")
+    add("--recipe", choices=RECIPES, default="classic", help="how to train")
+    add("--seed", type=int, default=0, help="seed of weights and order, 0 or more")
+    add("--epochs", type=int, help="1 or more; default: the recipe's")
+    add("--learning-rate", type=float, help="above 0, up to 1; default: the recipe's")
+    add("--batch-size", type=int, help="frames, 1 or more; default: the recipe's")
+    add(
+        "--filters", type=int, help="channels of the first level; default: the recipe's"
+    )
+    add("--depth", type=int, help="times the frame is halved; default: the recipe's")
+    add("--init", type=Path, help="pretrained .h5 to start from (transfer learning)")
+    add(
+        "--keep",
+        choices=("best", "last"),
+        default="best",
+        help="epoch whose weights are kept: best by val_dice_coef; last, for runs whose "
+        "validation frames are going to be reported",
+    )
+    add("--resume", action="store_true", help="continue an interrupted run")
+    args = parser.parse_args(argv)
+    if args.out.suffix != ".h5":
+        parser.error(f"--out {args.out}; expected a name that ends in .h5")
+    limits = {"epochs": 10**6, "batch_size": 10**5, "filters": 256, "depth": 6}
+    for name, most in limits.items():
+        value = getattr(args, name)
+        if value is not None and not 1 <= value <= most:
+            flag = name.replace("_", "-")
+            parser.error(f"--{flag} {value}; expected 1 to {most}")
+    if args.learning_rate is not None and not 0 < args.learning_rate <= 1:
+        parser.error(f"--learning-rate {args.learning_rate}; expected above 0, up to 1")
+    if args.seed < 0:
+        parser.error(f"--seed {args.seed}; expected 0 or more")
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    with stage.lock(args.out.parent, args.out.stem):
+        if is_finished(args.out, args.resume):
+            print(f"{args.out} is finished; nothing to do")
+            return
+        record, arrays = read_data(args.data)
+        settings = choose_settings(args, record, arrays)
+        recipe, found = RECIPES[args.recipe], arrays["x_train"].shape[1:3]
+        if found != (recipe["height"], recipe["width"]):
+            print(
+                f"note: the arrays are {found[0]} x {found[1]} pixels; recipe {args.recipe} "
+                f"is meant for {recipe['height']} x {recipe['width']}"
+            )
+        history = train(args.out, settings, arrays, args.init)
+        save_history(args.out, history)
+        kept = kept_epoch(history, settings["keep"])
+        draw_history(args.out, history, kept)
+        args.out.with_suffix(".state.npz").unlink()
+    score = history[kept - 1]["val_dice_coef"]
+    text = "no validation frames" if score is None else f"val_dice_coef {score:.4f}"
+    print(f"kept epoch {kept} of {len(history)}, {text}: {args.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run(main))
