@@ -158,6 +158,11 @@ def parse_args(argv=None):
         help="rows of a frame, in pixels",
     )
     add("--width", type=int, default=run_length.WIDTH, help="columns, in pixels")
+    add(
+        "--require-gain",
+        type=float,
+        help="fail unless challenge_dice is this far above predicting nothing, 0 to 1",
+    )
     args = parser.parse_args(argv)
     for name in ("height", "width"):
         if not 1 <= getattr(args, name) <= 10_000:
@@ -175,12 +180,18 @@ def main(argv=None):
     summary = scores.summarize(
         list(rows.values()), subjects if by_subject else np.arange(len(rows))
     )
-    summary["best_constant_mask"] = best_constant_mask(truth, num_pixels)
+    summary["nerve_dice_constant_mask"] = best_constant_mask(truth, num_pixels)
     summary["subjects"] = len(set(subjects)) if by_subject else None
     write_scores(args.predicted, summary, rows)
     print(scores.format_table(summary))
     base = args.predicted.with_suffix("")
     print(f"{len(rows)} frames scored: {base}.scores.json, {base}.scores.csv")
+    gain = summary["challenge_dice"] - summary["predicting_nothing"]
+    if args.require_gain is not None and gain < args.require_gain:
+        raise ValueError(
+            f"challenge_dice is {gain:.4f} above predicting nothing; "
+            f"{args.require_gain:.4f} was required"
+        )
 
 
 if __name__ == "__main__":

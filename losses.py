@@ -5,6 +5,11 @@ from keras import ops
 SMOOTH = 1.0  # pixels; keeps an empty batch predicted empty at 1 instead of 0 / 0
 
 
+def smooth_dice(overlap, total):
+    """Return `(2 overlap + smooth) / (total + smooth)` of sums over pixels."""
+    return (2.0 * overlap + SMOOTH) / (total + SMOOTH)
+
+
 def dice_coef(y_true, y_pred):
     """Soft Dice overlap of a batch, `(2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth)`.
 
@@ -19,8 +24,8 @@ def dice_coef(y_true, y_pred):
     """
     y_pred = ops.convert_to_tensor(y_pred)
     y_true = ops.cast(y_true, y_pred.dtype)
-    overlap = ops.sum(y_true * y_pred)
-    return (2.0 * overlap + SMOOTH) / (ops.sum(y_true) + ops.sum(y_pred) + SMOOTH)
+    total = ops.sum(y_true) + ops.sum(y_pred)
+    return smooth_dice(ops.sum(y_true * y_pred), total)
 
 
 def dice_coef_loss(y_true, y_pred):

@@ -6,12 +6,15 @@ Writes  model_summary.txt
 """
 
 import argparse
+import os
 import sys
 
 import keras
 from keras import layers
 
 import stage
+
+SUMMARY_WIDTH = 110  # characters
 
 
 def check_size(height, width, depth):
@@ -21,14 +24,17 @@ def check_size(height, width, depth):
         ValueError: it names the nearest sizes that can.
     """
     step = 2**depth
-    if height % step or width % step or min(height, width) < step:
-        nearest = [
-            " or ".join(str(size) for size in sorted({low, low + step}) if size > 0)
-            for low in (height // step * step, width // step * step)
-        ]
+
+    def nearest(size):
+        low = size // step * step
+        options = {low, low + step * (size % step > 0)} - {0} or {step}
+        return " or ".join(map(str, sorted(options)))
+
+    if height % step or width % step or not (height and width):
         raise ValueError(
-            f"a U-Net of depth {depth} halves {height} x {width} pixels {depth} times; both "
-            f"must be multiples of {step}: {nearest[0]} rows, {nearest[1]} columns"
+            f"a U-Net of depth {depth} cannot halve {height} x {width} pixels {depth} "
+            f"times; expected multiples of {step}: {nearest(height)} rows, "
+            f"{nearest(width)} columns"
         )
 
 
@@ -100,10 +106,11 @@ def parse_args(argv=None):
 
 
 def summary(model):
-    """Return the table of a model's layers, as plain text."""
+    """Return Keras's table of a model's layers, as plain text."""
     lines = []
-    model.summary(line_length=100, print_fn=lines.append)
-    return "\n".join(line.rstrip() for line in "\n".join(lines).splitlines()) + "\n"
+    os.environ["COLUMNS"] = str(SUMMARY_WIDTH)  # else cut at the terminal's width
+    model.summary(line_length=SUMMARY_WIDTH, print_fn=lines.append)
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def main(argv=None):

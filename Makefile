@@ -1,0 +1,43 @@
+# The README's commands. Each sets up .venv first, so that it runs on a fresh machine.
+PYTHON ?= python3
+BIN = .venv/bin
+RUN = TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
+DEMO = demo
+
+.PHONY: demo test lint figures clean
+
+demo: .venv/installed  ## phantom, training and scores in a folder of its own
+	$(RUN) phantom.py --out $(DEMO)/raw --train 400 --test 100 --subjects 10
+	$(RUN) extract_data.py --raw $(DEMO)/raw --data $(DEMO)/data
+	$(RUN) preprocess.py --data $(DEMO)/data
+	$(RUN) train.py --data $(DEMO)/data --out $(DEMO)/weights/unet.h5 --resume \
+		--filters 16 --learning-rate 1e-3 --batch-size 8 --epochs 12
+	$(RUN) predict.py --data $(DEMO)/data --weights $(DEMO)/weights/unet.h5 \
+		--out $(DEMO)/predictions
+	$(RUN) evaluate.py $(DEMO)/predictions/submission.csv $(DEMO)/raw/test_truth.csv \
+		--require-gain 0.10
+	@echo "learning curve: $(DEMO)/weights/unet.png, overlays: $(DEMO)/predictions/overlays/"
+
+test: .venv/tested lint  ## lint and all tests
+	$(RUN) -m pytest
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+figures: .venv/installed  ## redraw images/ from committed tables and phantoms
+	$(RUN) figures.py
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+		f"Python {v[0]}.{v[1]} is not supported; give one of 3.11 to 3.13: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+.venv/tested: requirements-test.txt .venv/installed
+	$(BIN)/python -m pip install --quiet --requirement requirements-test.txt
+	touch $@
+
+clean:  ## remove what the commands above made, but not the weights
+	rm -rf $(DEMO) .venv .pytest_cache .ruff_cache .hypothesis __pycache__ */__pycache__

@@ -1,0 +1,140 @@
+"""A small challenge folder with known properties, and scripts run as a user runs them.
+
+from conftest import make_raw, run_script
+"""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+EMPTY_OF_FIVE = 2  # of every five frames in a row, two show no nerve: 40 %
+
+
+def slow_encode(mask):
+    """Run-length encode pixel by pixel: down each column, then the next column."""
+    runs, inside = [], False
+    number = 0
+    for column in np.asarray(mask).T.tolist():
+        for value in column:
+            number += 1
+            if value and inside:
+                runs[-1][1] += 1
+            elif value:
+                runs.append([number, 1])
+            inside = bool(value)
+    return " ".join(f"{start} {length}" for start, length in runs)
+
+
+def slow_decode(pixels, height, width):
+    """Paint a run-length encoding pixel by pixel; a pixel painted twice is an error."""
+    mask = np.zeros((height, width), np.uint8)
+    numbers = [int(word) for word in pixels.split()]
+    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+        for number in range(start - 1, start - 1 + length):
+            assert mask[number % height, number // height] == 0
+            mask[number % height, number // height] = 1
+    return mask
+
+
+def draw_anatomy(subject, seed, height, width):
+    """Return a subject's smooth background, grey values 10 to 150: 36 random heights."""
+    heights = np.random.default_rng((seed, subject)).uniform(10, 150, (6, 6))
+    smooth = cv2.resize(heights, (width, height), interpolation=cv2.INTER_CUBIC)
+    return smooth.clip(10, 150)
+
+
+def draw_frame(subject, image, nerve, seed, height, width):
+    """Return (image, mask), uint8; a nerve is an oval of grey 220 on at most 150."""
+    rng = np.random.default_rng((seed, subject, image))
+    grey = draw_anatomy(subject, seed, height, width)
+    mask = np.zeros((height, width), bool)
+    if nerve:
+        row, column = rng.uniform(0.3, 0.7, 2) * (height, width)
+        rows, columns = np.mgrid[:height, :width]
+        radii = rng.uniform(0.12, 0.18, 2) * (height, width)
+        mask = ((rows - row) / radii[0]) ** 2 + ((columns - column) / radii[1]) ** 2 < 1
+        grey = np.where(mask, 220, grey)
+    grey = grey + rng.normal(0, 6, grey.shape)
+    return grey.clip(0, 255).astype(np.uint8), mask.astype(np.uint8) * 255
+
+
+def write_tiff(path, array):
+    """Write a TIFF as the challenge's are: LZW-compressed."""
+    Image.fromarray(array).save(path, compression="tiff_lzw")
+
+
+def write_table(path, columns, rows):
+    """Write a CSV file with a header."""
+    with open(path, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+
+
+def make_raw(folder, subjects=3, frames=4, height=64, width=80, test=3, seed=0):
+    """Write a folder laid out as the challenge's, with bright ovals for nerves.
+
+    Two of every five frames show no nerve. Frames of one subject share a background;
+    test frames come from two other subjects. `test_truth.csv` has the columns of
+    phantom.py's.
+
+    Args:
+        folder: Where; made if absent.
+        subjects: How many, or their numbers.
+        frames: Frames of each subject.
+        height: Rows of a frame, in pixels.
+        width: Columns, in pixels.
+        test: Test frames.
+        seed: Seed of all pixels.
+
+    Returns:
+        The folder, as a Path.
+    """
+    folder = Path(folder)
+    for name in ("train", "test"):
+        (folder / name).mkdir(parents=True)
+    if isinstance(subjects, int):
+        subjects = range(1, subjects + 1)
+    train, truth, count = [], [], 0
+    for subject in subjects:
+        for image in range(1, frames + 1):
+            nerve = count * EMPTY_OF_FIVE % 5 < 5 - EMPTY_OF_FIVE
+            count += 1
+            grey, mask = draw_frame(subject, image, nerve, seed, height, width)
+            write_tiff(folder / "train" / f"{subject}_{image}.tif", grey)
+            write_tiff(folder / "train" / f"{subject}_{image}_mask.tif", mask)
+            train.append((subject, image, slow_encode(mask)))
+    for number in range(1, test + 1):
+        subject, nerve = 1001 + number % 2, number * EMPTY_OF_FIVE % 5 < 3
+        grey, mask = draw_frame(subject, number, nerve, seed, height, width)
+        write_tiff(folder / "test" / f"{number}.tif", grey)
+        truth.append((number, slow_encode(mask), subject, number))
+    write_table(folder / "train_masks.csv", ("subject", "img", "pixels"), train)
+    write_table(folder / "test_truth.csv", ("img", "pixels", "subject", "image"), truth)
+    sample = [(number, "1 1") for number in range(1, test + 1)]
+    write_table(folder / "sample_submission.csv", ("img", "pixels"), sample)
+    return folder
+
+
+def run_script(name, *args, cwd):
+    """Run a script of the project in a process of its own.
+
+    Returns:
+        (status, stdout, stderr).
+    """
+    command = [sys.executable, str(ROOT / name), *map(str, args)]
+    result = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=600
+    )
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """A challenge folder of 12 training and 3 test frames; copy it before damaging it."""
+    return make_raw(tmp_path_factory.mktemp("challenge") / "raw")

@@ -1,0 +1,438 @@
+"""evaluate.py: frames are paired, checked row by row, and scored as the challenge does."""
+
+import csv
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from conftest import run_script, slow_decode, slow_encode, write_table
+
+import evaluate
+
+# Small frames: pixels 1 to 3 are column 1, and so on.
+HEIGHT, WIDTH = 3, 4
+SIZE = ["--height", str(HEIGHT), "--width", str(WIDTH)]
+
+
+def write(path, rows, columns="img,pixels"):
+    write_table(path, columns.split(","), rows)
+    return path
+
+
+def score(predicted, truth, size=SIZE, flags=()):
+    """Run the script; return the summary."""
+    evaluate.main([str(predicted), str(truth), *size, *flags])
+    return json.loads(predicted.with_suffix(".scores.json").read_text())
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Function of two lists of (img, pixels): their paths, to be scored."""
+
+    def make(predicted, truth):
+        return write(tmp_path / "p.csv", predicted), write(tmp_path / "t.csv", truth)
+
+    return make
+
+
+TRUTH = [(1, "1 6"), (2, ""), (3, "4 2 8 1"), (4, ""), (5, "")]
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_the_truth_itself_scores_1(files):
+    summary = score(*files(TRUTH, TRUTH))
+    assert summary["challenge_dice"] == summary["nerve_dice"] == 1
+    assert summary["nerve_iou"] == summary["sensitivity"] == summary["specificity"] == 1
+    assert summary["hausdorff_95"] == summary["centroid_distance"] == 0
+    assert (summary["frames"], summary["frames_with_nerve"]) == (5, 2)
+
+
+def test_predicting_nothing_scores_the_share_of_empty_frames(files):
+    summary = score(*files([(img, "") for img, _ in TRUTH], TRUTH))
+    assert summary["challenge_dice"] == summary["predicting_nothing"] == 0.6  # 3 of 5
+    assert summary["nerve_dice"] == summary["sensitivity"] == 0
+    assert summary["specificity"] == 1
+    assert summary["hausdorff_95"] is None
+
+
+def test_frames_are_scored_by_hand(files):
+    # 1: pixels 1-6 against 4-9, 3 common: 2 * 3 / 12 = 0.5.  2: a false alarm, 0.
+    # 3: missed, 0.  4 and 5: empty, 1 each
+    predicted = [(1, "4 6"), (2, "1 1"), (3, ""), (4, ""), (5, "")]
+    summary = score(*files(predicted, TRUTH))
+    assert summary["challenge_dice"] == pytest.approx(2.5 / 5)
+    assert summary["nerve_dice"] == pytest.approx(0.25)
+    assert summary["sensitivity"] == 0.5
+    assert summary["specificity"] == pytest.approx(2 / 3)
+    # full columns 1, 2 against 2, 3: centres one column apart
+    assert summary["centroid_distance"] == pytest.approx(1)
+
+
+def test_random_masks_score_as_decoded_pixel_by_pixel(files):
+    rng = np.random.default_rng(0)
+    masks = (rng.random((2, 12, 7, 5)) < 0.4) * (rng.random((2, 12, 1, 1)) < 0.6)
+    rows = [[(k + 1, slow_encode(m)) for k, m in enumerate(part)] for part in masks]
+    expected = []
+    for one, other in masks.transpose(1, 0, 2, 3):
+        total = int(one.sum()) + int(other.sum())
+        expected.append(2 * int((one & other).sum()) / total if total else 1)
+    assert {0, 1} < set(expected)  # both empty, one empty, and neither
+    summary = score(*files(*rows), size=["--height", "7", "--width", "5"])
+    assert summary["challenge_dice"] == pytest.approx(np.mean(expected))
+
+
+def test_rows_are_paired_by_number_and_not_by_place(files):
+    assert score(*files(TRUTH[::-1], TRUTH))["challenge_dice"] == 1
+
+
+def test_frames_of_the_challenge_are_the_default_size(files, tmp_path):
+    # 420 x 580 = 243,600 pixels
+    pair = files([(1, "243600 1")], [(1, "243600 1")])
+    assert score(*pair, size=[])["challenge_dice"] == 1
+    with pytest.raises(ValueError, match="a run ends at pixel 243601 of 243600"):
+        score(*files([(1, "243600 2")], [(1, "")]), size=[])
+
+
+def test_empty_masks_alone_leave_undefined_scores_null(files):
+    summary = score(*files([(1, "")], [(1, "")]))
+    assert summary["challenge_dice"] == 1
+    assert summary["sensitivity"] is None
+    assert summary["nerve_dice_constant_mask"] is None
+    assert summary["challenge_dice_interval"] is None  # of a single frame
+
+
+# ---------------------------------------------------------------- subjects
+
+
+def test_a_subject_column_pairs_by_subject_and_image(tmp_path):
+    # image 1 of both subjects; by image alone they could not be told apart
+    columns = "subject,img,pixels"
+    truth = write(tmp_path / "t.csv", [(1, 1, "1 3"), (2, 1, "")], columns)
+    swapped = [(2, 1, ""), (1, 1, "1 3")]
+    predicted = write(tmp_path / "p.csv", swapped, columns)
+    summary = score(predicted, truth)
+    assert summary["challenge_dice"] == 1
+    assert summary["subjects"] == 2
+    crossed = write(tmp_path / "p.csv", [(2, 1, "1 3"), (1, 1, "")], columns)
+    assert score(crossed, truth)["challenge_dice"] == 0
+
+
+@pytest.mark.parametrize(
+    "header", ["\ufeffsubject,img,pixels\r\n", '"subject","img","pixels"\n']
+)
+def test_a_subject_column_is_seen_as_a_spreadsheet_saves_it(tmp_path, header):
+    rows = "1,1,1 3\n2,1,\n"
+    (tmp_path / "p.csv").write_bytes((header + rows).encode())
+    (tmp_path / "t.csv").write_text("subject,img,pixels\n" + rows)
+    assert score(tmp_path / "p.csv", tmp_path / "t.csv")["challenge_dice"] == 1
+
+
+def test_intervals_are_by_the_subjects_of_the_truth(tmp_path):
+    # subject 7 scores 1 and 1, subject 8 scores 0 and 0: means of whole subjects reach
+    # from 0 to 1, those of four frames would, too, but not with one subject
+    rows = [(1, "1 1"), (2, "1 1"), (3, "1 1"), (4, "1 1")]
+    predicted = write(tmp_path / "p.csv", [*rows[:2], (3, ""), (4, "")])
+    columns = "img,pixels,subject,image"  # as phantom.py writes it
+    for subjects, interval, count in (
+        ([7, 7, 8, 8], [0, 1], 2),
+        ([7, 7, 7, 7], None, 1),
+    ):
+        full = [(*r, s, 1) for r, s in zip(rows, subjects, strict=True)]
+        summary = score(predicted, write(tmp_path / "t.csv", full, columns))
+        assert summary["challenge_dice_interval"] == interval
+        assert summary["subjects"] == count
+
+
+def test_without_subjects_each_frame_is_its_own_cluster(files):
+    predicted = [(1, "1 6"), (2, ""), (3, ""), (4, ""), (5, "1 1")]
+    summary = score(*files(predicted, TRUTH))
+    assert summary["subjects"] is None
+    low, high = summary["challenge_dice_interval"]
+    assert 0 < low < 0.6 < high <= 1  # the mean is 3 / 5
+
+
+def test_predictions_by_subject_need_a_truth_by_subject(tmp_path):
+    predicted = write(tmp_path / "p.csv", [(1, 1, "")], "subject,img,pixels")
+    truth = write(tmp_path / "t.csv", [(1, "")])
+    with pytest.raises(
+        ValueError, match=rf"^{truth} has no column 'subject'; its first"
+    ):
+        score(predicted, truth)
+
+
+# ---------------------------------------------------------------- best constant mask
+
+
+def slow_constant_mask(rows, height, width):
+    """Score each frame with a nerve by the vote of the other subjects' frames.
+
+    Args:
+        rows: (subject or None, pixels) of each frame.
+    """
+    frames = [(s, slow_decode(p, height, width)) for s, p in rows if p]
+    several = len({subject for subject, _ in frames}) > 1
+    best = 0
+    for twentieths in range(1, 20):
+        level = Fraction(twentieths, 20)
+        total = Fraction(0)
+        for subject, mask in frames:
+            voters = [m for s, m in frames if s != subject or not several]
+            common = area = 0
+            for row in range(height):
+                for column in range(width):
+                    votes = sum(int(m[row, column]) for m in voters)
+                    if votes and Fraction(votes, len(voters)) >= level:
+                        area += 1
+                        common += int(mask[row, column])
+            total += Fraction(2 * common, area + int(mask.sum()))
+        best = max(best, total / len(frames))
+    return float(best)
+
+
+@pytest.mark.parametrize("subjects", [None, 1, 2, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_constant_mask_equals_brute_force(tmp_path, subjects, seed):
+    rng = np.random.default_rng(seed)
+    chance = rng.random((5, 6))  # places where a nerve is likely and where it is not
+    rows = []
+    for number in range(1, 15):
+        mask = rng.random((5, 6)) < chance * (rng.random() < 0.7)
+        subject = number % subjects + 1 if subjects else None
+        rows.append((number, slow_encode(mask), subject))
+    slow = slow_constant_mask([(s, p) for _, p, s in rows], 5, 6)
+    predicted = write(tmp_path / "p.csv", [(n, "") for n, *_ in rows])
+    if subjects:
+        truth = write(tmp_path / "t.csv", rows, "img,pixels,subject")
+    else:
+        truth = write(tmp_path / "t.csv", [r[:2] for r in rows])
+    summary = score(predicted, truth, size=["--height", "5", "--width", "6"])
+    assert 0 < slow < 1
+    assert summary["nerve_dice_constant_mask"] == pytest.approx(slow)
+
+
+def test_a_share_of_exactly_15_percent_counts(files):
+    # 20 frames: pixels 1-10 are nerve in three, 11-70 in two, 15 single ones in one each.
+    # 3 votes or more: three frames score 1, the others 0: 3 / 20.  2 or more, 70 pixels:
+    # 3 x 20 / 80 + 2 x 120 / 130 = 2.6.  1 or more, 85 pixels: 3 x 20 / 95 +
+    # 2 x 120 / 145 + 15 x 2 / 86 = 2.6.  So 3 votes of 20, exactly 15 %, are the best
+    rows = [(n, "1 10") for n in (1, 2, 3)] + [(n, "11 60") for n in (4, 5)]
+    rows += [(n, f"{100 + n} 1") for n in range(6, 21)]
+    summary = score(*files(rows, rows), size=["--height", "10", "--width", "20"])
+    assert summary["nerve_dice_constant_mask"] == pytest.approx(3 / 20)
+
+
+def test_frames_without_a_nerve_do_not_count_for_the_constant_mask(files):
+    # one and the same nerve in all frames that have one: the constant mask is right
+    rows = [(1, "5 2"), (2, ""), (3, "5 2"), (4, "")]
+    assert score(*files(rows, rows))["nerve_dice_constant_mask"] == 1
+
+
+# ---------------------------------------------------------------- malformed files
+
+GOOD = ["1,1 2", "2,", "3,5 1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "content", "expected"),
+    [
+        (3, "x,", "line 3: 'x' is not a whole number"),
+        (3, ",", "line 3: '' is not a whole number"),
+        (3, "2.0,", "line 3: '2.0' is not a whole number"),
+        (3, "2.tif,", "line 3: '2.tif' is not a whole number"),
+        (3, "1,", "line 3: frame 1 is listed twice"),
+        (2, "1,9 1 1 1", "line 2, frame 1: runs are out of order: 9 1, then 1"),
+        (2, "1,1 3 3 2", "line 2, frame 1: runs are overlapping: 1 3, then 3"),
+        (4, "3,12 2", "line 4, frame 3: a run ends at pixel 13 of 12"),
+        (4, "3,0 1", "line 4, frame 3: a run starts before pixel 1 or is shorter"),
+        (4, "3,1 0", "line 4, frame 3: a run starts before pixel 1 or is shorter"),
+        (4, "3,1", "line 4, frame 3: pixels hold 1 numbers; expected pairs"),
+        (4, "3,nan", "line 4, frame 3: pixels hold 'nan'; expected 'start length"),
+        (4, "3", "line 4: expected 2 fields"),
+        (4, "3,1 1,1 1", "line 4: expected 2 fields"),
+        (
+            1,
+            "image,pixels",
+            "has no column 'img'; its first line should name img,pixels",
+        ),
+        (1, "img,rle", "has no column 'pixels'; its first line should name img,pixels"),
+        (1, "img;pixels", "has no column 'img'; its first line should name img,pixels"),
+    ],
+)
+@pytest.mark.parametrize("side", ["predicted", "truth"])
+def test_a_malformed_row_is_named_by_its_line(tmp_path, side, line, content, expected):
+    lines = ["img,pixels", *GOOD]
+    paths = {name: tmp_path / f"{name}.csv" for name in ("predicted", "truth")}
+    for path in paths.values():
+        path.write_text("\n".join(lines) + "\n")
+    lines[line - 1] = content
+    paths[side].write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=rf"^{paths[side]} {expected}"):
+        score(paths["predicted"], paths["truth"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["predicted.csv", "truth.csv"]
+
+
+def test_a_missing_and_an_unknown_row_are_named(tmp_path):
+    short = write(tmp_path / "short.csv", [(1, ""), (4, "")])
+    whole = write(tmp_path / "whole.csv", [(1, ""), (2, ""), (3, ""), (4, "")])
+    expected = rf"{short} has no row for frame 2 of {whole} \(2 frames are missing\)"
+    for predicted, truth in ((short, whole), (whole, short)):
+        with pytest.raises(ValueError, match=expected):
+            score(predicted, truth)
+
+
+def test_a_missing_pair_of_subject_and_image_is_named(tmp_path):
+    columns = "subject,img,pixels"
+    one = write(tmp_path / "one.csv", [(1, 1, ""), (1, 2, "")], columns)
+    other = write(tmp_path / "other.csv", [(1, 1, ""), (2, 1, "")], columns)
+    with pytest.raises(ValueError, match=rf"{other} has no row for frame \(1, 2\) of"):
+        score(one, other)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "has no column 'img'; its first line should name img,pixels"),
+        (b"img,pixels\n", "lists no frames"),
+        (b"img,pixels\n1,\xff\n", "is not a CSV text file: 'utf-8' codec can't decode"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "is not a CSV text file: 'utf-8' codec can't"),
+        (b'img,pixels\n1,"1 1\n', "is not a CSV text file: unexpected end of data"),
+    ],
+    ids=["empty", "header-only", "not-utf8", "picture", "open-quote"],
+)
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_file_that_is_no_table_is_refused(tmp_path, side, content, expected):
+    good = write(tmp_path / "good.csv", [(1, "")])
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{bad} {expected}"):
+        score(*((bad, good) if side == 0 else (good, bad)))
+
+
+@pytest.mark.parametrize("place", ["absent.csv", "."])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_missing_file_or_a_folder_is_named(tmp_path, side, place):
+    good, bad = write(tmp_path / "good.csv", [(1, "")]), tmp_path / place
+    with pytest.raises(
+        FileNotFoundError, match=f"^{bad} is missing or a folder; expected a CSV file$"
+    ):
+        score(*((bad, good) if side == 0 else (good, bad)))
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def test_each_frame_gets_a_row_beside_the_predictions(tmp_path):
+    predicted = [(3, ""), (1, "4 6"), (2, "1 1"), (4, ""), (5, "")]
+    write(tmp_path / "sub.mission.csv", predicted)
+    write(tmp_path / "t.csv", TRUTH)
+    score(tmp_path / "sub.mission.csv", tmp_path / "t.csv")
+    with open(tmp_path / "sub.mission.scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    # columns 1, 2 against 2, 3 of a 3 x 4 frame. Outlines: all pixels, as each touches
+    # the edge or the background; the farthest columns are 1 apart, so all distances 0, 1
+    assert [row["img"] for row in rows] == ["3", "1", "2", "4", "5"]
+    assert rows[0] == {
+        "img": "3",
+        "area": "3",
+        "predicted_area": "0",
+        "dice": "0",
+        "iou": "0",
+        "hausdorff_95": "",
+        "centroid_distance": "",
+    }
+    assert rows[1] == {
+        "img": "1",
+        "area": "6",
+        "predicted_area": "6",
+        "dice": "0.5",
+        "iou": "0.333333",
+        "hausdorff_95": "1",
+        "centroid_distance": "1",
+    }
+    assert (rows[2]["dice"], rows[3]["dice"]) == ("0", "1")
+    names = {path.name for path in tmp_path.iterdir()}
+    scored = {"sub.mission.scores.csv", "sub.mission.scores.json"}
+    assert names == {"sub.mission.csv", "t.csv", *scored}
+
+
+def test_subjects_are_columns_of_the_scores(tmp_path):
+    rows = [(2, 1, "1 1"), (1, 5, "")]
+    path = write(tmp_path / "p.csv", rows, "subject,img,pixels")
+    score(path, path)
+    lines = (tmp_path / "p.scores.csv").read_text().splitlines()
+    assert lines[0].startswith("subject,img,area,")
+    assert lines[1].startswith("2,1,1,1,1,1,")
+    assert lines[2] == "1,5,0,0,1,1,,"
+
+
+def test_areas_above_a_million_are_written_in_full(tmp_path):
+    # 1024 x 1024 = 1,048,576; six digits would make it 1.04858e+06
+    path = write(tmp_path / "p.csv", [(1, "1 1048576")])
+    score(path, path, size=["--height", "1024", "--width", "1024"])
+    row = (tmp_path / "p.scores.csv").read_text().splitlines()[1]
+    assert row.startswith("1,1048576,1048576,1,1,")
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        predicted = [(img, "1 2") for img, _ in TRUTH]
+        write(tmp_path / name / "p.csv", predicted)
+        write(tmp_path / name / "t.csv", TRUTH)
+        score(tmp_path / name / "p.csv", tmp_path / name / "t.csv")
+    for name in ("p.scores.json", "p.scores.csv"):
+        one, other = ((tmp_path / k / name).read_bytes() for k in ("a", "b"))
+        assert one == other
+
+
+def test_the_screen_shows_the_table_and_the_files(files, capsys):
+    predicted, truth = files(TRUTH, TRUTH)
+    score(predicted, truth)
+    lines = capsys.readouterr().out.splitlines()
+    table = dict(line.split(maxsplit=1) for line in lines[:-1])
+    assert table["frames"] == "5"
+    assert table["challenge_dice"] == "1.0000  (95 % interval 1.0000 to 1.0000)"
+    assert table["predicting_nothing"] == "0.6000"
+    assert table["subjects"] == "-"
+    base = str(predicted).removesuffix(".csv")
+    assert lines[-1] == f"5 frames scored: {base}.scores.json, {base}.scores.csv"
+
+
+# ---------------------------------------------------------------- flags
+
+
+def test_a_required_gain_over_predicting_nothing_is_checked(files):
+    # 0.8 against the 0.6 of predicting nothing: one of two nerves found
+    predicted = [(1, "1 6"), (2, ""), (3, ""), (4, ""), (5, "")]
+    pair = files(predicted, TRUTH)
+    assert score(*pair, flags=["--require-gain", "0.19"])["challenge_dice"] == 0.8
+    with pytest.raises(
+        ValueError, match=r"is 0\.2000 above predicting nothing; 0\.2100 was required"
+    ):
+        score(*pair, flags=["--require-gain", "0.21"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--height", "0"], "--height 0; expected 1 to 10000"),
+        (["--width", "10001"], "--width 10001; expected 1 to 10000"),
+        (["--width", "x"], "invalid int value: 'x'"),
+    ],
+)
+def test_flags_out_of_range_end_with_status_2(flags, expected, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.parse_args(["p.csv", "t.csv", *flags])
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_mistake_on_the_shell_is_one_line_and_status_1(tmp_path):
+    write(tmp_path / "p.csv", [(1, "1")])
+    write(tmp_path / "t.csv", [(1, "")])
+    found = run_script("evaluate.py", "p.csv", "t.csv", cwd=tmp_path)
+    message = "p.csv line 2, frame 1: pixels hold 1 numbers; expected pairs"
+    assert found == (1, "", f"evaluate.py: {message}\n")

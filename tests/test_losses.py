@@ -1,0 +1,69 @@
+"""Dice against values computed by hand."""
+
+import numpy as np
+import pytest
+
+from losses import challenge_dice, dice_coef, dice_coef_loss
+
+
+def masks(*frames):
+    """Return `(batch, 2, 2, 1)` float32 from lists of four pixels."""
+    return np.array(frames, np.float32).reshape(len(frames), 2, 2, 1)
+
+
+EMPTY = [0, 0, 0, 0]
+
+
+def test_dice_coef_pools_over_the_batch():
+    y_true = masks([1, 1, 0, 0], [0, 0, 0, 1])
+    y_pred = masks([1, 0, 0, 0], [0, 0, 0.5, 0.5])
+    # overlap 1 + 0.5, sums 3 and 2: (2 * 1.5 + 1) / (3 + 2 + 1) = 4 / 6
+    assert float(dice_coef(y_true, y_pred)) == pytest.approx(4 / 6)
+
+
+def test_dice_coef_of_full_overlap_and_of_empty_on_empty_is_1():
+    full = masks([1, 1, 0, 1])
+    assert float(dice_coef(full, full)) == pytest.approx(1)
+    assert float(dice_coef(masks(EMPTY), masks(EMPTY))) == pytest.approx(1)
+
+
+def test_dice_coef_of_a_miss_and_of_a_false_alarm_is_small_but_above_0():
+    three = masks([1, 1, 1, 0])
+    # (0 + 1) / (3 + 0 + 1) = 1 / 4, either way round
+    assert float(dice_coef(three, masks(EMPTY))) == pytest.approx(0.25)
+    assert float(dice_coef(masks(EMPTY), three)) == pytest.approx(0.25)
+
+
+def test_the_loss_is_the_negative():
+    y_true, y_pred = masks([1, 1, 0, 0]), masks([1, 0, 0, 0])
+    # (2 + 1) / (2 + 1 + 1)
+    assert float(dice_coef_loss(y_true, y_pred)) == pytest.approx(-0.75)
+
+
+def test_dice_coef_takes_integer_masks_and_shorter_floats():
+    y_pred = masks([1, 0, 0, 0])
+    for dtype in (np.uint8, np.int32, np.float64):
+        y_true = masks([1, 1, 0, 0]).astype(dtype)
+        assert float(dice_coef(y_true, y_pred)) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "expected"),
+    [
+        (EMPTY, EMPTY, 1.0),
+        (EMPTY, [0, 1, 0, 0], 0.0),
+        ([0, 1, 0, 0], EMPTY, 0.0),
+        ([1, 1, 0, 0], [0, 1, 1, 1], 2 * 1 / (2 + 3)),
+        ([1, 1, 0, 0], [0.5, 0.49, 0, 0], 2 * 1 / (2 + 1)),  # 0.5 counts, 0.49 not
+        ([1, 0, 1, 0], [1, 0, 1, 0], 1.0),
+    ],
+)
+def test_challenge_dice_of_one_frame(truth, predicted, expected):
+    values = np.asarray(challenge_dice(masks(truth), masks(predicted)))
+    assert values == pytest.approx([expected])
+
+
+def test_challenge_dice_is_a_value_for_each_frame():
+    truth = masks(EMPTY, [1, 1, 0, 0], EMPTY)
+    predicted = masks(EMPTY, [1, 1, 0, 0], [1, 0, 0, 0])
+    assert np.asarray(challenge_dice(truth, predicted)).tolist() == [1, 1, 0]

@@ -1,0 +1,80 @@
+"""The U-Net: sizes, parameters, and the committed summary."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import model as model_script
+from model import build_unet, summary
+
+ROOT = Path(__file__).parent.parent
+
+
+def count_parameters(filters, depth):
+    """Count by hand: 3 x 3 convolutions, 2 x 2 transposed ones, a final 1 x 1."""
+
+    def convolution(size, inputs, outputs):
+        return size * size * inputs * outputs + outputs
+
+    total, inputs = 0, 1
+    for level in range(depth + 1):  # contracting path and bottom
+        outputs = filters * 2**level
+        total += convolution(3, inputs, outputs) + convolution(3, outputs, outputs)
+        inputs = outputs
+    for level in reversed(range(depth)):
+        outputs = filters * 2**level
+        total += convolution(2, 2 * outputs, outputs)
+        total += convolution(3, 2 * outputs, outputs) + convolution(3, outputs, outputs)
+    return total + convolution(1, filters, 1)
+
+
+@pytest.mark.parametrize(("filters", "depth"), [(32, 4), (4, 1), (3, 2), (2, 5)])
+def test_parameters_are_those_of_the_drawing(filters, depth):
+    size = 2**depth * 3
+    assert build_unet(size, size, filters, depth).count_params() == count_parameters(
+        filters, depth
+    )
+
+
+def test_output_is_a_probability_of_the_input_size():
+    network = build_unet(16, 24, filters=2, depth=3)
+    frames = np.random.default_rng(0).normal(size=(2, 16, 24, 1)).astype(np.float32)
+    output = np.asarray(network(frames))
+    assert output.shape == (2, 16, 24, 1)
+    assert output.dtype == np.float32
+    assert 0 <= output.min() < output.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "message"),
+    [
+        (100, 96, "multiples of 16: 96 or 112 rows, 96 columns"),
+        (96, 90, "multiples of 16: 96 rows, 80 or 96 columns"),
+        (8, 32, "multiples of 16: 16 rows, 32 columns"),
+    ],
+)
+def test_a_size_that_the_depth_does_not_divide_names_the_nearest(
+    height, width, message
+):
+    with pytest.raises(ValueError, match=message):
+        build_unet(height, width, filters=2, depth=4)
+
+
+def test_the_committed_summary_is_current():
+    assert (ROOT / "model_summary.txt").read_text() == summary(build_unet())
+
+
+def test_the_script_writes_the_summary_of_the_size_asked_for(tmp_path, capsys):
+    path = tmp_path / "summary.txt"
+    flags = ["--height", "32", "--width", "48", "--filters", "2", "--depth", "2"]
+    model_script.main([*flags, "--out", str(path)])
+    assert "(None, 32, 48, 1)" in path.read_text()
+    assert f"{count_parameters(2, 2):,} parameters: {path}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--filters", "0"], ["--depth", "9"]])
+def test_flags_out_of_range_are_refused(flags, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        model_script.main(flags)
+    assert "expected 1 to" in capsys.readouterr().err

@@ -1,0 +1,306 @@
+"""Training: what is kept, resumed, refused."""
+
+import csv
+import hashlib
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from conftest import make_raw
+
+import extract_data
+import h5_file
+import preprocess
+import stage
+import train
+from model import build_unet
+
+SMALL = [
+    "--filters",
+    "2",
+    "--depth",
+    "2",
+    "--batch-size",
+    "4",
+    "--learning-rate",
+    "0.01",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Preprocessed arrays of 16 x 16 pixels: 4 subjects, one for validation."""
+    folder = tmp_path_factory.mktemp("train")
+    make_raw(folder / "raw", subjects=4, frames=5, test=0)
+    shutil.rmtree(folder / "raw" / "test")
+    data = folder / "data"
+    extract_data.main(["--raw", str(folder / "raw"), "--data", str(data)])
+    preprocess.main(["--data", str(data), "--height", "16", "--width", "16"])
+    return data
+
+
+def run(data, out, *flags):
+    train.main(["--data", str(data), "--out", str(out), *SMALL, *flags])
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def digests(folder):
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if not path.name.endswith(".lock")
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """The folder of an undisturbed run of 4 epochs."""
+    folder = tmp_path_factory.mktemp("weights")
+    run(data, folder / "unet.h5", "--epochs", "4")
+    return folder
+
+
+def test_a_run_leaves_weights_record_table_and_curve_and_no_state(trained):
+    assert set(digests(trained)) == {"unet.h5", "unet.json", "unet.csv", "unet.png"}
+    rows = read_csv(trained / "unet.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert list(rows[0]) == list(train.COLUMNS)
+    assert {row["learning_rate"] for row in rows} == {"0.01"}
+
+
+def test_the_record_says_all_that_predict_needs_and_where_the_weights_come_from(
+    trained, data
+):
+    record = json.loads((trained / "unet.json").read_text())
+    split = json.loads((data / "preprocess.json").read_text())
+    assert record["h5_sha256"] == stage.sha256(trained / "unet.h5")
+    for name in ("height", "width", "mean", "standard_deviation"):
+        assert record[name] == split[name]
+    assert (record["filters"], record["depth"], record["threshold"]) == (2, 2, 0.5)
+    assert record["data"]["validation_subjects"] == split["val"]["subjects"]
+    (part,) = record["trained_on"]
+    assert part["subjects"] == split["train"]["subjects"]
+    assert part["frames"] == len(split["train"]["rows"]) == 15
+    assert part["imgs_train_sha256"] == stage.sha256(data / "imgs_train.npy")
+
+
+def test_the_best_epoch_by_validation_dice_is_kept(trained, data):
+    rows = read_csv(trained / "unet.csv")
+    best = max(rows, key=lambda row: float(row["val_dice_coef"]))
+    record = json.loads((trained / "unet.json").read_text())
+    assert record["kept"]["epoch"] == int(best["epoch"])
+    network = build_unet(16, 16, filters=2, depth=2)
+    h5_file.load(network, trained / "unet.h5")
+    x, y = np.load(data / "x_val.npy"), np.load(data / "y_val.npy")
+    p = np.asarray(network(x), np.float64)
+    # dice_coef by hand, all validation frames as one batch
+    dice = (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+    assert dice == pytest.approx(float(best["val_dice_coef"]), abs=1e-5)
+
+
+def test_keep_last_keeps_the_last(data, tmp_path):
+    run(data, tmp_path / "unet.h5", "--epochs", "2", "--keep", "last")
+    assert json.loads((tmp_path / "unet.json").read_text())["kept"]["epoch"] == 2
+
+
+def test_the_network_learns(data, tmp_path):
+    run(data, tmp_path / "unet.h5", "--epochs", "15", "--filters", "4")
+    rows = read_csv(tmp_path / "unet.csv")
+    assert float(rows[-1]["dice_coef"]) > float(rows[0]["dice_coef"]) + 0.2
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    trained, data, tmp_path
+):
+    run(data, tmp_path / "unet.h5", "--epochs", "4")
+    assert digests(tmp_path) == digests(trained)
+    run(data, tmp_path / "other.h5", "--epochs", "4", "--seed", "1")
+    assert digests(tmp_path)["other.h5"] != digests(trained)["unet.h5"]
+
+
+class Killed(BaseException):
+    """Stands for a signal: no `except Exception` catches it."""
+
+
+@pytest.mark.parametrize("moment", ["save_state", "save_result", "save_history"])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_resumed_run_ends_in_the_same_bytes(
+    data, trained, tmp_path, monkeypatch, moment, epoch
+):
+    calls, original = [], getattr(train, moment)
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == epoch:
+            raise Killed
+        return original(*args)
+
+    monkeypatch.setattr(train, moment, interrupted)
+    best = json.loads((trained / "unet.json").read_text())["kept"]["epoch"]
+    if moment == "save_result" and epoch > best:
+        epoch = 1  # it is called only at each best epoch
+    with pytest.raises(Killed):
+        run(data, tmp_path / "unet.h5", "--epochs", "4")
+    monkeypatch.setattr(train, moment, original)
+    run(data, tmp_path / "unet.h5", "--epochs", "4", "--resume")
+    assert digests(tmp_path) == digests(trained)
+
+
+def test_resume_without_a_run_starts_and_says_so(data, tmp_path, capsys):
+    run(data, tmp_path / "unet.h5", "--epochs", "1", "--resume")
+    assert "nothing to resume" in capsys.readouterr().out
+    assert (tmp_path / "unet.h5").exists()
+
+
+def test_resume_of_a_finished_run_does_nothing(trained, data, capsys):
+    before = digests(trained)
+    run(data, trained / "unet.h5", "--epochs", "4", "--resume")
+    assert "finished; nothing to do" in capsys.readouterr().out
+    assert digests(trained) == before
+
+
+def test_a_result_is_never_overwritten(trained, data):
+    before = digests(trained)
+    with pytest.raises(ValueError, match=r"unet\.json is there: a result.*--resume"):
+        run(data, trained / "unet.h5", "--epochs", "4")
+    assert digests(trained) == before
+
+
+def test_resume_with_other_settings_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "save_result", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(data, tmp_path / "unet.h5", "--epochs", "3")
+    with pytest.raises(ValueError, match="had epochs 3, now it is 4"):
+        run(data, tmp_path / "unet.h5", "--epochs", "4", "--resume")
+    with pytest.raises(
+        ValueError, match="an interrupted run, which is never overwritten"
+    ):
+        run(data, tmp_path / "unet.h5", "--epochs", "3")
+
+
+def test_init_starts_from_the_weights_also_of_another_size(
+    trained, data, tmp_path, monkeypatch
+):
+    started = {}
+
+    def look(model, *args):
+        started["weights"] = model.get_weights()
+        raise Killed
+
+    monkeypatch.setattr(train, "train_epoch", look)
+    source = build_unet(32, 48, filters=2, depth=2)
+    h5_file.save(source, tmp_path / "wide.h5", "dice_coef_loss", ["dice_coef"], 1e-5)
+    with pytest.raises(Killed):
+        run(data, tmp_path / "unet.h5", "--init", str(tmp_path / "wide.h5"))
+    for one, two in zip(source.get_weights(), started["weights"], strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_init_brings_filters_depth_and_the_subjects_it_has_seen(
+    trained, data, tmp_path
+):
+    flags = ["--epochs", "1", "--init", str(trained / "unet.h5")]
+    train.main(["--data", str(data), "--out", str(tmp_path / "unet.h5"), *flags])
+    record = json.loads((tmp_path / "unet.json").read_text())
+    assert (record["filters"], record["depth"]) == (2, 2)
+    assert len(record["trained_on"]) == 2
+    assert record["init_sha256"] == stage.sha256(trained / "unet.h5")
+
+
+def test_init_that_does_not_fit_is_refused(trained, data, tmp_path):
+    with pytest.raises(ValueError, match="does not fit this U-Net"):
+        run(
+            data,
+            tmp_path / "a.h5",
+            "--init",
+            str(trained / "unet.h5"),
+            "--filters",
+            "4",
+        )
+
+
+def test_an_exploding_loss_stops_and_keeps_what_was_good(data, tmp_path, monkeypatch):
+    original = train.train_batches
+
+    def explode(model, x, y, order, batch_size, label):
+        scores = original(model, x, y, order, batch_size, label)
+        return {**scores, "loss": float("nan")} if label == "epoch 2/3" else scores
+
+    monkeypatch.setattr(train, "train_batches", explode)
+    with pytest.raises(ValueError, match="loss is nan in epoch 2.*--learning-rate"):
+        run(data, tmp_path / "unet.h5", "--epochs", "3")
+    assert json.loads((tmp_path / "unet.json").read_text())["kept"]["epoch"] == 1
+    h5_file.load(build_unet(16, 16, filters=2, depth=2), tmp_path / "unet.h5")
+
+
+def test_a_network_that_predicts_nothing_is_said_aloud_after_three_epochs(capsys):
+    history = [{"dice_coef": value} for value in (0.3, 0.001, 0.002)]
+    train.warn_if_empty(history)
+    assert capsys.readouterr().out == ""
+    train.warn_if_empty([*history, {"dice_coef": 0.001}])
+    assert "predicts next to nothing" in capsys.readouterr().out
+
+
+def test_each_epoch_has_its_own_order_and_sees_every_frame(data, monkeypatch):
+    orders = []
+
+    def look(model, x, y, order, *args):
+        orders.append(order)
+        return {"loss": -0.5, "dice_coef": 0.5}
+
+    monkeypatch.setattr(train, "train_batches", look)
+    record, arrays = train.read_data(data)
+    settings = {"seed": 0, "batch_size": 4, "epochs": 2, "learning_rate": 0.1}
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    for epoch in range(2):
+        train.train_epoch(model, {**arrays, "x_val": []}, settings, epoch)
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(15))
+    assert orders[0].tolist() != orders[1].tolist()
+
+
+def test_a_size_that_the_depth_does_not_divide_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="multiples of 32"):
+        run(data, tmp_path / "unet.h5", "--depth", "5")
+
+
+def test_changed_arrays_are_refused_with_the_command_that_mends_it(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    with open(tmp_path / "data" / "x_train.npy", "r+b") as file:
+        file.seek(500)
+        file.write(b"\x01")
+    with pytest.raises(
+        ValueError, match=r"x_train\.npy changed .* python preprocess\.py"
+    ):
+        run(tmp_path / "data", tmp_path / "unet.h5")
+
+
+def test_missing_arrays_name_the_command_that_makes_them(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"preprocess\.json is missing; make it"
+    ):
+        run(tmp_path / "none", tmp_path / "unet.h5")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--epochs", "0"],
+        ["--learning-rate", "2"],
+        ["--learning-rate", "nan"],
+        ["--batch-size", "-1"],
+        ["--out", "weights/unet.keras"],
+        ["--recipe", "none"],
+        ["--seed", "-1"],
+    ],
+)
+def test_flags_out_of_range_are_refused(flags, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train.main(flags)
+    assert flags[0] in capsys.readouterr().err
