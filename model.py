@@ -42,7 +42,12 @@ def double_convolution(x, filters, name):
     """Apply two 3 x 3 convolutions, each followed by a ReLU."""
     for k in (1, 2):
         x = layers.Conv2D(
-            filters, 3, padding="same", activation="relu", name=f"{name}_conv{k}"
+            filters,
+            3,
+            padding="same",
+            activation="relu",
+            kernel_initializer="he_normal",  # the paper's; Glorot's sinks into "empty"
+            name=f"{name}_conv{k}",
         )(x)
     return x
 

@@ -10,6 +10,7 @@ Writes  weights/unet.h5, weights/unet.json, weights/unet.csv, weights/unet.png (
 """
 
 import argparse
+import collections
 import io
 import json
 import sys
@@ -113,18 +114,21 @@ def build_model(settings, init):
 
 
 def train_batches(model, x, y, order, batch_size, label):
-    """Train once on all frames in a given order; return Keras's means over the batches.
+    """Train once on all frames in a given order; return the means over all frames.
 
     `model.fit` on a generator would do, but TensorFlow then returns every large block to
     the system at once (it sets M_TRIM_THRESHOLD), which costs 1.6 times the CPU seconds.
     """
-    model.reset_metrics()
+    sums = collections.Counter()
     with tqdm(range(0, len(order), batch_size), label, disable=None) as bar:
         for start in bar:
             rows = order[start : start + batch_size]
             scores = model.train_on_batch(x[rows], y[rows], return_dict=True)
-            bar.set_postfix({name: f"{value:.4f}" for name, value in scores.items()})
-    return {name: float(value) for name, value in scores.items()}
+            for name, value in scores.items():  # Keras's are of this batch alone
+                sums[name] += float(value) * len(rows)
+            seen = start + len(rows)
+            bar.set_postfix({name: f"{sums[name] / seen:.4f}" for name in sums})
+    return {name: total / len(order) for name, total in sums.items()}
 
 
 def validate(model, x, y, batch_size):

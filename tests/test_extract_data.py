@@ -227,7 +227,7 @@ def test_an_empty_folder_is_refused(folder, name):
         ("train/01_1.tif", "12_7.tif and 12_7_mask.tif"),  # would be frame 1_1 again
         ("train/0_1.tif", "12_7.tif and 12_7_mask.tif"),
         ("train/1_1234567890.tif", "12_7.tif and 12_7_mask.tif"),
-        ("train/٣_1.tif", "12_7.tif and 12_7_mask.tif"),
+        ("train/1٣_1.tif", "12_7.tif and 12_7_mask.tif"),
         ("train/line\n1_1.tif", "12_7.tif and 12_7_mask.tif"),
         ("test/1_1.tif", "12.tif"),
         ("test/1_mask.tif", "12.tif"),

@@ -15,7 +15,9 @@ from PIL import Image
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
+import anatomy
 import phantom
+import scanner
 import stage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,19 +64,19 @@ def frames():
 def test_speckle_of_homogeneous_tissue_is_fully_developed():
     # the envelope of a complex Gaussian field is Rayleigh distributed:
     # mean / sd = sqrt(pi / (4 - pi)) = 1.913
-    ones = np.ones((phantom.HEIGHT, phantom.LINES), np.float32)
+    ones = np.ones((scanner.HEIGHT, anatomy.LINES), np.float32)
     for subject in (1, 2, 3):
-        made = phantom.make_subject(0, subject)
-        power = phantom.insonify(made, 1, 0.4, ones, 0 * ones)
+        made = scanner.make_subject(0, subject)
+        power = scanner.insonify(made, 1, 0.4, ones, 0 * ones)
         envelope = np.sqrt(power)
         assert envelope.mean() / envelope.std() == pytest.approx(1.91, abs=0.1)
         assert power.mean() == pytest.approx(1, abs=0.1)  # 0 dB in, 0 dB out
 
 
 def test_tissue_that_reflects_like_a_mirror_is_not_speckled():
-    ones = np.ones((phantom.HEIGHT, phantom.LINES), np.float32)
-    made = phantom.make_subject(0, 1)
-    envelope = np.sqrt(phantom.insonify(made, 1, 0.4, ones, 5 * ones))[200:220]
+    ones = np.ones((scanner.HEIGHT, anatomy.LINES), np.float32)
+    made = scanner.make_subject(0, 1)
+    envelope = np.sqrt(scanner.insonify(made, 1, 0.4, ones, 5 * ones))[200:220]
     assert envelope.mean() / envelope.std() > 10  # Rician, nearly constant
 
 
@@ -108,8 +110,8 @@ def test_the_grey_histogram_does_not_tell_whether_a_nerve_is_there():
     frames = phantom.plan_frames(180, 4, 12, 0)[:180]
 
     def histogram(frame):
-        subject = phantom.make_subject(0, frame.subject)
-        image = phantom.render(subject, frame.sweep, frame.visibility)
+        subject = scanner.make_subject(0, frame.subject)
+        image = scanner.render(subject, frame.sweep, frame.visibility)
         return np.histogram(image, 32, (0, 256))[0] / image.size
 
     greys = np.array(list(stage.map_threads(histogram, frames)))
@@ -126,14 +128,14 @@ def test_the_grey_histogram_does_not_tell_whether_a_nerve_is_there():
 def test_masks_have_the_challenges_sizes_and_enclose_the_roots(frames):
     areas = []
     for frame in frames[:600]:
-        subject = phantom.make_subject(0, frame.subject)
-        mask = phantom.draw_mask(subject, frame, 0)
+        subject = scanner.make_subject(0, frame.subject)
+        mask = anatomy.draw_mask(subject, frame, 0)
         assert bool(mask.any()) == frame.nerve
         if not frame.nerve:
             continue
         areas.append(cv2.countNonZero(mask))
         assert cv2.connectedComponents(mask)[0] == 2  # background and one blob
-        roots = phantom.place_nerve(subject, frame.sweep)[3]
+        roots = anatomy.place_nerve(subject, frame.sweep)[3]
         assert 2 <= len(roots) <= 5
         for (x, y), *_ in roots:
             assert mask[round(y), round(x)] == 255
@@ -146,12 +148,12 @@ def test_masks_have_the_challenges_sizes_and_enclose_the_roots(frames):
 
 def test_the_smallest_and_largest_nerves_stay_within_the_challenges_areas(frames):
     frame = next(frame for frame in frames if frame.nerve)
-    subject = phantom.make_subject(0, frame.subject)
+    subject = scanner.make_subject(0, frame.subject)
     plain = subject.zoom
     try:
         for zoom in (0.4, 1.8):
             subject.zoom = zoom
-            area = cv2.countNonZero(phantom.draw_mask(subject, frame, 0))
+            area = cv2.countNonZero(anatomy.draw_mask(subject, frame, 0))
             assert 2684 <= area <= 17439
     finally:
         subject.zoom = plain  # the subject is cached
@@ -172,18 +174,18 @@ def test_the_shares_of_frames_without_a_nerve_are_the_challenges(frames):
 
 
 def test_neighbouring_frames_of_a_sweep_are_alike_and_distant_ones_are_not():
-    subject = phantom.make_subject(0, 1)
+    subject = scanner.make_subject(0, 1)
     sweeps = (0.3, 0.303, 0.9)
-    images = [phantom.render(subject, t, 1.0)[30:, 1:].ravel() for t in sweeps]
+    images = [scanner.render(subject, t, 1.0)[30:, 1:].ravel() for t in sweeps]
     near, far = (np.corrcoef(images[0], other)[0, 1] for other in images[1:])
     assert near > 0.85
     assert far < 0.6
 
 
 def test_the_nerve_changes_only_its_surroundings():
-    subject = phantom.make_subject(0, 1)
-    there, gone = (phantom.render(subject, 0.5, share).astype(int) for share in (1, 0))
-    (x, y), radii, _, _ = phantom.place_nerve(subject, 0.5)
+    subject = scanner.make_subject(0, 1)
+    there, gone = (scanner.render(subject, 0.5, share).astype(int) for share in (1, 0))
+    (x, y), radii, _, _ = anatomy.place_nerve(subject, 0.5)
     rows, columns = np.mgrid[:420, :580]
     inside = np.hypot(rows - y, columns - x) < max(radii)
     far = np.abs(columns - x) > max(radii) + 40
@@ -228,10 +230,10 @@ def test_the_hidden_truth_belongs_to_the_test_frames(small):
     for row in read_csv(small / "test_truth.csv"):
         frame = next(f for f in frames if f.name == f"test/{row['img']}")
         assert (frame.subject, frame.image) == (int(row["subject"]), int(row["image"]))
-        subject = phantom.make_subject(5, frame.subject)
-        mask = phantom.draw_mask(subject, frame, 5)
+        subject = scanner.make_subject(5, frame.subject)
+        mask = anatomy.draw_mask(subject, frame, 5)
         np.testing.assert_array_equal(mask == 255, slow_decode(row["pixels"]))
-        image = phantom.render(subject, frame.sweep, frame.visibility)
+        image = scanner.render(subject, frame.sweep, frame.visibility)
         path = str(small / "test" / f"{row['img']}.tif")
         np.testing.assert_array_equal(cv2.imread(path, cv2.IMREAD_GRAYSCALE), image)
 
@@ -252,7 +254,7 @@ def test_the_same_seed_gives_the_same_bytes_on_any_number_of_cores(
     small, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(stage, "num_threads", lambda: 1)
-    phantom.make_subject.cache_clear()
+    scanner.make_subject.cache_clear()
     phantom.main(["--out", str(tmp_path / "one"), *SMALL])
     assert digests(tmp_path / "one") == digests(small)
     other = [*SMALL[:-1], "6"]
