@@ -8,6 +8,7 @@ Writes  PREDICTED.scores.json and PREDICTED.scores.csv (a row a frame) beside PR
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import run_length
 import scores
 import stage
 
-LEVELS = np.arange(0.05, 1.0, 0.05)  # thresholds tried for the best constant mask
+LEVELS = np.arange(1, 20)  # twentieths: thresholds tried for the best constant mask
 
 
 def read_masks(path, with_subject, num_pixels):
@@ -67,8 +68,8 @@ def read_both(predicted_path, truth_path, num_pixels):
             raise FileNotFoundError(
                 f"{path} is missing or a folder; expected a CSV file"
             )
-    with open(predicted_path, newline="", errors="replace") as file:
-        with_subject = "subject" in file.readline().strip().split(",")
+    with open(predicted_path, encoding="utf-8-sig", errors="replace") as file:
+        with_subject = "subject" in re.split('[,"]+', file.readline().strip())
     predicted = read_masks(predicted_path, with_subject, num_pixels)
     truth = read_masks(truth_path, with_subject, num_pixels)
     for one, one_path, other, other_path in (
@@ -106,7 +107,7 @@ def best_constant_mask(truth, num_pixels):
         others, size = total, len(frames)
         if len(counts) > 1:
             others, size = total - mine, len(frames) - number
-        masks = others >= np.maximum(LEVELS * size, 1)[:, None]
+        masks = 20 * others >= LEVELS[:, None] * size
         areas = masks.sum(axis=1)
         for k, (runs, owner) in enumerate(frames):
             if owner == subject:
@@ -131,6 +132,13 @@ def score_frames(predicted, truth, height, width):
     return dict(zip(predicted, bar, strict=True))
 
 
+def format_value(value):
+    """Return a count in full, another number with six digits, None as an empty field."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
 def write_scores(path, summary, rows):
     """Write the summary as JSON and the frames' scores as CSV beside the predictions."""
     first = next(iter(rows))
@@ -138,7 +146,7 @@ def write_scores(path, summary, rows):
     columns = list(rows[first])
     with stage.write_csv(path.with_suffix(".scores.csv"), [*names, *columns]) as writer:
         for name, row in rows.items():
-            values = ["" if row[c] is None else f"{row[c]:.6g}" for c in columns]
+            values = [format_value(row[c]) for c in columns]
             writer.writerow([*(name if isinstance(name, tuple) else (name,)), *values])
     stage.write_bytes(path.with_suffix(".scores.json"), stage.to_json(summary).encode())
 

@@ -14,6 +14,7 @@ import hashlib
 import io
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ ARRAYS = {
 }
 MANIFEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 MAX_PIXELS = 1 << 26  # of one frame; a header that claims more is broken or an attack
+DAMAGED = (OSError, SyntaxError, KeyError, TypeError, ValueError, MemoryError)
 PROBES = 9  # frames looked at to find the size that most have
 
 
@@ -137,26 +139,30 @@ def read_tiff(path, size=None, digests=None):
     if not content:
         raise ValueError(f"{path} is empty (0 bytes); download it again")
     try:
-        with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
-            found = (image.height, image.width)
-            if found[0] * found[1] > MAX_PIXELS:
-                raise ValueError(f"{path} claims to be {found[0]} x {found[1]} pixels")
-            if size is not None and found != size:
-                raise ValueError(
-                    f"{path} is {found[0]} x {found[1]} pixels, other frames "
-                    f"{size[0]} x {size[1]}; all must be of one size"
-                )
-            if image.mode != "L":
-                raise ValueError(
-                    f"{path} is of Pillow's mode {image.mode}; expected 8-bit grey (L)"
-                )
-            if image.n_frames != 1:
-                raise ValueError(f"{path} has {image.n_frames} pages; expected one")
-            return np.asarray(image)
-    except (OSError, SyntaxError, KeyError, TypeError, MemoryError) as error:
-        raise ValueError(f"{path} is not a whole TIFF ({error})") from error
+        image = Image.open(io.BytesIO(content), formats=("TIFF",))
+        num_pages = image.n_frames
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} claims too many pixels ({error})") from error
+    except DAMAGED as error:
+        raise ValueError(f"{path} is not a whole TIFF (damaged header)") from error
+    found = (image.height, image.width)
+    if found[0] * found[1] > MAX_PIXELS:
+        raise ValueError(f"{path} claims to be {found[0]} x {found[1]} pixels")
+    if size is not None and found != size:
+        raise ValueError(
+            f"{path} is {found[0]} x {found[1]} pixels, other frames "
+            f"{size[0]} x {size[1]}; all must be of one size"
+        )
+    if image.mode != "L":
+        raise ValueError(
+            f"{path} is of Pillow's mode {image.mode}; expected 8-bit grey (L)"
+        )
+    if num_pages != 1:
+        raise ValueError(f"{path} has {num_pages} pages; expected one")
+    try:
+        return np.asarray(image)
+    except DAMAGED as error:
+        raise ValueError(f"{path} is not a whole TIFF ({error})") from error
 
 
 def check_mask(mask, path, pixels):
@@ -201,14 +207,16 @@ def read_pair(frame, folder, size, digests, table):
 def find_size(folder):
     """Return the (height, width) that most of a few evenly spaced frames have."""
     names = sorted(list_folder(folder))
-    sizes = []
+    sizes, why = [], "it is empty"
     for name in names[:: len(names) // PROBES + 1]:
         try:
             sizes.append(read_tiff(folder / name).shape)
-        except ValueError:
-            continue  # it is reported, with the reason, when its turn comes
+        except ValueError as error:
+            why = error  # reported when its turn comes, or if there is no other
     if not sizes:
-        raise ValueError(f"{folder} holds no readable TIFF; unpack the download again")
+        raise ValueError(
+            f"{folder} holds no readable TIFF ({why}); unpack the download again"
+        )
     return max(sizes, key=sizes.count)
 
 
@@ -257,7 +265,9 @@ def extract_folder(folder, data, size, digests, skip_bad):
         `(part, arrays)` of `extract.json`: numbers and counts; dtype, shape and hash.
     """
     table, csv_path = None, folder.parent / "train_masks.csv"
-    if folder.name == "train" and csv_path.exists():
+    if folder.name == "train" and (
+        csv_path.exists() or csv_path.name in (digests or ())
+    ):
         if digests and csv_path.name in digests:
             read_file(csv_path, csv_path.name, digests)
         table = run_length.read_train_masks(csv_path)
@@ -271,6 +281,12 @@ def extract_folder(folder, data, size, digests, skip_bad):
     names, shape = ARRAYS[folder.name], (len(frames), *size)
     writers = [stage.ArrayWriter(data / name, shape, np.uint8) for name in names]
     kept, areas, skipped = extract(frames, read, writers, skip_bad, folder.name)
+    for entry in skipped:
+        entry["why"] = entry["why"].replace(f"{folder.parent}/", "")
+    if not kept:
+        raise ValueError(
+            f"{folder} holds no good frame; the first: {skipped[0]['why']}"
+        )
     part = {"image": [frame[-1] for frame in kept], "skipped": skipped}
     if folder.name == "train":
         part = {"subject": [frame[0] for frame in kept], **part, "area": areas}
@@ -321,6 +337,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    warnings.filterwarnings("ignore", module="PIL")  # of damage that is then refused
     folders = [args.raw / name for name in NAMES if (args.raw / name).is_dir()]
     if not folders:
         raise FileNotFoundError(

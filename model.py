@@ -10,10 +10,14 @@ import os
 import sys
 
 import keras
-from keras import layers
+from keras import initializers, layers
 
 import stage
 
+# The network starts by calling 1.8 % of the pixels nerve; in the challenge 1.2 % are.
+# From one half, Dice first pushes every pixel down, and often stays at "all empty".
+# Source: https://arxiv.org/abs/1708.02002, section 4.1.
+EMPTY_LOGIT = -4.0
 SUMMARY_WIDTH = 110  # characters
 
 
@@ -86,7 +90,12 @@ def build_unet(height=96, width=96, filters=32, depth=4):
         x = double_convolution(x, filters * 2**level, f"up{level + 1}")
     # float32 also where the rest computes in a shorter type
     outputs = layers.Conv2D(
-        1, 1, activation="sigmoid", dtype="float32", name="probability"
+        1,
+        1,
+        activation="sigmoid",
+        bias_initializer=initializers.Constant(EMPTY_LOGIT),
+        dtype="float32",
+        name="probability",
     )(x)
     return keras.Model(inputs, outputs, name="unet")
 

@@ -39,9 +39,10 @@ def resize(image, height, width):
         uint8 array `(height, width)`. Where it shrinks, each pixel is the mean of the
         area it covers (no aliasing); where it grows, linear interpolation.
     """
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (width, height), interpolation=method)  # cv2: width first
+    rows, columns = image.shape
+    least = min(width, columns), min(height, rows)  # cv2: width first
+    image = cv2.resize(image, least, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def resize_frames(frames, masks, height, width, folder):
@@ -95,7 +96,7 @@ def find_sweeps(images, subjects, folder):
         mine = thumbnails[rows[one]]
         for other in names[k + 1 :]:
             if (mine @ thumbnails[rows[other]].T).max() >= SAME_SWEEP:
-                old, new = group[other], group[one]
+                new, old = sorted((group[one], group[other]))
                 group = {n: new if g == old else g for n, g in group.items()}
     return group
 
@@ -165,7 +166,7 @@ def split_frames(split, subjects, nerve, group, folds, fold, seed):
         return np.zeros(len(subjects), bool)
     if split == "frames":
         order = np.random.default_rng(seed).permutation(len(subjects))
-        return order < round(VALIDATION_SHARE * len(subjects))
+        return order < max(1, round(VALIDATION_SHARE * len(subjects)))
     if folds:
         return choose_fold(groups, nerve, folds, fold, seed)
     return choose_validation(groups, nerve, seed)
@@ -265,6 +266,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    stage.read_record(args.data / "extract.json", f"{EXTRACT} --data {args.data}")
     with stage.lock(args.data):
         extract, frames, masks = read_extract(args.data)
         subjects = np.array(extract["train"]["subject"])

@@ -136,7 +136,7 @@ def read_rows(path, *columns):
 
 def whole_number(text, where):
     """Return a positive int written in plain digits; `where` goes into the error."""
-    if not (text.isascii() and text.isdigit() and 0 < len(text) <= LONGEST_NUMBER):
+    if not re.fullmatch("0*[1-9][0-9]*", text) or len(text) > LONGEST_NUMBER:
         raise ValueError(f"{where}: {text[:40]!r} is not a whole number")
     return int(text)
 

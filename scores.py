@@ -67,8 +67,8 @@ def frame_scores(truth, predicted):
     """
     overlap = dice(truth, predicted)
     row = {
-        "area": np.count_nonzero(truth),
-        "predicted_area": np.count_nonzero(predicted),
+        "area": int(np.count_nonzero(truth)),
+        "predicted_area": int(np.count_nonzero(predicted)),
         "dice": overlap,
         "iou": overlap / (2 - overlap),
         "hausdorff_95": None,
@@ -159,5 +159,5 @@ def format_table(summary):
         interval = summary.get(f"{name}_interval")
         if interval:
             text += f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
-        lines.append(f"{name:24}{text}")
+        lines.append(f"{name:26}{text}")
     return "\n".join(lines)

@@ -276,7 +276,7 @@ def read_array(folder, name, record, repair):
             f"the record of {folder}/ lists no {name}; make it with: {repair}"
         )
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; make it with: {repair}") from error
     except (ValueError, EOFError, OSError) as error:

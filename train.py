@@ -368,8 +368,8 @@ def main(argv=None):
         recipe, found = RECIPES[args.recipe], arrays["x_train"].shape[1:3]
         if found != (recipe["height"], recipe["width"]):
             print(
-                f"note: the arrays are {found[0]} x {found[1]} pixels; recipe {args.recipe} "
-                f"is meant for {recipe['height']} x {recipe['width']}"
+                f"note: the arrays are {found[0]} x {found[1]} pixels; recipe "
+                f"{args.recipe} is meant for {recipe['height']} x {recipe['width']}"
             )
         history = train(args.out, settings, arrays, args.init)
         save_history(args.out, history)
