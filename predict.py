@@ -29,6 +29,8 @@ import scores
 import stage
 from preprocess import read_extract, resize, scale
 
+NEEDED = ("height", "width", "mean", "standard_deviation", "threshold", "smallest_area")
+NEEDED += ("filters", "depth")  # what NAME.json must give, as numbers
 BATCH = 32  # frames predicted at a time
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -55,8 +57,7 @@ def read_settings(weights, settings_path):
             "was trained with; lend it the JSON of like weights by --settings"
         )
     settings = stage.read_record(path, TRAIN)
-    needed = ("height", "width", "mean", "standard_deviation", "threshold", "filters")
-    for name in (*needed, "depth"):
+    for name in NEEDED:
         value = settings.get(name)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError(f"{path} gives {name} {value!r}; expected a number")
@@ -106,12 +107,20 @@ def predict_batch(model, images, settings):
     return np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
 
 
-def to_mask(probability, shape, threshold):
+def to_mask(probability, shape, settings):
     """Return the uint8 mask, 0 or 1, of a probability map at the frame's own size.
 
-    The probabilities are resized, not the mask: thresholding first leaves stairs.
+    The probabilities are resized, not the mask: thresholding first leaves stairs. A mask
+    smaller than the smallest of the training masks is taken for a false alarm.
+
+    Args:
+        probability: float32 array in [0, 1].
+        shape: (height, width) of the frame, in pixels.
+        settings: Record with `threshold`, and `smallest_area` as a share of the frame.
     """
-    return (resize(probability, *shape) >= threshold).astype(np.uint8)
+    mask = resize(probability, *shape) >= settings["threshold"]
+    mask &= mask.mean() >= settings["smallest_area"]
+    return mask.astype(np.uint8)
 
 
 def outline(image, mask, colour):
@@ -204,7 +213,7 @@ def predict_validation(model, data, out, settings, num_overlays):
         bar = tqdm(probabilities, "val", total=len(rows), unit=" frames", disable=None)
         for k, (row, probability) in enumerate(zip(rows, bar, strict=True)):
             frame, truth = frames[row], masks[row] // 255
-            mask = to_mask(probability, frame.shape, settings["threshold"])
+            mask = to_mask(probability, frame.shape, settings)
             watch.see(frame, probability, mask)
             name = extract["train"]["subject"][row], extract["train"]["image"][row]
             predicted_csv.writerow([*name, run_length.encode(mask)])
@@ -235,7 +244,7 @@ def predict_test(model, data, out, settings, num_overlays):
             probabilities, "test", total=len(numbers), unit=" frames", disable=None
         )
         for k, (number, probability) in enumerate(zip(numbers, bar, strict=True)):
-            mask = to_mask(probability, frames[k].shape, settings["threshold"])
+            mask = to_mask(probability, frames[k].shape, settings)
             watch.see(frames[k], probability, mask)
             writer.writerow([number, run_length.encode(mask)])
             if k in shown:
@@ -299,7 +308,7 @@ def predict_pictures(model, path, out, settings):
                 failed.append(str(error))
                 continue
             (probability,) = predict_frames(model, [frame], settings)
-            mask = to_mask(probability, frame.shape, settings["threshold"])
+            mask = to_mask(probability, frame.shape, settings)
             watch.see(frame, probability, mask)
             write_picture(out / "masks" / f"{path.stem}.png", mask * 255)
             overlay = outline(frame, mask, PREDICTION_COLOUR)

@@ -185,6 +185,12 @@ def scaling(images, rows):
     return float(mean), float(deviation)
 
 
+def smallest_area(areas, shape):
+    """Return the smallest mask's share of its frame's pixels; 0.0 where all are empty."""
+    positive = areas[areas > 0]
+    return float(positive.min() / (shape[0] * shape[1])) if len(positive) else 0.0
+
+
 def scale(images, mean, standard_deviation):
     """Return `(image - mean) / standard deviation` as float32.
 
@@ -270,7 +276,8 @@ def main(argv=None):
     with stage.lock(args.data):
         extract, frames, masks = read_extract(args.data)
         subjects = np.array(extract["train"]["subject"])
-        nerve = np.array(extract["train"]["area"]) > 0
+        areas = np.array(extract["train"]["area"])
+        nerve = areas > 0
         images, labels = resize_frames(
             frames, masks, args.height, args.width, args.data
         )
@@ -285,6 +292,7 @@ def main(argv=None):
             "width": args.width,
             "mean": mean,
             "standard_deviation": deviation,
+            "smallest_area": smallest_area(areas[rows["train"]], frames.shape[1:]),
             "split": args.split,
             "leaky": args.split == "frames",
             "folds": args.folds,

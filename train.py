@@ -82,8 +82,8 @@ def choose_settings(args, record, arrays):
         settings[name] = getattr(args, name) or init.get(name, settings[name])
     settings["keep"] = "last" if record["split"] == "none" else args.keep
     settings["init_sha256"] = stage.sha256(args.init) if args.init else None
-    settings["mean"] = record["mean"]
-    settings["standard_deviation"] = record["standard_deviation"]
+    for name in ("mean", "standard_deviation", "smallest_area"):
+        settings[name] = record[name]
     settings["data"] = {
         "split": record["split"],
         "leaky": record["leaky"],

@@ -1,0 +1,404 @@
+"""Prediction: masks, scores, pictures, warnings, refusals; and the chain once through."""
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from conftest import make_raw, run_script, slow_decode
+from PIL import Image
+
+import advice
+import evaluate
+import extract_data
+import predict
+import preprocess
+import stage
+import train
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A folder with raw/, data/, weights/ and predictions/, each made by its `main`."""
+    folder = tmp_path_factory.mktemp("chain")
+    make_raw(folder / "raw", subjects=5, frames=8, test=7)
+    data, weights = str(folder / "data"), str(folder / "weights" / "unet.h5")
+    extract_data.main(["--raw", str(folder / "raw"), "--data", data])
+    preprocess.main(["--data", data, "--height", "32", "--width", "32"])
+    flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "25"]
+    train.main(["--data", data, "--out", weights, "--learning-rate", "0.005", *flags])
+    flags = ["--out", str(folder / "predictions"), "--overlays", "3"]
+    predict.main(["--data", data, "--weights", weights, *flags])
+    return folder
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def predict_again(chain, out, *flags):
+    weights = str(chain / "weights" / "unet.h5")
+    predict.main(["--weights", weights, "--out", str(out), *flags])
+
+
+def test_the_whole_chain_finds_bright_ovals(chain):
+    predicted = str(chain / "predictions" / "submission.csv")
+    size = ["--height", "64", "--width", "80"]
+    evaluate.main([predicted, str(chain / "raw" / "test_truth.csv"), *size])
+    summary = json.loads((chain / "predictions" / "submission.scores.json").read_text())
+    assert summary["frames"] == 7
+    assert summary["challenge_dice"] > summary["predicting_nothing"] + 0.2
+    assert summary["nerve_dice"] > 0.5
+
+
+def test_the_submission_lists_every_test_frame_in_order(chain):
+    rows = read_csv(chain / "predictions" / "submission.csv")
+    assert list(rows[0]) == ["img", "pixels"]
+    assert [row["img"] for row in rows] == [str(k) for k in range(1, 8)]
+
+
+def test_masks_are_those_of_the_probabilities_at_the_frames_own_size(chain):
+    settings = predict.read_settings(chain / "weights" / "unet.h5", None)
+    model = predict.load_network(chain / "weights" / "unet.h5", settings)
+    frames = np.load(chain / "data" / "imgs_test.npy")
+    for row, frame in zip(
+        read_csv(chain / "predictions" / "submission.csv"), frames, strict=True
+    ):
+        small = cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA)
+        x = (small - np.float64(settings["mean"])) / settings["standard_deviation"]
+        p = np.asarray(model(x[None, ..., None].astype(np.float32)))[0, ..., 0]
+        large = cv2.resize(p, (80, 64), interpolation=cv2.INTER_LINEAR)
+        expected = large >= 0.5
+        if expected.sum() < settings["smallest_area"] * 64 * 80:
+            expected[:] = False
+        found = slow_decode(row["pixels"], 64, 80) > 0
+        close = np.abs(large - 0.5) < 1e-4  # rounding may tip these
+        np.testing.assert_array_equal(found[~close], expected[~close])
+
+
+def test_validation_masks_and_truth_are_those_of_the_validation_rows(chain):
+    split = json.loads((chain / "data" / "preprocess.json").read_text())
+    rows = read_csv(chain / "predictions" / "validation.csv")
+    truth = read_csv(chain / "predictions" / "validation_truth.csv")
+    subjects = {row["subject"] for row in rows}
+    assert subjects == {str(subject) for subject in split["val"]["subjects"]}
+    table = read_csv(chain / "raw" / "train_masks.csv")
+    given = {(row["subject"], row["img"]): row["pixels"] for row in table}
+    assert len(rows) == len(truth) == len(split["val"]["rows"])
+    for one, other in zip(rows, truth, strict=True):
+        assert (one["subject"], one["img"]) == (other["subject"], other["img"])
+        assert other["pixels"] == given[other["subject"], other["img"]]
+
+
+def test_overlays_are_as_many_as_asked_for_and_of_the_frames_size(chain):
+    paths = list((chain / "predictions" / "overlays").iterdir())
+    kinds = sorted(path.name.split("_")[0] for path in paths)
+    assert kinds == ["test"] * 3 + ["val"] * 3
+    for path in paths:
+        assert np.asarray(Image.open(path)).shape == (64, 80, 3)
+
+
+def test_test_frames_alone_need_only_the_record_of_the_weights(chain, tmp_path):
+    shutil.copytree(chain / "raw" / "test", tmp_path / "raw" / "test")
+    data = str(tmp_path / "data")
+    extract_data.main(["--raw", str(tmp_path / "raw"), "--data", data])
+    predict_again(chain, tmp_path / "out", "--data", data)
+    assert (tmp_path / "out" / "submission.csv").read_bytes() == (
+        chain / "predictions" / "submission.csv"
+    ).read_bytes()
+    assert not (tmp_path / "out" / "validation.csv").exists()
+
+
+def test_pictures_of_any_kind_and_size_get_masks_of_their_own_size(chain, tmp_path):
+    frame = np.load(chain / "data" / "imgs_test.npy")[0]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(frame).save(pictures / "grey.png")
+    colour = Image.fromarray(np.stack([frame] * 3, -1))
+    colour.resize((161, 97)).save(pictures / "large.jpg")
+    colour.save(pictures / "colour.bmp")
+    Image.fromarray(frame).save(pictures / "lzw.TIF", compression="tiff_lzw")
+    predict_again(chain, tmp_path / "out", "--input", str(pictures))
+    masks = {path.stem: np.asarray(Image.open(path)) for path in
+             (tmp_path / "out" / "masks").iterdir()}  # fmt: skip
+    assert masks["large"].shape == (97, 161)
+    assert masks["grey"].shape == (64, 80)
+    np.testing.assert_array_equal(masks["grey"], masks["lzw"])
+    np.testing.assert_array_equal(masks["grey"], masks["colour"])
+    assert set(np.unique(np.concatenate([m.ravel() for m in masks.values()]))) == {
+        0,
+        255,
+    }
+    first = slow_decode(
+        read_csv(chain / "predictions" / "submission.csv")[0]["pixels"], 64, 80
+    )
+    np.testing.assert_array_equal(masks["grey"], first * 255)
+    rows = read_csv(tmp_path / "out" / "frames.csv")
+    areas = {row["name"]: int(row["area"]) for row in rows}
+    assert areas["grey.png"] == first.sum() > 0
+
+
+def test_a_bad_picture_is_named_and_the_others_are_done(chain, tmp_path, capsys):
+    frame = np.load(chain / "data" / "imgs_test.npy")[0]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(frame).save(pictures / "good.png")
+    (pictures / "text.png").write_text("no picture")
+    Image.fromarray(frame.astype(np.uint16) * 100).save(pictures / "deep.png")
+    with pytest.raises(ValueError, match="2 of 3 pictures were left out"):
+        predict_again(chain, tmp_path / "out", "--input", str(pictures))
+    errors = capsys.readouterr().err
+    assert "text.png is not a whole picture" in errors
+    assert "deep.png has more than 8 bits" in errors
+    assert [p.name for p in (tmp_path / "out" / "masks").iterdir()] == ["good.png"]
+
+
+def test_two_pictures_of_one_name_are_refused(chain, tmp_path):
+    frame = Image.fromarray(np.zeros((20, 20), np.uint8))
+    frame.save(tmp_path / "a.png")
+    frame.save(tmp_path / "a.bmp")
+    with pytest.raises(ValueError, match="2 pictures called a"):
+        predict_again(chain, tmp_path / "out", "--input", str(tmp_path))
+
+
+def test_weights_without_their_record_are_refused_unless_one_is_lent(chain, tmp_path):
+    shutil.copy(chain / "weights" / "unet.h5", tmp_path / "alone.h5")
+    flags = ["--data", str(chain / "data"), "--weights", str(tmp_path / "alone.h5")]
+    flags += ["--out", str(tmp_path / "out")]
+    with pytest.raises(FileNotFoundError, match=r"alone\.json is missing.*--settings"):
+        predict.main(flags)
+    predict.main([*flags, "--settings", str(chain / "weights" / "unet.json")])
+    assert (tmp_path / "out" / "submission.csv").read_bytes() == (
+        chain / "predictions" / "submission.csv"
+    ).read_bytes()
+
+
+def test_a_record_of_other_weights_is_refused(chain, tmp_path):
+    for name in ("unet.h5", "unet.json"):
+        shutil.copy(chain / "weights" / name, tmp_path / name)
+    with open(tmp_path / "unet.h5", "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(
+        ValueError, match=r"is not the file that .*unet\.json describes"
+    ):
+        predict.read_settings(tmp_path / "unet.h5", None)
+
+
+def test_a_record_without_a_number_is_refused(chain, tmp_path):
+    record = json.loads((chain / "weights" / "unet.json").read_text())
+    record["mean"] = None
+    (tmp_path / "lent.json").write_text(json.dumps(record))
+    with pytest.raises(
+        ValueError, match=r"lent\.json gives mean None; expected a number"
+    ):
+        predict.read_settings(chain / "weights" / "unet.h5", tmp_path / "lent.json")
+
+
+def split_again(chain, tmp_path, *flags):
+    """Copy the chain's data and split it in another way."""
+    shutil.copytree(chain / "data", tmp_path / "data")
+    preprocess.main(
+        ["--data", str(tmp_path / "data"), "--height", "32", "--width", "32", *flags]
+    )
+    return str(tmp_path / "data")
+
+
+def test_scores_on_subjects_trained_on_are_refused(chain, tmp_path):
+    split = json.loads((chain / "data" / "preprocess.json").read_text())
+    held_out = set(split["val"]["subjects"])
+    for fold in range(5):  # one subject a fold: some fold holds out another one
+        data = split_again(
+            chain, tmp_path / str(fold), "--folds", "5", "--fold", str(fold)
+        )
+        other = json.loads((tmp_path / str(fold) / "data/preprocess.json").read_text())
+        if not set(other["val"]["subjects"]) & held_out:
+            with pytest.raises(ValueError, match="were trained on subjects"):
+                predict_again(chain, tmp_path / "out", "--data", data)
+            return
+    raise AssertionError("no fold differs from the training's split")
+
+
+def test_subjects_of_other_data_with_the_same_numbers_are_marked(
+    chain, tmp_path, capsys
+):
+    make_raw(tmp_path / "raw", subjects=5, frames=8, test=2, seed=1)
+    data = str(tmp_path / "data")
+    extract_data.main(["--raw", str(tmp_path / "raw"), "--data", data])
+    preprocess.main(["--data", data, "--seed", "3"])
+    record = json.loads((chain / "weights" / "unet.json").read_text())
+    split = json.loads((tmp_path / "data" / "preprocess.json").read_text())
+    shared = set(record["trained_on"][0]["subjects"]) & set(split["val"]["subjects"])
+    predict_again(chain, tmp_path / "out", "--data", data)
+    assert ("if they are the same people" in capsys.readouterr().out) == bool(shared)
+    assert shared  # else the test shows nothing: choose another --seed above
+
+
+def test_a_leaky_split_is_marked(chain, tmp_path, capsys):
+    data = split_again(chain, tmp_path, "--split", "frames")
+    weights = str(tmp_path / "leaky.h5")
+    flags = ["--filters", "2", "--depth", "1", "--epochs", "1"]
+    train.main(["--data", data, "--out", weights, *flags])
+    capsys.readouterr()
+    predict.main(["--data", data, "--weights", weights, "--out", str(tmp_path / "out")])
+    assert "leaky split: these scores say nothing" in capsys.readouterr().out
+
+
+def test_an_earlier_extraction_is_refused(chain, tmp_path):
+    shutil.copytree(chain / "data", tmp_path / "data")
+    make_raw(tmp_path / "raw", subjects=5, frames=8, test=7, seed=9)
+    flags = ["--raw", str(tmp_path / "raw"), "--data", str(tmp_path / "data")]
+    extract_data.main(flags)
+    with pytest.raises(ValueError, match="is of an earlier extraction.*preprocess.py"):
+        predict_again(chain, tmp_path / "out", "--data", str(tmp_path / "data"))
+
+
+def watch(frame, probability, mask, times=1):
+    seen = advice.Watch()
+    for _ in range(times):
+        seen.see(frame, probability, mask)
+    return seen
+
+
+SETTINGS = {
+    "mean": 100.0,
+    "standard_deviation": 50.0,
+    "threshold": 0.5,
+    "kept": {"dice_coef": 0.8},
+    "trained_on": [{"frames": 10, "frames_with_nerve": 4}],
+}
+GREY = np.full((8, 8), 100, np.uint8)
+LOW, EMPTY = np.full((8, 8), 0.31), np.zeros((8, 8), np.uint8)
+SOME = np.eye(8, dtype=np.uint8)
+
+
+def test_usual_predictions_cause_no_warning():
+    seen = watch(GREY, LOW, EMPTY)
+    seen.see(GREY, LOW + 0.5, SOME)
+    assert seen.advise(SETTINGS) is None
+    assert advice.Watch().advise(SETTINGS) is None
+
+
+def test_all_empty_is_said_with_the_highest_probability():
+    text = watch(GREY, LOW, EMPTY, 3).advise(SETTINGS)
+    assert "no frame has a nerve predicted" in text
+    assert "highest probability is 0.310, the threshold 0.5" in text
+    assert "hardly trained" not in text
+
+
+def test_frames_of_0_and_1_are_recognised():
+    text = watch(GREY // 100, LOW, EMPTY).advise(SETTINGS)
+    assert "the frames hold only 0 and 1; expected greys of 0 to 255" in text
+
+
+def test_another_gain_is_recognised():
+    text = watch(GREY * 2, LOW, EMPTY).advise(SETTINGS)
+    assert "mean grey is 200, the training frames' 100" in text
+
+
+def test_hardly_trained_weights_are_recognised():
+    text = watch(GREY, LOW, EMPTY).advise({**SETTINGS, "kept": {"dice_coef": 0.02}})
+    assert "hardly trained (dice_coef 0.020)" in text
+
+
+def test_all_positive_is_said_with_the_share_of_empty_training_frames():
+    trained_on = [{"frames": 50, "frames_with_nerve": 49}]
+    seen = watch(GREY, LOW, SOME, 20)
+    text = seen.advise({**SETTINGS, "trained_on": trained_on})
+    assert "20 of 20 frames have a nerve predicted" in text
+    assert "2.0% of the training frames were without a nerve" in text
+    assert "no cause found" in seen.advise(SETTINGS)
+    assert watch(GREY, LOW, SOME, 19).advise(SETTINGS) is None  # too few to tell
+
+
+def test_full_masks_are_said():
+    text = watch(GREY * 0, LOW, EMPTY + 1).advise(SETTINGS)
+    assert "every mask covers its whole frame" in text
+
+
+def test_small_masks_are_dropped():
+    probability = np.zeros((10, 10), np.float32)
+    probability[:2, :2] = 0.9  # 4 of 100 pixels
+    settings = {"threshold": 0.5, "smallest_area": 0.04}
+    assert predict.to_mask(probability, (10, 10), settings).sum() == 4
+    settings["smallest_area"] = 0.041
+    assert predict.to_mask(probability, (10, 10), settings).sum() == 0
+
+
+def test_evenly_spaced_numbers():
+    assert predict.evenly(3, 9) == {0, 4, 8}
+    assert predict.evenly(24, 2) == {0, 1}
+    assert predict.evenly(0, 5) == set()
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "status", "message"),
+    [
+        (
+            "extract_data.py",
+            ["--raw", "none"],
+            1,
+            "none/ holds neither train/ nor test/",
+        ),
+        ("preprocess.py", ["--data", "none"], 1, "none/extract.json is missing"),
+        ("preprocess.py", ["--height", "1"], 2, "expected 8 to 2048"),
+        ("train.py", ["--data", "none"], 1, "none/preprocess.json is missing"),
+        ("train.py", ["--init", "text.h5", "--data", "DATA"], 1, "is not an HDF5 file"),
+        ("predict.py", ["--weights", "none.h5"], 1, "none.h5 is missing"),
+        ("predict.py", ["--weights", "text.h5"], 1, "text.h5 is not an HDF5 file"),
+        (
+            "predict.py",
+            ["--weights", "WEIGHTS", "--data", "none"],
+            1,
+            "none/extract.json",
+        ),
+        (
+            "predict.py",
+            ["--weights", "WEIGHTS", "--input", "none"],
+            1,
+            "none is missing",
+        ),
+        ("predict.py", ["--weights", "WEIGHTS", "--input", "empty"], 1, "no picture"),
+        ("predict.py", ["--overlays", "-1"], 2, "expected 0 or more"),
+        ("evaluate.py", ["none.csv", "none.csv"], 1, "none.csv is missing"),
+        ("evaluate.py", ["text.h5", "text.h5"], 1, "text.h5 has no column"),
+        ("model.py", ["--height", "50"], 1, "48 or 64 rows"),
+        ("phantom.py", ["--out", "full"], 1, "holds files not made by phantom.py"),
+    ],
+)
+def test_a_mistake_is_one_line_and_no_traceback(
+    chain, tmp_path, script, flags, status, message
+):
+    (tmp_path / "text.h5").write_text("not weights\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    places = {
+        "WEIGHTS": str(chain / "weights" / "unet.h5"),
+        "DATA": str(chain / "data"),
+    }
+    flags = [places.get(flag, flag) for flag in flags]
+    found, _, errors = run_script(script, *flags, cwd=tmp_path)
+    lines = [line for line in errors.splitlines() if line.startswith(script)]
+    assert found == status, errors
+    assert "Traceback" not in errors
+    assert message in errors
+    assert len(lines) == 1
+
+
+def test_a_failed_run_leaves_earlier_predictions_as_they_were(
+    chain, tmp_path, monkeypatch
+):
+    shutil.copytree(chain / "predictions", tmp_path / "out")
+    before = stage.sha256(tmp_path / "out" / "submission.csv")
+
+    def fail(*args):
+        raise OSError("disk is full")
+
+    monkeypatch.setattr(predict, "to_mask", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        predict_again(chain, tmp_path / "out", "--data", str(chain / "data"))
+    assert stage.sha256(tmp_path / "out" / "submission.csv") == before
+    assert not list((tmp_path / "out").glob(".*.tmp"))
