@@ -7,11 +7,11 @@ DEMO = demo
 .PHONY: demo test lint figures clean
 
 demo: .venv/installed  ## phantom, training and scores in a folder of its own
-	$(RUN) phantom.py --out $(DEMO)/raw --train 400 --test 100 --subjects 10
+	$(RUN) phantom.py --out $(DEMO)/raw --train 400 --test 100 --subjects 16
 	$(RUN) extract_data.py --raw $(DEMO)/raw --data $(DEMO)/data
 	$(RUN) preprocess.py --data $(DEMO)/data
 	$(RUN) train.py --data $(DEMO)/data --out $(DEMO)/weights/unet.h5 --resume \
-		--filters 16 --learning-rate 1e-3 --batch-size 8 --epochs 12
+		--filters 16 --learning-rate 1e-3 --batch-size 16 --epochs 12
 	$(RUN) predict.py --data $(DEMO)/data --weights $(DEMO)/weights/unet.h5 \
 		--out $(DEMO)/predictions
 	$(RUN) evaluate.py $(DEMO)/predictions/submission.csv $(DEMO)/raw/test_truth.csv \

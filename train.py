@@ -252,8 +252,8 @@ def save_history(out, history):
             writer.writerow(values)
 
 
-def draw_history(out, history, kept):
-    """Draw the learning curve, NAME.png."""
+def draw_history(path, history, kept):
+    """Draw the learning curve, a PNG; `kept` is the epoch kept, from 1."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -267,12 +267,13 @@ def draw_history(out, history, kept):
         axes.plot(epochs, values, label="validation")
         axes.plot(kept, values[kept - 1], "ko", label=f"kept: epoch {kept}")
     axes.set(xlabel="epoch", ylabel="dice_coef", ylim=(0, 1))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, metadata={"Software": None})
     plt.close(figure)
-    stage.write_bytes(out.with_suffix(".png"), buffer.getbuffer())
+    stage.write_bytes(path, buffer.getbuffer())
 
 
 def is_finished(out, resume):
@@ -374,7 +375,7 @@ def main(argv=None):
         history = train(args.out, settings, arrays, args.init)
         save_history(args.out, history)
         kept = kept_epoch(history, settings["keep"])
-        draw_history(args.out, history, kept)
+        draw_history(args.out.with_suffix(".png"), history, kept)
         args.out.with_suffix(".state.npz").unlink()
     score = history[kept - 1]["val_dice_coef"]
     text = "no validation frames" if score is None else f"val_dice_coef {score:.4f}"
