@@ -226,8 +226,12 @@ def read_extract(data):
             f"{data}/ holds test frames alone; extract a folder with train/ for training"
         )
     repair = f"{EXTRACT} --data {data}"
-    frames = stage.read_array(data, "imgs_train.npy", record, repair)
-    masks = stage.read_array(data, "imgs_mask_train.npy", record, repair)
+    names = ("imgs_train.npy", "imgs_mask_train.npy")
+
+    def read(name):
+        return stage.read_array(data, name, record, repair)
+
+    frames, masks = stage.map_threads(read, names)  # hashed on two cores
     return record, frames, masks
 
 
