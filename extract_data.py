@@ -337,6 +337,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    stage.keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # of damage that is then refused
     folders = [args.raw / name for name in NAMES if (args.raw / name).is_dir()]
     if not folders:

@@ -188,7 +188,8 @@ def render(subject, sweep, visibility):
     amplitude, passed = cv2.exp(DECIBEL * (level - loss)), cv2.exp(-DECIBEL * loss)
     down = cv2.Sobel(impedance, -1, 0, 1, scale=0.125)
     side = cv2.Sobel(impedance, -1, 1, 0, scale=0.125)
-    step = cv2.magnitude(down, side) + 1e-3
+    # not cv2.magnitude, whose last bit depends on where its arrays lie in memory
+    step = np.sqrt(down * down + side * side) + 1e-3
     power = 1.0
     for look, steer in enumerate(LOOKS):
         # squared cosine between beam and surface: only what faces the probe shines
