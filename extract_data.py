@@ -290,7 +290,10 @@ def extract_folder(folder, data, size, digests, skip_bad):
     part = {"image": [frame[-1] for frame in kept], "skipped": skipped}
     if folder.name == "train":
         part = {"subject": [frame[0] for frame in kept], **part, "area": areas}
-    return part, {name: w.close() for name, w in zip(names, writers, strict=True)}
+    records = stage.map_threads(
+        stage.ArrayWriter.close, writers
+    )  # wait for the disk once
+    return part, dict(zip(names, records, strict=True))
 
 
 def report(record, data):
