@@ -22,9 +22,7 @@ from pathlib import Path
 import numpy as np
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-HASH_BLOCK = (
-    1 << 22
-)  # bytes; large enough for hashlib to release the interpreter's lock
+HASH_BLOCK = 1 << 22  # bytes read at a time
 
 
 def temporary(path):
@@ -144,9 +142,8 @@ class ArrayWriter:
         self.file.truncate()
         shape = (self.count, *self.shape[1:])
         if shape != self.shape:
-            self._write_header(
-                shape
-            )  # NumPy pads headers so that the row count can change
+            # of the same length: NumPy pads headers so that the row count can change
+            self._write_header(shape)
         os.fsync(self.file.fileno())
         self.file.close()
         digest = self.hash.hexdigest()

@@ -76,10 +76,10 @@ def choose_settings(args, record, arrays):
     settings = {"recipe": args.recipe, "seed": args.seed}
     settings["height"], settings["width"] = arrays["x_train"].shape[1:3]
     init = read_init(args.init) if args.init else {}
-    for name in ("filters", "depth", "learning_rate", "batch_size", "epochs"):
-        settings[name] = getattr(args, name) or recipe[name]
     for name in ("filters", "depth"):  # pretrained weights bring their own
-        settings[name] = getattr(args, name) or init.get(name, settings[name])
+        settings[name] = getattr(args, name) or init.get(name, recipe[name])
+    for name in ("learning_rate", "batch_size", "epochs"):
+        settings[name] = getattr(args, name) or recipe[name]
     settings["keep"] = "last" if record["split"] == "none" else args.keep
     settings["init_sha256"] = stage.sha256(args.init) if args.init else None
     for name in ("mean", "standard_deviation", "smallest_area"):
@@ -303,9 +303,8 @@ def train(out, settings, arrays, init):
     if history:
         print(f"resuming after epoch {len(history)} of {settings['epochs']}")
         if kept_epoch(history, settings["keep"]) == len(history):
-            save_result(
-                out, model, settings, history[-1]
-            )  # killed before this was done
+            # it was perhaps killed before this
+            save_result(out, model, settings, history[-1])
     for epoch in range(len(history), settings["epochs"]):
         history.append(train_epoch(model, arrays, settings, epoch))
         warn_if_empty(history)
