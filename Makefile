@@ -1,7 +1,7 @@
 # The README's commands. Each sets up .venv first, so that it runs on a fresh machine.
 PYTHON ?= python3
 BIN = .venv/bin
-RUN = TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
+RUN = $(BIN)/python
 DEMO = demo
 
 .PHONY: demo test lint figures clean

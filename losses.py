@@ -33,6 +33,26 @@ def dice_coef_loss(y_true, y_pred):
     return -dice_coef(y_true, y_pred)
 
 
+def dice_crossentropy_loss(y_true, y_pred):
+    """Each frame's `1 - dice_coef`, plus its binary cross-entropy.
+
+    Args:
+        y_true: Masks, `(batch, height, width, 1)`, each pixel 0 to 1: its share of nerve.
+        y_pred: Nerve probabilities in [0, 1], same shape.
+
+    Returns:
+        Float tensor `(batch,)`, 0 or more; near 0 where an empty mask is predicted empty.
+
+    Source: https://arxiv.org/abs/1809.10486, section 2.2 (their sum, here frame by frame).
+    """
+    y_pred = ops.convert_to_tensor(y_pred)
+    y_true = ops.cast(y_true, y_pred.dtype)
+    overlap = ops.sum(y_true * y_pred, axis=(1, 2, 3))
+    total = ops.sum(y_true, axis=(1, 2, 3)) + ops.sum(y_pred, axis=(1, 2, 3))
+    entropy = ops.mean(ops.binary_crossentropy(y_true, y_pred), axis=(1, 2, 3))
+    return 1.0 - smooth_dice(overlap, total) + entropy
+
+
 def challenge_dice(y_true, y_pred):
     """Dice of each frame's binary masks, as the challenge scores it.
 

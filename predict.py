@@ -35,6 +35,7 @@ BATCH = 32  # frames predicted at a time
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MAX_PIXELS = 1 << 26  # of one picture
+DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
 TRUTH_COLOUR = (0, 200, 0)  # green
 PREDICTION_COLOUR = (255, 140, 0)  # orange
 EXTRACT, PREPROCESS, TRAIN = (
@@ -71,10 +72,9 @@ def read_settings(weights, settings_path):
 
 def load_network(weights, settings):
     """Return the U-Net with trained weights."""
-    from model import build_unet  # here: TensorFlow takes seconds to import
+    from model import build_network  # here: TensorFlow takes seconds to import
 
-    sizes = (settings[name] for name in ("height", "width", "filters", "depth"))
-    model = build_unet(*sizes)
+    model = build_network(settings)
     h5_file.load(model, weights)
     return model
 
@@ -181,15 +181,20 @@ def evenly(count, total):
     )
 
 
-def clear_overlays(folder, prefix):
-    """Remove the overlays of an earlier run, which belong to other predictions."""
-    stage.make_folder(folder)
-    for path in folder.glob(f"{prefix}_*.png"):
-        path.unlink()
+def remove_stale(out, made):
+    """Remove what an earlier run left that this one did not make."""
+    names = ("validation*.csv", "submission.csv", "overlays/val_*.png")
+    for name in (*names, "overlays/test_*.png"):
+        for path in set(out.glob(name)) - set(made):
+            path.unlink()
 
 
 def predict_validation(model, data, out, settings, num_overlays):
-    """Write masks, truth and overlays of the validation frames; print their scores."""
+    """Write masks, truth and overlays of the validation frames; print their scores.
+
+    Returns:
+        `(watch, paths)`: what `advice` saw, and the files written.
+    """
     split = stage.read_record(data / "preprocess.json", f"{PREPROCESS} --data {data}")
     extract, frames, masks = read_extract(data)
     if (
@@ -202,13 +207,13 @@ def predict_validation(model, data, out, settings, num_overlays):
         )
     check_unseen(settings, split, data)
     rows, watch, results = split["val"]["rows"], advice.Watch(), []
-    clear_overlays(out / "overlays", "val")
+    made = [out / "validation.csv", out / "validation_truth.csv"]
     shown = evenly(num_overlays, len(rows))
     probabilities = predict_frames(model, (frames[row] for row in rows), settings)
     columns = ("subject", "img", "pixels")
     with (
-        stage.write_csv(out / "validation.csv", columns) as predicted_csv,
-        stage.write_csv(out / "validation_truth.csv", columns) as truth_csv,
+        stage.write_csv(made[0], columns) as predicted_csv,
+        stage.write_csv(made[1], columns) as truth_csv,
     ):
         bar = tqdm(probabilities, "val", total=len(rows), unit=" frames", disable=None)
         for k, (row, probability) in enumerate(zip(rows, bar, strict=True)):
@@ -222,24 +227,28 @@ def predict_validation(model, data, out, settings, num_overlays):
             if k in shown:
                 picture = outline(frame, truth, TRUTH_COLOUR)
                 picture = outline(picture, mask, PREDICTION_COLOUR)
-                path = out / "overlays" / f"val_{name[0]}_{name[1]}.png"
-                write_picture(path, picture)
+                made.append(out / "overlays" / f"val_{name[0]}_{name[1]}.png")
+                write_picture(made[-1], picture)
     subjects = [extract["train"]["subject"][row] for row in rows]
     print(scores.format_table(scores.summarize(results, subjects)))
     print(f"{len(rows)} validation frames: {out}/validation.csv")
-    return watch
+    return watch, made
 
 
 def predict_test(model, data, out, settings, num_overlays):
-    """Write the submission and overlays of the test frames."""
+    """Write the submission and overlays of the test frames.
+
+    Returns:
+        `(watch, paths)`: what `advice` saw, and the files written.
+    """
     repair = f"{EXTRACT} --data {data}"
     extract = stage.read_record(data / "extract.json", repair)
     frames = stage.read_array(data, "imgs_test.npy", extract, repair)
     numbers, watch = extract["test"]["image"], advice.Watch()
-    clear_overlays(out / "overlays", "test")
+    made = [out / "submission.csv"]
     shown = evenly(num_overlays, len(numbers))
     probabilities = predict_frames(model, frames, settings)
-    with stage.write_csv(out / "submission.csv", ("img", "pixels")) as writer:
+    with stage.write_csv(made[0], ("img", "pixels")) as writer:
         bar = tqdm(
             probabilities, "test", total=len(numbers), unit=" frames", disable=None
         )
@@ -248,12 +257,12 @@ def predict_test(model, data, out, settings, num_overlays):
             watch.see(frames[k], probability, mask)
             writer.writerow([number, run_length.encode(mask)])
             if k in shown:
-                path = out / "overlays" / f"test_{number}.png"
-                write_picture(path, outline(frames[k], mask, PREDICTION_COLOUR))
+                made.append(out / "overlays" / f"test_{number}.png")
+                write_picture(made[-1], outline(frames[k], mask, PREDICTION_COLOUR))
     print(
         f"{len(numbers)} test frames, {watch.positive} with a nerve: {out}/submission.csv"
     )
-    return watch
+    return watch, made
 
 
 def list_pictures(path):
@@ -281,17 +290,21 @@ def read_picture(path):
         ValueError: not a whole picture, or of more than 8 bits a channel.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{path} claims to be {image.height} x {image.width}")
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(
-                    f"{path} has more than 8 bits a pixel (Pillow's mode {image.mode}); "
-                    "save it with 8, scaled as on the screen of the device"
-                )
+        image = Image.open(path, formats=FORMATS)
+    except DAMAGED as error:
+        raise ValueError(f"{path} is not a picture ({error})") from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{path} claims to be {image.height} x {image.width}")
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(
+                f"{path} has more than 8 bits a pixel (Pillow's mode {image.mode}); "
+                "save it with 8, scaled as on the screen of the device"
+            )
+        try:
             return np.asarray(image.convert("L"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a whole picture ({error})") from error
+        except DAMAGED as error:
+            raise ValueError(f"{path} is not a whole picture ({error})") from error
 
 
 def predict_pictures(model, path, out, settings):
@@ -348,20 +361,22 @@ def main(argv=None):
     settings = read_settings(args.weights, args.settings)
     parts = find_parts(args.input, args.data)
     model = load_network(args.weights, settings)
+    functions = {"validation": predict_validation, "test": predict_test}
     with stage.lock(args.out):
+        made = []
+        stage.make_folder(args.out / "overlays")
         for part in parts:
             if part == "input":
                 watch = predict_pictures(model, args.input, args.out, settings)
-            elif part == "validation":
-                watch = predict_validation(
-                    model, args.data, args.out, settings, args.overlays
-                )
             else:
-                watch = predict_test(
+                watch, paths = functions[part](
                     model, args.data, args.out, settings, args.overlays
                 )
+                made += paths
             if text := watch.advise(settings):
                 print(text)
+        if args.input is None:
+            remove_stale(args.out, made)
         print(f"overlays, truth green, prediction orange: {args.out}/overlays/")
 
 

@@ -45,16 +45,18 @@ def resize(image, height, width):
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def resize_frames(frames, masks, height, width, folder):
+def resize_frames(frames, masks, height, width, soft, folder):
     """Resize all frames and masks on all cores.
 
     Args:
         frames: uint8 array `(N, rows, columns)`, 0 to 255.
         masks: uint8 array, same shape, 0 or 255.
+        soft: Whether masks keep each pixel's share of nerve.
+        folder: Where the scratch files go.
 
     Returns:
-        Two uint8 arrays `(N, height, width)` in scratch files: images 0 to 255, and
-        masks 1 where nerve covers half of the pixel or more, else 0.
+        Two uint8 arrays `(N, height, width)` in scratch files: images 0 to 255; masks 255
+        where nerve covers half of the pixel or more, else 0, or soft ones in between.
     """
     shape = (len(frames), height, width)
     images = stage.scratch_array(folder, shape, np.uint8)
@@ -64,7 +66,8 @@ def resize_frames(frames, masks, height, width, folder):
         stop = min(start + BLOCK, len(frames))
         for row in range(start, stop):
             images[row] = resize(frames[row], height, width)
-            labels[row] = resize(masks[row], height, width) >= 128
+            mask = resize(masks[row], height, width)
+            labels[row] = mask if soft else np.where(mask >= 128, 255, 0)
         return stop - start
 
     with tqdm(total=len(frames), desc="resize", unit=" frames", disable=None) as bar:
@@ -214,7 +217,7 @@ def write_split(data, name, images, labels, rows, mean, deviation):
     y = stage.ArrayWriter(data / f"y_{name}.npy", shape, np.float32)
     for row in tqdm(rows, f"write {name}", unit=" frames", disable=None):
         x.append(scale(images[row], mean, deviation)[..., np.newaxis])
-        y.append(labels[row, ..., np.newaxis])
+        y.append(labels[row, ..., np.newaxis] / np.float32(255))
     return {f"x_{name}.npy": x.close(), f"y_{name}.npy": y.close()}
 
 
@@ -254,6 +257,11 @@ def parse_args(argv=None):
     add("--folds", type=int, help="deal the subjects into this many parts, 2 or more")
     add("--fold", type=int, help="the part held out, 0 to FOLDS - 1")
     add("--seed", type=int, default=0, help="seed of the split, 0 or more")
+    add(
+        "--soft-masks",
+        action="store_true",
+        help="keep each pixel's share of nerve, 0 to 1, instead of 0 or 1",
+    )
     args = parser.parse_args(argv)
     for name in ("height", "width"):
         if not 8 <= getattr(args, name) <= 2048:
@@ -283,7 +291,7 @@ def main(argv=None):
         areas = np.array(extract["train"]["area"])
         nerve = areas > 0
         images, labels = resize_frames(
-            frames, masks, args.height, args.width, args.data
+            frames, masks, args.height, args.width, args.soft_masks, args.data
         )
         group = find_sweeps(images, subjects, args.data)
         validation = split_frames(
@@ -299,6 +307,7 @@ def main(argv=None):
             "smallest_area": smallest_area(areas[rows["train"]], frames.shape[1:]),
             "split": args.split,
             "leaky": args.split == "frames",
+            "soft_masks": args.soft_masks,
             "folds": args.folds,
             "fold": args.fold,
             "seed": args.seed,
@@ -309,6 +318,7 @@ def main(argv=None):
             record[name] = {
                 "subjects": np.unique(subjects[part]).tolist(),
                 "rows": part.tolist(),
+                "subject": subjects[part].tolist(),
                 "with_nerve": int(nerve[part].sum()),
             }
             arrays.update(

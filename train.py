@@ -11,32 +11,65 @@ Writes  weights/unet.h5, weights/unet.json, weights/unet.csv, weights/unet.png (
 
 import argparse
 import collections
+import contextlib
 import io
 import json
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
 import h5_file
 import stage
-from losses import dice_coef, dice_coef_loss, smooth_dice
-from model import build_unet
+from backend import PRECISIONS, choose_precision, dtype_policy, keras
+from batches import batches, draw_balanced, draw_order
+from losses import dice_coef, dice_coef_loss, dice_crossentropy_loss, smooth_dice
+from model import build_network, copy_weights
 
 # A recipe is one entry. `height` and `width` are what it is meant for; the arrays decide.
 RECIPES = {
     "classic": {
         "height": 96,
         "width": 96,
+        "network": "unet",
         "filters": 32,
         "depth": 4,
+        "loss": "dice_coef_loss",
         "learning_rate": 1e-5,
+        "schedule": "constant",
+        "weight_decay": 0.0,  # 0 is Adam
+        "average": False,  # of the weights over the last steps
+        "balance": False,  # subjects drawn by the root of their number of frames
+        "augment": False,
         "batch_size": 32,
         "epochs": 60,
     },
+    "modern": {
+        "height": 128,
+        "width": 176,
+        "network": "fast_unet",
+        "filters": 32,
+        "depth": 4,
+        "loss": "dice_crossentropy_loss",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "weight_decay": 1e-4,
+        "average": True,
+        "balance": True,
+        "augment": True,
+        "batch_size": 16,
+        "epochs": 20,
+    },
 }
+FLAGS = ("filters", "depth", "learning_rate", "batch_size", "epochs")  # override it
+LOSSES = {
+    "dice_coef_loss": dice_coef_loss,
+    "dice_crossentropy_loss": dice_crossentropy_loss,
+}
+WARM_UP = 0.1  # share of all steps in which "cosine" raises the rate from 0
+FINAL_RATE = 0.01  # share of the rate that it ends with
+AVERAGED_SHARE = 0.1  # of all steps: the window of the exponential average
 COLUMNS = ("epoch", "loss", "dice_coef", "val_dice_coef", "learning_rate")
 PREPROCESS = "python preprocess.py"
 THRESHOLD = 0.5  # probability from which a pixel counts as nerve
@@ -76,10 +109,13 @@ def choose_settings(args, record, arrays):
     settings = {"recipe": args.recipe, "seed": args.seed}
     settings["height"], settings["width"] = arrays["x_train"].shape[1:3]
     init = read_init(args.init) if args.init else {}
-    for name in ("filters", "depth"):  # pretrained weights bring their own
-        settings[name] = getattr(args, name) or init.get(name, recipe[name])
-    for name in ("learning_rate", "batch_size", "epochs"):
-        settings[name] = getattr(args, name) or recipe[name]
+    settings |= {n: v for n, v in recipe.items() if n not in ("height", "width")}
+    for name in ("network", "filters", "depth"):  # pretrained weights bring their own
+        settings[name] = init.get(name, recipe[name])
+    for name in FLAGS:
+        settings[name] = getattr(args, name) or settings[name]
+    settings["precision"], why = choose_precision(args.precision)
+    print(f"precision {settings['precision']}: {why}")
     settings["keep"] = "last" if record["split"] == "none" else args.keep
     settings["init_sha256"] = stage.sha256(args.init) if args.init else None
     for name in ("mean", "standard_deviation", "smallest_area"):
@@ -101,34 +137,82 @@ def choose_settings(args, record, arrays):
     return settings
 
 
-def build_model(settings, init):
-    """Return the compiled U-Net, from pretrained weights where `init` names some."""
+def build_optimizer(settings, num_frames):
+    """Return the optimizer that the recipe asks for.
+
+    Args:
+        settings: What `choose_settings` returned.
+        num_frames: Frames an epoch.
+    """
+    steps = settings["epochs"] * -(-num_frames // settings["batch_size"])
+    rate = settings["learning_rate"]
+    if settings["schedule"] == "cosine":
+        warm_up = round(WARM_UP * steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0, max(1, steps - warm_up), FINAL_RATE, "rate", rate, warm_up
+        )
+    average = {}
+    if settings["average"]:
+        momentum = max(0.0, 1 - 1 / (AVERAGED_SHARE * steps))
+        average = {"use_ema": True, "ema_momentum": momentum}
+    if settings["weight_decay"]:
+        decay = settings["weight_decay"]
+        optimizer = keras.optimizers.AdamW(rate, decay, **average)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gain"])
+    else:
+        optimizer = keras.optimizers.Adam(rate, **average)
+    if settings["precision"] == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def build_model(settings, num_frames, init):
+    """Return the compiled network, from pretrained weights where `init` names some."""
     keras.utils.set_random_seed(settings["seed"])
-    model = build_unet(*(settings[n] for n in ("height", "width", "filters", "depth")))
+    model = build_network(settings, dtype_policy(settings["precision"]), training=True)
     if init:
-        h5_file.load(model, init)
-    optimizer = keras.optimizers.Adam(settings["learning_rate"])
-    model.compile(optimizer=optimizer, loss=dice_coef_loss, metrics=[dice_coef])
+        plain = build_network(settings)
+        h5_file.load(plain, init)
+        copy_weights(plain, model)
+    optimizer = build_optimizer(settings, num_frames)
+    loss = LOSSES[settings["loss"]]
+    model.compile(
+        optimizer=optimizer, loss=loss, metrics=[dice_coef], auto_scale_loss=False
+    )
     optimizer.build(model.trainable_variables)  # so that its state can be restored
     return model
 
 
-def train_batches(model, x, y, order, batch_size, label):
-    """Train once on all frames in a given order; return the means over all frames.
+@contextlib.contextmanager
+def averaged(model, settings):
+    """Lend the model its averaged weights, where the recipe averages them."""
+    if not settings["average"]:
+        yield
+        return
+    weights = model.get_weights()
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        model.set_weights(weights)
+
+
+def train_batches(model, pairs, num_frames, batch_size, label):
+    """Train once on all batches; return the means over all frames.
 
     `model.fit` on a generator would do, but TensorFlow then returns every large block to
     the system at once (it sets M_TRIM_THRESHOLD), which costs 1.6 times the CPU seconds.
     """
-    sums = collections.Counter()
-    with tqdm(range(0, len(order), batch_size), label, disable=None) as bar:
-        for start in bar:
-            rows = order[start : start + batch_size]
-            scores = model.train_on_batch(x[rows], y[rows], return_dict=True)
+    sums, seen = collections.Counter(), 0
+    num_batches = -(-num_frames // batch_size)
+    with tqdm(pairs, label, total=num_batches, disable=None) as bar:
+        for x, y in bar:
+            scores = model.train_on_batch(x, y, return_dict=True)
             for name, value in scores.items():  # Keras's are of this batch alone
-                sums[name] += float(value) * len(rows)
-            seen = start + len(rows)
+                sums[name] += float(value) * len(x)
+            seen += len(x)
             bar.set_postfix({name: f"{sums[name] / seen:.4f}" for name in sums})
-    return {name: total / len(order) for name, total in sums.items()}
+    return {name: total / seen for name, total in sums.items()}
 
 
 def validate(model, x, y, batch_size):
@@ -147,19 +231,24 @@ def validate(model, x, y, batch_size):
     return float(smooth_dice(overlap, total))
 
 
-def train_epoch(model, arrays, settings, epoch):
+def train_epoch(model, arrays, subjects, settings, epoch):
     """Train one epoch, counted from 0; return its row of NAME.csv."""
     size, label = settings["batch_size"], f"epoch {epoch + 1}/{settings['epochs']}"
-    rng = np.random.default_rng([settings["seed"], epoch])
-    order = rng.permutation(len(arrays["x_train"]))
-    x, y = arrays["x_train"], arrays["y_train"]
-    row = {"epoch": epoch + 1, **train_batches(model, x, y, order, size, label)}
+    seed, x, y = settings["seed"], arrays["x_train"], arrays["y_train"]
+    if settings["balance"]:
+        order = draw_balanced(subjects, seed, epoch)
+    else:
+        order = draw_order(len(x), seed, epoch)
+    pairs = batches(x, y, order, size, seed if settings["augment"] else None, epoch)
+    row = {"epoch": epoch + 1}
+    row |= train_batches(model, pairs, len(order), size, label)
     if not np.isfinite(row["loss"]):
         raise ValueError(
             f"the loss is {row['loss']} in epoch {epoch + 1}: training has exploded; "
             "what was kept before is intact. Try a tenth of the --learning-rate"
         )
-    row["val_dice_coef"] = validate(model, arrays["x_val"], arrays["y_val"], size)
+    with averaged(model, settings):
+        row["val_dice_coef"] = validate(model, arrays["x_val"], arrays["y_val"], size)
     row["learning_rate"] = float(model.optimizer.learning_rate)
     text = f"{label}: loss {row['loss']:.4f}, dice_coef {row['dice_coef']:.4f}"
     if row["val_dice_coef"] is not None:
@@ -226,14 +315,16 @@ def load_state(path, model, settings):
 
 def save_result(out, model, settings, row):
     """Write NAME.h5 and its NAME.json together."""
+    plain = build_network(settings)
+    with averaged(model, settings):
+        copy_weights(model, plain)
     rate = settings["learning_rate"]
     temporary = stage.temporary(out)
-    h5_file.save(model, temporary, "dice_coef_loss", ["dice_coef"], rate)
+    h5_file.save(plain, temporary, "dice_coef_loss", ["dice_coef"], rate)
     result = {
         "h5_sha256": stage.sha256(temporary),
         **settings,
         "threshold": THRESHOLD,
-        "precision": "float32",
         "kept": row,
         "versions": {
             "keras": keras.__version__,
@@ -295,10 +386,18 @@ def is_finished(out, resume):
     return record.exists() and not state.exists()
 
 
-def train(out, settings, arrays, init):
-    """Train until `settings["epochs"]`, continuing where a state lies; return history."""
+def train(out, settings, arrays, subjects, init):
+    """Train until `settings["epochs"]`, continuing where a state lies; return history.
+
+    Args:
+        out: The .h5 to write.
+        settings: What `choose_settings` returned.
+        arrays: `{name: array}`: x_train, y_train, x_val, y_val.
+        subjects: int array, the subject of each training frame.
+        init: Pretrained .h5, or None.
+    """
     state = out.with_suffix(".state.npz")
-    model = build_model(settings, init)
+    model = build_model(settings, len(arrays["x_train"]), init)
     history = load_state(state, model, settings) if state.exists() else []
     if history:
         print(f"resuming after epoch {len(history)} of {settings['epochs']}")
@@ -306,7 +405,7 @@ def train(out, settings, arrays, init):
             # it was perhaps killed before this
             save_result(out, model, settings, history[-1])
     for epoch in range(len(history), settings["epochs"]):
-        history.append(train_epoch(model, arrays, settings, epoch))
+        history.append(train_epoch(model, arrays, subjects, settings, epoch))
         warn_if_empty(history)
         save_state(state, model, settings, history)
         if kept_epoch(history, settings["keep"]) == epoch + 1:
@@ -332,6 +431,12 @@ def parse_args(argv=None):
         "--filters", type=int, help="channels of the first level; default: the recipe's"
     )
     add("--depth", type=int, help="times the frame is halved; default: the recipe's")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="to compute in; weights are always kept and saved in float32",
+    )
     add("--init", type=Path, help="pretrained .h5 to start from (transfer learning)")
     add(
         "--keep",
@@ -371,7 +476,8 @@ def main(argv=None):
                 f"note: the arrays are {found[0]} x {found[1]} pixels; recipe "
                 f"{args.recipe} is meant for {recipe['height']} x {recipe['width']}"
             )
-        history = train(args.out, settings, arrays, args.init)
+        subjects = np.array(record["train"]["subject"])
+        history = train(args.out, settings, arrays, subjects, args.init)
         save_history(args.out, history)
         kept = kept_epoch(history, settings["keep"])
         draw_history(args.out.with_suffix(".png"), history, kept)

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import h5py
-import keras
 import numpy as np
 import pytest
 
 import h5_file
+from backend import keras
 from model import build_unet
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 from conftest import make_raw
@@ -15,6 +14,7 @@ import h5_file
 import preprocess
 import stage
 import train
+from backend import keras
 from model import build_unet
 
 SMALL = [
@@ -228,8 +228,8 @@ def test_init_that_does_not_fit_is_refused(trained, data, tmp_path):
 def test_an_exploding_loss_stops_and_keeps_what_was_good(data, tmp_path, monkeypatch):
     original = train.train_batches
 
-    def explode(model, x, y, order, batch_size, label):
-        scores = original(model, x, y, order, batch_size, label)
+    def explode(model, pairs, num_frames, batch_size, label):
+        scores = original(model, pairs, num_frames, batch_size, label)
         return {**scores, "loss": float("nan")} if label == "epoch 2/3" else scores
 
     monkeypatch.setattr(train, "train_batches", explode)

@@ -1,0 +1,67 @@
+"""Batches of training frames out of memory-mapped arrays, made ahead by threads."""
+
+import functools
+
+import numpy as np
+
+import stage
+from augment import augment
+
+
+def draw_order(num_frames, seed, epoch):
+    """Return all rows in a random order of (seed, epoch), int array `(num_frames,)`."""
+    return np.random.default_rng([seed, epoch]).permutation(num_frames)
+
+
+def draw_balanced(subjects, seed, epoch):
+    """Return an epoch's rows, each subject drawn by the root of its number of frames.
+
+    Args:
+        subjects: int array `(N,)`, the subject of each row.
+        seed: Seed of the training.
+        epoch: Number of the epoch.
+
+    Returns:
+        int array `(about N,)`. A subject's frames all come once before one comes twice.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    names, counts = np.unique(subjects, return_counts=True)
+    shares = np.sqrt(counts) / np.sqrt(counts).sum()
+    drawn = []
+    for name, count, share in zip(names, counts, shares, strict=True):
+        quota = max(1, round(share * len(subjects)))
+        rows = np.flatnonzero(subjects == name)
+        rounds = [rng.permutation(rows) for _ in range(-(-quota // count))]
+        drawn.append(np.concatenate(rounds)[:quota])
+    return rng.permutation(np.concatenate(drawn))
+
+
+def read_batch(x, y, order, batch_size, seed, epoch, start):
+    """Return frames and masks of `order[start : start + batch_size]`, as `batches` does."""
+    rows = order[start : start + batch_size]
+    frames, masks = x[rows], y[rows]
+    if seed is not None:
+        for k in range(len(rows)):
+            rng = np.random.default_rng([seed, epoch, start + k])
+            frames[k, ..., 0], masks[k, ..., 0] = augment(
+                frames[k, ..., 0], masks[k, ..., 0], rng
+            )
+    return frames, masks
+
+
+def batches(x, y, order, batch_size, seed=None, epoch=None):
+    """Yield the batches of an epoch in order, made a few ahead by all cores.
+
+    Args:
+        x: Scaled frames, float32 `(N, height, width, 1)`, perhaps memory-mapped.
+        y: Masks, same shape.
+        order: int array, the rows to take.
+        batch_size: Frames a batch; the last may have fewer.
+        seed: Seed of random changes (augment.py); None leaves the frames as they are.
+        epoch: Number of the epoch, likewise. Seed, epoch and place in the order decide.
+
+    Yields:
+        `(frames, masks)`, float32 `(batch, height, width, 1)` each.
+    """
+    read = functools.partial(read_batch, x, y, order, batch_size, seed, epoch)
+    yield from stage.map_threads(read, range(0, len(order), batch_size))
