@@ -292,7 +292,7 @@ def read_picture(path):
     try:
         image = Image.open(path, formats=FORMATS)
     except DAMAGED as error:
-        raise ValueError(f"{path} is not a picture ({error})") from error
+        raise ValueError(f"{path} is not a whole picture ({error})") from error
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{path} claims to be {image.height} x {image.width}")
