@@ -52,7 +52,12 @@ def choose_precision(name):
     """
     if name != "auto":
         return name, "as asked"
-    if keras.distribution.list_devices("gpu"):
+    found = {
+        device.split(":")[0].lower() for device in keras.distribution.list_devices()
+    }
+    if "tpu" in found:
+        return "bfloat16", "the TPU has it"
+    if found & {"gpu", "cuda"}:
         capability = gpu_capability()
         if capability is not None and capability >= BFLOAT16_CAPABILITY:
             return "bfloat16", f"the GPU has it (compute capability {capability})"

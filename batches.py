@@ -36,20 +36,24 @@ def draw_balanced(subjects, seed, epoch):
     return rng.permutation(np.concatenate(drawn))
 
 
-def read_batch(x, y, order, batch_size, seed, epoch, start):
-    """Return frames and masks of `order[start : start + batch_size]`, as `batches` does."""
-    rows = order[start : start + batch_size]
-    frames, masks = x[rows], y[rows]
-    if seed is not None:
-        for k in range(len(rows)):
-            rng = np.random.default_rng([seed, epoch, start + k])
+def read_batch(x, y, order, batch_size, changes, place, start):
+    """Return this process's share of the batch that starts at `start` in the order."""
+    stop = min(start + batch_size, len(order))
+    process, num_processes, num_devices = place
+    if (stop - start) % num_devices == 0:
+        share = (stop - start) // num_processes
+        start, stop = start + process * share, start + (process + 1) * share
+    frames, masks = x[order[start:stop]], y[order[start:stop]]
+    if changes is not None:
+        for k in range(stop - start):
+            rng = np.random.default_rng([*changes, start + k])
             frames[k, ..., 0], masks[k, ..., 0] = augment(
                 frames[k, ..., 0], masks[k, ..., 0], rng
             )
     return frames, masks
 
 
-def batches(x, y, order, batch_size, seed=None, epoch=None):
+def batches(x, y, order, batch_size, changes=None, place=(0, 1, 1)):
     """Yield the batches of an epoch in order, made a few ahead by all cores.
 
     Args:
@@ -57,11 +61,13 @@ def batches(x, y, order, batch_size, seed=None, epoch=None):
         y: Masks, same shape.
         order: int array, the rows to take.
         batch_size: Frames a batch; the last may have fewer.
-        seed: Seed of random changes (augment.py); None leaves the frames as they are.
-        epoch: Number of the epoch, likewise. Seed, epoch and place in the order decide.
+        changes: `(seed, epoch)`, which with a frame's place in the order decide its random
+            changes (augment.py); None leaves the frames as they are.
+        place: `(process, num_processes, num_devices)`: of a batch that the devices can
+            share equally, a process is given its part; of another, all.
 
     Yields:
         `(frames, masks)`, float32 `(batch, height, width, 1)` each.
     """
-    read = functools.partial(read_batch, x, y, order, batch_size, seed, epoch)
+    read = functools.partial(read_batch, x, y, order, batch_size, changes, place)
     yield from stage.map_threads(read, range(0, len(order), batch_size))

@@ -20,11 +20,11 @@ from skimage.measure import label
 import run_length
 import stage
 from anatomy import draw_mask
+from checkpoint import COLUMNS, draw_history, kept_epoch
 from phantom import plan_frames
 from predict import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from scanner import make_subject, render
 from scores import dice
-from train import COLUMNS, draw_history, kept_epoch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

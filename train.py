@@ -11,68 +11,31 @@ Writes  weights/unet.h5, weights/unet.json, weights/unet.csv, weights/unet.png (
 
 import argparse
 import collections
-import contextlib
-import io
-import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+import devices
 import h5_file
 import stage
 from backend import PRECISIONS, choose_precision, dtype_policy, keras
 from batches import batches, draw_balanced, draw_order
-from losses import dice_coef, dice_coef_loss, dice_crossentropy_loss, smooth_dice
+from checkpoint import (
+    draw_history,
+    kept_epoch,
+    load_state,
+    save_history,
+    save_result,
+    save_state,
+)
+from losses import dice_coef, smooth_dice
 from model import build_network, copy_weights
+from recipes import FLAGS, LOSSES, RECIPES, build_optimizer
 
-# A recipe is one entry. `height` and `width` are what it is meant for; the arrays decide.
-RECIPES = {
-    "classic": {
-        "height": 96,
-        "width": 96,
-        "network": "unet",
-        "filters": 32,
-        "depth": 4,
-        "loss": "dice_coef_loss",
-        "learning_rate": 1e-5,
-        "schedule": "constant",
-        "weight_decay": 0.0,  # 0 is Adam
-        "average": False,  # of the weights over the last steps
-        "balance": False,  # subjects drawn by the root of their number of frames
-        "augment": False,
-        "batch_size": 32,
-        "epochs": 60,
-    },
-    "modern": {
-        "height": 128,
-        "width": 176,
-        "network": "fast_unet",
-        "filters": 32,
-        "depth": 4,
-        "loss": "dice_crossentropy_loss",
-        "learning_rate": 1e-3,
-        "schedule": "cosine",
-        "weight_decay": 1e-4,
-        "average": True,
-        "balance": True,
-        "augment": True,
-        "batch_size": 16,
-        "epochs": 20,
-    },
-}
-FLAGS = ("filters", "depth", "learning_rate", "batch_size", "epochs")  # override it
-LOSSES = {
-    "dice_coef_loss": dice_coef_loss,
-    "dice_crossentropy_loss": dice_crossentropy_loss,
-}
-WARM_UP = 0.1  # share of all steps in which "cosine" raises the rate from 0
-FINAL_RATE = 0.01  # share of the rate that it ends with
-AVERAGED_SHARE = 0.1  # of all steps: the window of the exponential average
-COLUMNS = ("epoch", "loss", "dice_coef", "val_dice_coef", "learning_rate")
 PREPROCESS = "python preprocess.py"
-THRESHOLD = 0.5  # probability from which a pixel counts as nerve
 EMPTY_DICE = 0.01  # below it, the network predicts next to nothing
 EMPTY_EPOCHS = 3
 
@@ -107,7 +70,12 @@ def choose_settings(args, record, arrays):
     """Return everything that decides the outcome, as NAME.json lists it."""
     recipe = RECIPES[args.recipe]
     settings = {"recipe": args.recipe, "seed": args.seed}
-    settings["height"], settings["width"] = arrays["x_train"].shape[1:3]
+    found = settings["height"], settings["width"] = arrays["x_train"].shape[1:3]
+    if found != (recipe["height"], recipe["width"]):
+        print(
+            f"note: the arrays are {found[0]} x {found[1]} pixels; recipe "
+            f"{args.recipe} is meant for {recipe['height']} x {recipe['width']}"
+        )
     init = read_init(args.init) if args.init else {}
     settings |= {n: v for n, v in recipe.items() if n not in ("height", "width")}
     for name in ("network", "filters", "depth"):  # pretrained weights bring their own
@@ -137,35 +105,6 @@ def choose_settings(args, record, arrays):
     return settings
 
 
-def build_optimizer(settings, num_frames):
-    """Return the optimizer that the recipe asks for.
-
-    Args:
-        settings: What `choose_settings` returned.
-        num_frames: Frames an epoch.
-    """
-    steps = settings["epochs"] * -(-num_frames // settings["batch_size"])
-    rate = settings["learning_rate"]
-    if settings["schedule"] == "cosine":
-        warm_up = round(WARM_UP * steps)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, steps - warm_up), FINAL_RATE, "rate", rate, warm_up
-        )
-    average = {}
-    if settings["average"]:
-        momentum = max(0.0, 1 - 1 / (AVERAGED_SHARE * steps))
-        average = {"use_ema": True, "ema_momentum": momentum}
-    if settings["weight_decay"]:
-        decay = settings["weight_decay"]
-        optimizer = keras.optimizers.AdamW(rate, decay, **average)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gain"])
-    else:
-        optimizer = keras.optimizers.Adam(rate, **average)
-    if settings["precision"] == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
-
-
 def build_model(settings, num_frames, init):
     """Return the compiled network, from pretrained weights where `init` names some."""
     keras.utils.set_random_seed(settings["seed"])
@@ -183,18 +122,15 @@ def build_model(settings, num_frames, init):
     return model
 
 
-@contextlib.contextmanager
-def averaged(model, settings):
-    """Lend the model its averaged weights, where the recipe averages them."""
+def copy_averaged(model, network, settings):
+    """Copy the weights, averaged where the recipe says so, into the network to be kept."""
     if not settings["average"]:
-        yield
+        copy_weights(model, network)
         return
     weights = model.get_weights()
     model.optimizer.finalize_variable_values(model.trainable_variables)
-    try:
-        yield
-    finally:
-        model.set_weights(weights)
+    copy_weights(model, network)
+    model.set_weights(weights)
 
 
 def train_batches(model, pairs, num_frames, batch_size, label):
@@ -208,9 +144,10 @@ def train_batches(model, pairs, num_frames, batch_size, label):
     with tqdm(pairs, label, total=num_batches, disable=None) as bar:
         for x, y in bar:
             scores = model.train_on_batch(x, y, return_dict=True)
+            count = min(batch_size, num_frames - seen)
+            seen += count
             for name, value in scores.items():  # Keras's are of this batch alone
-                sums[name] += float(value) * len(x)
-            seen += len(x)
+                sums[name] += float(value) * count
             bar.set_postfix({name: f"{sums[name] / seen:.4f}" for name in sums})
     return {name: total / seen for name, total in sums.items()}
 
@@ -231,37 +168,42 @@ def validate(model, x, y, batch_size):
     return float(smooth_dice(overlap, total))
 
 
-def train_epoch(model, arrays, subjects, settings, epoch):
-    """Train one epoch, counted from 0; return its row of NAME.csv."""
-    size, label = settings["batch_size"], f"epoch {epoch + 1}/{settings['epochs']}"
-    seed, x, y = settings["seed"], arrays["x_train"], arrays["y_train"]
+def train_epoch(model, arrays, subjects, settings, epoch, place):
+    """Train one epoch, counted from 0; return loss and metrics by name.
+
+    Args:
+        model: The compiled network.
+        arrays: `{name: array}`: x_train, y_train.
+        subjects: int array, the subject of each training frame.
+        settings: What `choose_settings` returned.
+        epoch: Number of the epoch.
+        place: This process's `devices.Place`.
+    """
+    size, seed = settings["batch_size"], settings["seed"]
+    x, y = arrays["x_train"], arrays["y_train"]
     if settings["balance"]:
         order = draw_balanced(subjects, seed, epoch)
     else:
         order = draw_order(len(x), seed, epoch)
-    pairs = batches(x, y, order, size, seed if settings["augment"] else None, epoch)
-    row = {"epoch": epoch + 1}
-    row |= train_batches(model, pairs, len(order), size, label)
-    if not np.isfinite(row["loss"]):
+    changes = (seed, epoch) if settings["augment"] else None
+    pairs = batches(x, y, order, size, changes, place[:3])
+    label = f"epoch {epoch + 1}/{settings['epochs']}"
+    means = train_batches(model, pairs, len(order), size, label)
+    if not np.isfinite(means["loss"]):
         raise ValueError(
-            f"the loss is {row['loss']} in epoch {epoch + 1}: training has exploded; "
+            f"the loss is {means['loss']} in epoch {epoch + 1}: training has exploded; "
             "what was kept before is intact. Try a tenth of the --learning-rate"
         )
-    with averaged(model, settings):
-        row["val_dice_coef"] = validate(model, arrays["x_val"], arrays["y_val"], size)
-    row["learning_rate"] = float(model.optimizer.learning_rate)
+    return means
+
+
+def report_epoch(row, epochs):
+    """Print an epoch's row of NAME.csv."""
+    label = f"epoch {row['epoch']}/{epochs}"
     text = f"{label}: loss {row['loss']:.4f}, dice_coef {row['dice_coef']:.4f}"
     if row["val_dice_coef"] is not None:
         text += f", val_dice_coef {row['val_dice_coef']:.4f}"
     print(text, flush=True)
-    return row
-
-
-def kept_epoch(history, keep):
-    """Return the number of the epoch, from 1, whose weights are kept."""
-    if keep == "last":
-        return len(history)
-    return 1 + int(np.argmax([row["val_dice_coef"] for row in history]))
 
 
 def warn_if_empty(history):
@@ -273,98 +215,6 @@ def warn_if_empty(history):
             "predicts next to nothing. Try another --seed or --learning-rate, and look at "
             "the masks"
         )
-
-
-def state_arrays(model):
-    """Return every number that training depends on: weights, counters, optimizer."""
-    variables = [*model.variables, *model.optimizer.variables]
-    return {f"v{k}": variable for k, variable in enumerate(variables)}
-
-
-def save_state(path, model, settings, history):
-    """Write what `--resume` continues from."""
-    buffer = io.BytesIO()
-    arrays = {name: np.asarray(v) for name, v in state_arrays(model).items()}
-    record = json.dumps({"settings": settings, "history": history})
-    np.savez(buffer, record=np.array(record), **arrays)
-    stage.write_bytes(path, buffer.getbuffer())
-
-
-def load_state(path, model, settings):
-    """Restore the model and return the history of an interrupted run.
-
-    Raises:
-        ValueError: the file is damaged, or the run had other settings.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as state:
-            record = json.loads(str(state["record"]))
-            arrays = {name: state[name] for name in state_arrays(model)}
-    except (ValueError, KeyError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged; remove it to start anew") from error
-    for name, value in record["settings"].items():
-        if value != settings.get(name):
-            raise ValueError(
-                f"the interrupted run had {name} {value}, now it is {settings.get(name)}; "
-                f"repeat it, or choose another --out, or remove {path} to start anew"
-            )
-    for name, variable in state_arrays(model).items():
-        variable.assign(arrays[name])
-    return record["history"]
-
-
-def save_result(out, model, settings, row):
-    """Write NAME.h5 and its NAME.json together."""
-    plain = build_network(settings)
-    with averaged(model, settings):
-        copy_weights(model, plain)
-    rate = settings["learning_rate"]
-    temporary = stage.temporary(out)
-    h5_file.save(plain, temporary, "dice_coef_loss", ["dice_coef"], rate)
-    result = {
-        "h5_sha256": stage.sha256(temporary),
-        **settings,
-        "threshold": THRESHOLD,
-        "kept": row,
-        "versions": {
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "numpy": np.__version__,
-        },
-    }
-    stage.publish(out.with_suffix(".json"), result, [out])
-
-
-def save_history(out, history):
-    """Write NAME.csv, one row an epoch."""
-    with stage.write_csv(out.with_suffix(".csv"), COLUMNS) as writer:
-        for row in history:
-            values = ["" if row[c] is None else f"{row[c]:.6g}" for c in COLUMNS]
-            writer.writerow(values)
-
-
-def draw_history(path, history, kept):
-    """Draw the learning curve, a PNG; `kept` is the epoch kept, from 1."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    epochs = [row["epoch"] for row in history]
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    axes.plot(epochs, [row["dice_coef"] for row in history], label="training")
-    if history[0]["val_dice_coef"] is not None:
-        values = [row["val_dice_coef"] for row in history]
-        axes.plot(epochs, values, label="validation")
-        axes.plot(kept, values[kept - 1], "ko", label=f"kept: epoch {kept}")
-    axes.set(xlabel="epoch", ylabel="dice_coef", ylim=(0, 1))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    stage.write_bytes(path, buffer.getbuffer())
 
 
 def is_finished(out, resume):
@@ -386,8 +236,10 @@ def is_finished(out, resume):
     return record.exists() and not state.exists()
 
 
-def train(out, settings, arrays, subjects, init):
+def train(out, settings, arrays, subjects, init, place):
     """Train until `settings["epochs"]`, continuing where a state lies; return history.
+
+    Of several processes the first alone writes; each validates for itself.
 
     Args:
         out: The .h5 to write.
@@ -395,22 +247,37 @@ def train(out, settings, arrays, subjects, init):
         arrays: `{name: array}`: x_train, y_train, x_val, y_val.
         subjects: int array, the subject of each training frame.
         init: Pretrained .h5, or None.
+        place: This process's `devices.Place`.
     """
     state = out.with_suffix(".state.npz")
-    model = build_model(settings, len(arrays["x_train"]), init)
+    with place.scope():
+        model = build_model(settings, len(arrays["x_train"]), init)
+    network = build_network(settings, dtype_policy(settings["precision"]))
     history = load_state(state, model, settings) if state.exists() else []
     if history:
         print(f"resuming after epoch {len(history)} of {settings['epochs']}")
-        if kept_epoch(history, settings["keep"]) == len(history):
-            # it was perhaps killed before this
-            save_result(out, model, settings, history[-1])
-    for epoch in range(len(history), settings["epochs"]):
-        history.append(train_epoch(model, arrays, subjects, settings, epoch))
-        warn_if_empty(history)
-        save_state(state, model, settings, history)
-        if kept_epoch(history, settings["keep"]) == epoch + 1:
-            save_result(out, model, settings, history[-1])
-        save_history(out, history)
+    # a run killed between two files has its last ones still to write
+    for epoch in range(max(0, len(history) - 1), settings["epochs"]):
+        if epoch == len(history):
+            with place.scope():
+                means = train_epoch(model, arrays, subjects, settings, epoch, place)
+            copy_averaged(model, network, settings)
+            score = validate(
+                network, arrays["x_val"], arrays["y_val"], settings["batch_size"]
+            )
+            rate = float(model.optimizer.learning_rate)
+            row = {"epoch": epoch + 1, **means, "val_dice_coef": score}
+            history.append({**row, "learning_rate": rate})
+            if place.process == 0:
+                save_state(state, model, settings, history)
+                report_epoch(history[-1], settings["epochs"])
+                warn_if_empty(history)
+        else:
+            copy_averaged(model, network, settings)
+        if place.process == 0:
+            if kept_epoch(history, settings["keep"]) == epoch + 1:
+                save_result(out, network, settings, history[-1])
+            save_history(out, history)
     return history
 
 
@@ -437,6 +304,12 @@ def parse_args(argv=None):
         default="auto",
         help="to compute in; weights are always kept and saved in float32",
     )
+    add(
+        "--devices",
+        type=int,
+        help="to share each batch among, on JAX; default: one, or with several machines "
+        "all of theirs",
+    )
     add("--init", type=Path, help="pretrained .h5 to start from (transfer learning)")
     add(
         "--keep",
@@ -450,6 +323,7 @@ def parse_args(argv=None):
     if args.out.suffix != ".h5":
         parser.error(f"--out {args.out}; expected a name that ends in .h5")
     limits = {"epochs": 10**6, "batch_size": 10**5, "filters": 256, "depth": 6}
+    limits["devices"] = 10**5
     for name, most in limits.items():
         value = getattr(args, name)
         if value is not None and not 1 <= value <= most:
@@ -464,27 +338,31 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    with stage.lock(args.out.parent, args.out.stem):
+    process, num_processes = devices.connect()
+    first = process == 0
+    with stage.lock(args.out.parent, args.out.stem) if first else nullcontext():
         if is_finished(args.out, args.resume):
             print(f"{args.out} is finished; nothing to do")
             return
         record, arrays = read_data(args.data)
         settings = choose_settings(args, record, arrays)
-        recipe, found = RECIPES[args.recipe], arrays["x_train"].shape[1:3]
-        if found != (recipe["height"], recipe["width"]):
-            print(
-                f"note: the arrays are {found[0]} x {found[1]} pixels; recipe "
-                f"{args.recipe} is meant for {recipe['height']} x {recipe['width']}"
-            )
+        place = devices.find_place(
+            process, num_processes, args.devices, settings["batch_size"]
+        )
         subjects = np.array(record["train"]["subject"])
-        history = train(args.out, settings, arrays, subjects, args.init)
-        save_history(args.out, history)
-        kept = kept_epoch(history, settings["keep"])
-        draw_history(args.out.with_suffix(".png"), history, kept)
-        args.out.with_suffix(".state.npz").unlink()
+        history = train(args.out, settings, arrays, subjects, args.init, place)
+        if first:
+            finish(args.out, history, settings["keep"])
+
+
+def finish(out, history, keep):
+    """Draw the learning curve, remove the state, and say what was kept."""
+    kept = kept_epoch(history, keep)
+    draw_history(out.with_suffix(".png"), history, kept)
+    out.with_suffix(".state.npz").unlink()
     score = history[kept - 1]["val_dice_coef"]
     text = "no validation frames" if score is None else f"val_dice_coef {score:.4f}"
-    print(f"kept epoch {kept} of {len(history)}, {text}: {args.out}")
+    print(f"kept epoch {kept} of {len(history)}, {text}: {out}")
 
 
 if __name__ == "__main__":
