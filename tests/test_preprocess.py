@@ -109,8 +109,8 @@ def test_a_pixel_is_nerve_where_half_of_it_or_more_is(tmp_path, factor):
         block[:count] = 255
         columns = slice(factor * count, factor * (count + 1))
         masks[0, :, columns] = block.reshape(factor, factor)
-    _, labels = preprocess.resize_frames(masks, masks, 1, area + 1, tmp_path)
-    assert labels[0, 0].tolist() == [int(2 * n >= area) for n in range(area + 1)]
+    _, labels = preprocess.resize_frames(masks, masks, 1, area + 1, False, tmp_path)
+    assert labels[0, 0].tolist() == [255 * (2 * n >= area) for n in range(area + 1)]
 
 
 # ---------------------------------------------------------------- what is written
@@ -466,7 +466,8 @@ def test_a_split_by_subject_is_not_called_leaky(data, capsys):
 def test_split_none_trains_on_all_and_leaves_validation_empty(data):
     record = run(data, "--split", "none")
     assert record["train"]["rows"] == list(range(SUBJECTS * FRAMES))
-    assert record["val"] == {"subjects": [], "rows": [], "with_nerve": 0}
+    empty = {"subjects": [], "rows": [], "subject": [], "with_nerve": 0}
+    assert record["val"] == empty
     assert len(np.load(data / "x_train.npy")) == SUBJECTS * FRAMES
     for name in ("x_val.npy", "y_val.npy"):  # empty, and yet readable
         assert stage.read_array(data, name, record, "-").shape == (0, 96, 96, 1)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from conftest import make_raw
 
+import batches
+import checkpoint
 import extract_data
 import h5_file
 import preprocess
 import stage
 import train
-from backend import keras
 from model import build_unet
 
 SMALL = [
@@ -70,7 +71,7 @@ def test_a_run_leaves_weights_record_table_and_curve_and_no_state(trained):
     assert set(digests(trained)) == {"unet.h5", "unet.json", "unet.csv", "unet.png"}
     rows = read_csv(trained / "unet.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert list(rows[0]) == list(train.COLUMNS)
+    assert list(rows[0]) == list(checkpoint.COLUMNS)
     assert {row["learning_rate"] for row in rows} == {"0.01"}
 
 
@@ -247,22 +248,17 @@ def test_a_network_that_predicts_nothing_is_said_aloud_after_three_epochs(capsys
     assert "predicts next to nothing" in capsys.readouterr().out
 
 
-def test_each_epoch_has_its_own_order_and_sees_every_frame(data, monkeypatch):
-    orders = []
-
-    def look(model, x, y, order, *args):
-        orders.append(order)
-        return {"loss": -0.5, "dice_coef": 0.5}
-
-    monkeypatch.setattr(train, "train_batches", look)
-    record, arrays = train.read_data(data)
-    settings = {"seed": 0, "batch_size": 4, "epochs": 2, "learning_rate": 0.1}
-    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
-    model.compile("adam", "mse")
-    for epoch in range(2):
-        train.train_epoch(model, {**arrays, "x_val": []}, settings, epoch)
+@pytest.mark.parametrize("draw", ["order", "balanced"])
+def test_each_epoch_has_its_own_order_and_sees_every_frame(draw):
+    subjects = np.repeat([3, 5, 8], 5)  # of equal counts, so that balance takes all
+    draws = {
+        "order": lambda epoch: batches.draw_order(15, 0, epoch),
+        "balanced": lambda epoch: batches.draw_balanced(subjects, 0, epoch),
+    }
+    orders = [draws[draw](epoch).tolist() for epoch in range(2)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(15))
-    assert orders[0].tolist() != orders[1].tolist()
+    assert orders[0] != orders[1]
+    assert orders[0] == draws[draw](0).tolist()
 
 
 def test_a_size_that_the_depth_does_not_divide_is_refused(data, tmp_path):
