@@ -45,18 +45,33 @@ def resize(image, height, width):
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
+def resize_mask(mask, height, width, soft):
+    """Return a mask at another size, uint8 `(height, width)`.
+
+    Args:
+        mask: uint8 array `(rows, columns)`, 0 or 255.
+        height: Rows wanted, in pixels.
+        width: Columns wanted, in pixels.
+        soft: Whether to keep each pixel's share of nerve, 0 to 255, instead of 255 where it
+            is half or more, else 0.
+    """
+    if not mask.any():  # as most are
+        return np.zeros((height, width), np.uint8)
+    small = resize(mask, height, width)
+    return small if soft else np.where(small >= 128, np.uint8(255), np.uint8(0))
+
+
 def resize_frames(frames, masks, height, width, soft, folder):
     """Resize all frames and masks on all cores.
 
     Args:
         frames: uint8 array `(N, rows, columns)`, 0 to 255.
         masks: uint8 array, same shape, 0 or 255.
-        soft: Whether masks keep each pixel's share of nerve.
+        soft: As of `resize_mask`.
         folder: Where the scratch files go.
 
     Returns:
-        Two uint8 arrays `(N, height, width)` in scratch files: images 0 to 255; masks 255
-        where nerve covers half of the pixel or more, else 0, or soft ones in between.
+        Two uint8 arrays `(N, height, width)` in scratch files: frames, masks.
     """
     shape = (len(frames), height, width)
     images = stage.scratch_array(folder, shape, np.uint8)
@@ -66,8 +81,7 @@ def resize_frames(frames, masks, height, width, soft, folder):
         stop = min(start + BLOCK, len(frames))
         for row in range(start, stop):
             images[row] = resize(frames[row], height, width)
-            mask = resize(masks[row], height, width)
-            labels[row] = mask if soft else np.where(mask >= 128, 255, 0)
+            labels[row] = resize_mask(masks[row], height, width, soft)
         return stop - start
 
     with tqdm(total=len(frames), desc="resize", unit=" frames", disable=None) as bar:
@@ -203,22 +217,27 @@ def scale(images, mean, standard_deviation):
         standard_deviation: Theirs, in grey values.
     """
     table = (np.arange(256) - mean) / standard_deviation
-    return table.astype(np.float32)[images]
+    return table.astype(np.float32).take(images)  # twice as fast as [images]
 
 
 def write_split(data, name, images, labels, rows, mean, deviation):
-    """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`.
+    """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`, each on a core.
 
     Returns:
         `{file name: its dtype, shape and hash}`.
     """
     shape = (len(rows), *images.shape[1:], 1)
-    x = stage.ArrayWriter(data / f"x_{name}.npy", shape, np.float32)
-    y = stage.ArrayWriter(data / f"y_{name}.npy", shape, np.float32)
-    for row in tqdm(rows, f"write {name}", unit=" frames", disable=None):
-        x.append(scale(images[row], mean, deviation)[..., np.newaxis])
-        y.append(labels[row, ..., np.newaxis] / np.float32(255))
-    return {f"x_{name}.npy": x.close(), f"y_{name}.npy": y.close()}
+
+    def write(item):
+        letter, array, (mean, deviation) = item
+        writer = stage.ArrayWriter(data / f"{letter}_{name}.npy", shape, np.float32)
+        for row in rows:
+            writer.append(scale(array[row], mean, deviation)[..., np.newaxis])
+        return writer.close()
+
+    items = ("x", images, (mean, deviation)), ("y", labels, (0, 255))
+    results = tqdm(stage.map_threads(write, items), f"write {name}", 2, disable=None)
+    return {f"{x[0]}_{name}.npy": r for x, r in zip(items, results, strict=True)}
 
 
 def read_extract(data):

@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-HASH_BLOCK = 1 << 22  # bytes read at a time
 WRITE_BLOCK = 1 << 22  # bytes written at a time
 
 
@@ -180,11 +179,8 @@ class ArrayWriter:
 
 def sha256(path):
     """Return the SHA-256 of a file, as `sha256sum` prints it."""
-    digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_temporary(path, content):

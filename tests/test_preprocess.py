@@ -100,17 +100,17 @@ def test_one_side_shrinks_without_aliasing_while_the_other_grows():
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_a_pixel_is_nerve_where_half_of_it_or_more_is(tmp_path, factor):
+def test_a_pixel_is_nerve_where_half_of_it_or_more_is(factor):
     # every count of nerve pixels in a block, 0 to factor^2, once
     area = factor * factor
-    masks = np.zeros((1, factor, factor * (area + 1)), np.uint8)
+    mask = np.zeros((factor, factor * (area + 1)), np.uint8)
     for count in range(area + 1):
         block = np.zeros(area, np.uint8)
         block[:count] = 255
         columns = slice(factor * count, factor * (count + 1))
-        masks[0, :, columns] = block.reshape(factor, factor)
-    _, labels = preprocess.resize_frames(masks, masks, 1, area + 1, False, tmp_path)
-    assert labels[0, 0].tolist() == [255 * (2 * n >= area) for n in range(area + 1)]
+        mask[:, columns] = block.reshape(factor, factor)
+    label = preprocess.resize_mask(mask, 1, area + 1, soft=False)
+    assert label[0].tolist() == [255 * (2 * n >= area) for n in range(area + 1)]
 
 
 # ---------------------------------------------------------------- what is written
