@@ -1,0 +1,205 @@
+"""How well recipes find the nerve in subjects they never saw: five folds by subject.
+
+    python benchmarks/quality.py --raw FOLDER --rows classic modern --folds 0 1
+
+FOLDER is the challenge's raw folder. Each run (a row, a fold, a seed) preprocesses, trains
+to the last epoch and predicts the fold's frames; its Dice of every frame at the frame's
+own size is appended to benchmarks/quality.jsonl, and a run that stands there is not
+repeated. A training that was interrupted is resumed. Without --rows, prints the table of
+what stands there.
+
+Scores are of one network, with neither smallest area nor anything else at test time. The
+folds are those of benchmarks/folds.json.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import measure  # noqa: E402
+import predict  # noqa: E402
+import scores  # noqa: E402
+import stage  # noqa: E402
+from preprocess import read_extract  # noqa: E402
+from recipes import RECIPES  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "quality.jsonl"
+FOLDS = ROOT / "benchmarks" / "folds.json"
+NUM_FOLDS = 5
+
+# A row is a recipe and what it changes: `--soft-masks`, or settings of RECIPES.
+ROWS = {
+    "classic": ("classic", {}),
+    "classic, float32": ("classic", {"precision": "float32"}),
+    "modern": ("modern", {"soft_masks": True}),
+    "modern, float32": ("modern", {"soft_masks": True, "precision": "float32"}),
+    "modern, 2 epochs": ("modern", {"soft_masks": True, "epochs": 2}),
+    "modern, 3 epochs": ("modern", {"soft_masks": True, "epochs": 3}),
+}
+
+
+def row_recipe(name):
+    """Return `(recipe, preprocessing flags, training flags)` of a row of ROWS."""
+    base, changes = ROWS[name]
+    changes = dict(changes)
+    soft, precision = changes.pop("soft_masks", False), changes.pop("precision", "auto")
+    recipe = {**RECIPES[base], **changes}
+    sizes = ["--height", str(recipe["height"]), "--width", str(recipe["width"])]
+    return recipe, [*sizes, *["--soft-masks"] * soft], ["--precision", precision]
+
+
+def cpu_seconds(command):
+    """Run a command to its end; return its user and system seconds.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    process = subprocess.Popen(list(map(str, command)), cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{command} ended with status {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def prepare(work, flags, fold):
+    """Return a folder of preprocessed arrays, made if absent, of a fold held out."""
+    name = "_".join(flag.lstrip("-") for flag in flags)
+    data = work / f"data_{name}_fold{fold}"
+    if not (data / "preprocess.json").exists():
+        data.mkdir(exist_ok=True)
+        for path in (work / "extract").glob("*.*"):
+            (data / path.name).unlink(missing_ok=True)
+            os.link(path, data / path.name)
+        folds = ["--folds", NUM_FOLDS, "--fold", fold]
+        cpu_seconds([sys.executable, "preprocess.py", "--data", data, *flags, *folds])
+    split = stage.read_record(data / "preprocess.json", "-")
+    expected = json.loads(FOLDS.read_text())[str(fold)]
+    if split["val"]["subjects"] != expected:
+        raise ValueError(f"fold {fold} holds other subjects than {FOLDS} says")
+    return data
+
+
+def score_fold(weights, data, out):
+    """Predict a fold's validation frames; keep the probabilities in `out`, a .npz.
+
+    Returns:
+        `{"subject_image": Dice}` of the frames with a nerve, at their own size.
+    """
+    settings = {**predict.read_settings(weights, None), "smallest_area": 0.0}
+    model = predict.load_network(weights, settings)
+    extract, repair = read_extract(data), "python extract_data.py"
+    rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
+    frames, masks = (
+        stage.map_array(data, name, extract, repair)
+        for name in ("imgs_train.npy", "imgs_mask_train.npy")
+    )
+    dice, kept = {}, []
+    probabilities = predict.predict_frames(model, (frames[r] for r in rows), settings)
+    for row, probability in zip(rows, probabilities, strict=True):
+        kept.append(probability.astype(np.float16))
+        if masks[row].any():
+            found = predict.to_mask(probability, masks[row].shape, settings)
+            subject, image = (extract["train"][n][row] for n in ("subject", "image"))
+            dice[f"{subject}_{image}"] = round(scores.dice(masks[row] > 0, found), 4)
+    np.savez_compressed(out, rows=rows, probabilities=kept)
+    return dice
+
+
+def run(work, name, fold, seed):
+    """Train and score one run; return its line of the results."""
+    recipe, preprocess_flags, train_flags = row_recipe(name)
+    data = prepare(work, preprocess_flags, fold)
+    out = work / f"{name.replace(', ', '_').replace(' ', '_')}_fold{fold}_seed{seed}.h5"
+    flags = ["--data", data, "--out", out, "--seed", seed, "--keep", "last", "--resume"]
+    code = (
+        "import json, sys; import recipes, stage, train; "
+        "recipes.RECIPES['row'] = json.loads(sys.argv.pop(1)); "
+        "sys.exit(stage.run(train.main))"
+    )
+    command = [sys.executable, "-c", code, json.dumps(recipe), "--recipe", "row"]
+    seconds = cpu_seconds([*command, *flags, *train_flags])
+    dice = score_fold(out, data, out.with_suffix(".npz"))
+    record = stage.read_record(out.with_suffix(".json"), "-")
+    return {
+        "row": name,
+        "fold": fold,
+        "seed": seed,
+        "epochs": recipe["epochs"],
+        "precision": record["precision"],
+        "cpu_seconds": round(seconds, 1),
+        "weights_kib": round(out.stat().st_size / 1024),
+        "mean_dice": round(float(np.mean(list(dice.values()))), 4),
+        "machine": measure.machine(),
+        "dice": dice,
+    }
+
+
+def read_results():
+    """Return the lines of the results file."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+def summarize(lines):
+    """Print one line a row: scores over all frames of its runs, and by subject."""
+    print(f"{'row':34}{'runs':>5}{'mean':>8}{'median':>8}{'by subj.':>9}", end="")
+    print(f"{'< 0.1':>7}{'CPU s':>8}  interval by subject")
+    for name in dict.fromkeys(line["row"] for line in lines):
+        mine = [line for line in lines if line["row"] == name]
+        frames = [item for line in mine for item in line["dice"].items()]
+        values = np.array([value for _, value in frames])
+        subjects = np.array([int(frame.split("_")[0]) for frame, _ in frames])
+        means = [values[subjects == s].mean() for s in np.unique(subjects)]
+        low, high = scores.bootstrap(values, subjects)
+        print(
+            f"{name:34}{len(mine):>5}{values.mean():>8.4f}{np.median(values):>8.4f}"
+            f"{np.mean(means):>9.4f}{(values < scores.MISSED).mean():>7.2%}"
+            f"{np.mean([line['cpu_seconds'] for line in mine]):>8.0f}"
+            f"  {low:.3f} to {high:.3f}"
+        )
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--raw", type=Path, default="raw", help="the challenge's raw folder")
+    add("--work", type=Path, default="quality", help="folder for arrays and weights")
+    add("--rows", nargs="+", choices=ROWS, default=(), help="what to run")
+    add("--folds", nargs="+", type=int, default=[0], help="of 0 to 4")
+    add("--seeds", nargs="+", type=int, default=[0], help="each 0 or more")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.rows and not (args.work / "extract" / "extract.json").exists():
+        command = [sys.executable, "extract_data.py", "--raw", args.raw.resolve()]
+        cpu_seconds([*command, "--data", args.work.resolve() / "extract"])
+    for name in args.rows:
+        for fold in args.folds:
+            for seed in args.seeds:
+                done = {(r["row"], r["fold"], r["seed"]) for r in read_results()}
+                if (name, fold, seed) in done:
+                    continue
+                line = run(args.work.resolve(), name, fold, seed)
+                with open(RESULTS, "a") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(f"{name}, fold {fold}, seed {seed}: {line['mean_dice']:.4f}")
+    summarize(read_results())
+
+
+if __name__ == "__main__":
+    main()
