@@ -12,6 +12,7 @@ Writes  predictions/validation.csv, validation_truth.csv, submission.csv and ove
 
 import argparse
 import collections
+import itertools
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import h5_file
 import run_length
 import scores
 import stage
+from precision import PRECISIONS, choose_precision, dtype_policy
 from preprocess import read_extract, resize, scale
 
 NEEDED = ("height", "width", "mean", "standard_deviation", "threshold", "smallest_area")
@@ -70,11 +72,11 @@ def read_settings(weights, settings_path):
     return settings
 
 
-def load_network(weights, settings):
-    """Return the U-Net with trained weights."""
+def load_network(weights, settings, precision="float32"):
+    """Return the U-Net with trained weights, computing in `precision`."""
     from model import build_network  # here: TensorFlow takes seconds to import
 
-    model = build_network(settings)
+    model = build_network(settings, dtype_policy(precision))
     h5_file.load(model, weights)
     return model
 
@@ -90,21 +92,16 @@ def predict_frames(model, frames, settings):
     Yields:
         float32 array `(height, width)` in [0, 1] for each frame.
     """
-    height, width = settings["height"], settings["width"]
-    batch = []
-    for frame in frames:
-        batch.append(resize(np.asarray(frame), height, width))
-        if len(batch) == BATCH:
-            yield from predict_batch(model, batch, settings)
-            batch = []
-    if batch:
-        yield from predict_batch(model, batch, settings)
 
+    def prepare(frame):
+        return resize(np.asarray(frame), settings["height"], settings["width"])
 
-def predict_batch(model, images, settings):
-    """Return float32 probabilities `(N, height, width)` of resized uint8 images."""
-    scaled = scale(np.stack(images), settings["mean"], settings["standard_deviation"])
-    return np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
+    images = stage.map_threads(prepare, frames)
+    while batch := list(itertools.islice(images, BATCH)):
+        scaled = scale(
+            np.stack(batch), settings["mean"], settings["standard_deviation"]
+        )
+        yield from np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
 
 
 def to_mask(probability, shape, settings):
@@ -121,6 +118,24 @@ def to_mask(probability, shape, settings):
     mask = resize(probability, *shape) >= settings["threshold"]
     mask &= mask.mean() >= settings["smallest_area"]
     return mask.astype(np.uint8)
+
+
+def find_masks(model, frames, settings):
+    """Yield `(frame, probability, mask)` of each frame, in order, made on all cores.
+
+    Args:
+        model: The U-Net.
+        frames: As of `predict_frames`.
+        settings: As of `predict_frames` and `to_mask`.
+    """
+    frames, again = itertools.tee(frames)
+    pairs = zip(again, predict_frames(model, frames, settings), strict=True)
+
+    def work(pair):
+        frame, probability = pair
+        return frame, probability, to_mask(probability, frame.shape, settings)
+
+    return stage.map_threads(work, pairs)
 
 
 def outline(image, mask, colour):
@@ -209,16 +224,17 @@ def predict_validation(model, data, out, settings, num_overlays):
     rows, watch, results = split["val"]["rows"], advice.Watch(), []
     made = [out / "validation.csv", out / "validation_truth.csv"]
     shown = evenly(num_overlays, len(rows))
-    probabilities = predict_frames(model, (frames[row] for row in rows), settings)
+    found = find_masks(model, (frames[row] for row in rows), settings)
     columns = ("subject", "img", "pixels")
     with (
         stage.write_csv(made[0], columns) as predicted_csv,
         stage.write_csv(made[1], columns) as truth_csv,
     ):
-        bar = tqdm(probabilities, "val", total=len(rows), unit=" frames", disable=None)
-        for k, (row, probability) in enumerate(zip(rows, bar, strict=True)):
-            frame, truth = frames[row], masks[row] // 255
-            mask = to_mask(probability, frame.shape, settings)
+        bar = tqdm(found, "val", total=len(rows), unit=" frames", disable=None)
+        for k, (row, (frame, probability, mask)) in enumerate(
+            zip(rows, bar, strict=True)
+        ):
+            truth = masks[row] // 255
             watch.see(frame, probability, mask)
             name = extract["train"]["subject"][row], extract["train"]["image"][row]
             predicted_csv.writerow([*name, run_length.encode(mask)])
@@ -247,18 +263,17 @@ def predict_test(model, data, out, settings, num_overlays):
     numbers, watch = extract["test"]["image"], advice.Watch()
     made = [out / "submission.csv"]
     shown = evenly(num_overlays, len(numbers))
-    probabilities = predict_frames(model, frames, settings)
+    found = find_masks(model, frames, settings)
     with stage.write_csv(made[0], ("img", "pixels")) as writer:
-        bar = tqdm(
-            probabilities, "test", total=len(numbers), unit=" frames", disable=None
-        )
-        for k, (number, probability) in enumerate(zip(numbers, bar, strict=True)):
-            mask = to_mask(probability, frames[k].shape, settings)
-            watch.see(frames[k], probability, mask)
+        bar = tqdm(found, "test", total=len(numbers), unit=" frames", disable=None)
+        for k, (number, (frame, probability, mask)) in enumerate(
+            zip(numbers, bar, strict=True)
+        ):
+            watch.see(frame, probability, mask)
             writer.writerow([number, run_length.encode(mask)])
             if k in shown:
                 made.append(out / "overlays" / f"test_{number}.png")
-                write_picture(made[-1], outline(frames[k], mask, PREDICTION_COLOUR))
+                write_picture(made[-1], outline(frame, mask, PREDICTION_COLOUR))
     print(
         f"{len(numbers)} test frames, {watch.positive} with a nerve: {out}/submission.csv"
     )
@@ -320,8 +335,7 @@ def predict_pictures(model, path, out, settings):
             except ValueError as error:
                 failed.append(str(error))
                 continue
-            (probability,) = predict_frames(model, [frame], settings)
-            mask = to_mask(probability, frame.shape, settings)
+            ((_, probability, mask),) = find_masks(model, [frame], settings)
             watch.see(frame, probability, mask)
             write_picture(out / "masks" / f"{path.stem}.png", mask * 255)
             overlay = outline(frame, mask, PREDICTION_COLOUR)
@@ -349,6 +363,12 @@ def parse_args(argv=None):
         "--settings", type=Path, help="JSON of other weights; default: the weights' own"
     )
     add("--out", type=Path, default="predictions", help="folder to write")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="to compute in; auto takes bfloat16 where the machine has it",
+    )
     add("--overlays", type=int, default=24, help="pictures of each kind, 0 or more")
     args = parser.parse_args(argv)
     if args.overlays < 0:
@@ -360,7 +380,9 @@ def main(argv=None):
     args = parse_args(argv)
     settings = read_settings(args.weights, args.settings)
     parts = find_parts(args.input, args.data)
-    model = load_network(args.weights, settings)
+    precision, why = choose_precision(args.precision)
+    print(f"precision {precision}: {why}")
+    model = load_network(args.weights, settings, precision)
     functions = {"validation": predict_validation, "test": predict_test}
     with stage.lock(args.out):
         made = []

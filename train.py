@@ -21,7 +21,7 @@ from tqdm import tqdm
 import devices
 import h5_file
 import stage
-from backend import PRECISIONS, choose_precision, dtype_policy, keras
+from backend import keras
 from batches import batches, draw_balanced, draw_order
 from checkpoint import (
     draw_history,
@@ -33,6 +33,7 @@ from checkpoint import (
 )
 from losses import dice_coef, smooth_dice
 from model import build_network, copy_weights
+from precision import PRECISIONS, choose_precision, dtype_policy
 from recipes import FLAGS, LOSSES, RECIPES, build_optimizer
 
 PREPROCESS = "python preprocess.py"

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import measure  # noqa: E402
+
 import predict  # noqa: E402
 import scores  # noqa: E402
 import stage  # noqa: E402

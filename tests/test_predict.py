@@ -15,6 +15,7 @@ import evaluate
 import extract_data
 import predict
 import preprocess
+import scores
 import stage
 import train
 
@@ -60,13 +61,13 @@ def test_the_submission_lists_every_test_frame_in_order(chain):
     assert [row["img"] for row in rows] == [str(k) for k in range(1, 8)]
 
 
-def test_masks_are_those_of_the_probabilities_at_the_frames_own_size(chain):
+def test_masks_are_those_of_the_probabilities_at_the_frames_own_size(chain, tmp_path):
+    data = str(chain / "data")
+    predict_again(chain, tmp_path, "--data", data, "--precision", "float32")
     settings = predict.read_settings(chain / "weights" / "unet.h5", None)
     model = predict.load_network(chain / "weights" / "unet.h5", settings)
     frames = np.load(chain / "data" / "imgs_test.npy")
-    for row, frame in zip(
-        read_csv(chain / "predictions" / "submission.csv"), frames, strict=True
-    ):
+    for row, frame in zip(read_csv(tmp_path / "submission.csv"), frames, strict=True):
         small = cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA)
         x = (small - np.float64(settings["mean"])) / settings["standard_deviation"]
         p = np.asarray(model(x[None, ..., None].astype(np.float32)))[0, ..., 0]
@@ -77,6 +78,18 @@ def test_masks_are_those_of_the_probabilities_at_the_frames_own_size(chain):
         found = slow_decode(row["pixels"], 64, 80) > 0
         close = np.abs(large - 0.5) < 1e-4  # rounding may tip these
         np.testing.assert_array_equal(found[~close], expected[~close])
+
+
+def test_bfloat16_predicts_the_same_masks_but_for_a_few_pixels(chain, tmp_path):
+    data = str(chain / "data")
+    masks = {}
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        predict_again(chain, out, "--data", data, "--precision", precision)
+        rows = read_csv(out / "submission.csv")
+        masks[precision] = [slow_decode(row["pixels"], 64, 80) for row in rows]
+    for one, other in zip(*masks.values(), strict=True):
+        assert scores.dice(one, other) > 0.97
 
 
 def test_validation_masks_and_truth_are_those_of_the_validation_rows(chain):
