@@ -100,7 +100,7 @@ def score_fold(weights, data, out):
     extract, repair = read_extract(data), "python extract_data.py"
     rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
     frames, masks = (
-        stage.map_array(data, name, extract, repair)
+        stage.read_array(data, name, extract, repair)
         for name in ("imgs_train.npy", "imgs_mask_train.npy")
     )
     dice, kept = {}, []
