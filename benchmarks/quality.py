@@ -97,12 +97,8 @@ def score_fold(weights, data, out):
     """
     settings = {**predict.read_settings(weights, None), "smallest_area": 0.0}
     model = predict.load_network(weights, settings)
-    extract, repair = read_extract(data), "python extract_data.py"
+    extract, frames, masks = read_extract(data)
     rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
-    frames, masks = (
-        stage.read_array(data, name, extract, repair)
-        for name in ("imgs_train.npy", "imgs_mask_train.npy")
-    )
     dice, kept = {}, []
     probabilities = predict.predict_frames(model, (frames[r] for r in rows), settings)
     for row, probability in zip(rows, probabilities, strict=True):
@@ -128,6 +124,10 @@ def run(work, name, fold, seed):
     )
     command = [sys.executable, "-c", code, json.dumps(recipe), "--recipe", "row"]
     seconds = cpu_seconds([*command, *flags, *train_flags])
+    spent = out.with_suffix(".seconds")  # of all parts of an interrupted run
+    with open(spent, "a") as file:
+        file.write(f"{seconds}\n")
+    seconds = sum(map(float, spent.read_text().split()))
     dice = score_fold(out, data, out.with_suffix(".npz"))
     record = stage.read_record(out.with_suffix(".json"), "-")
     return {
