@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from losses import challenge_dice, dice_coef, dice_coef_loss
+from losses import (
+    challenge_dice,
+    dice_coef,
+    dice_coef_loss,
+    dice_crossentropy_loss,
+)
 
 
 def masks(*frames):
@@ -67,3 +72,28 @@ def test_challenge_dice_is_a_value_for_each_frame():
     truth = masks(EMPTY, [1, 1, 0, 0], EMPTY)
     predicted = masks(EMPTY, [1, 1, 0, 0], [1, 0, 0, 0])
     assert np.asarray(challenge_dice(truth, predicted)).tolist() == [1, 1, 0]
+
+
+def test_dice_crossentropy_is_a_value_for_each_frame():
+    truth = masks([1, 1, 0, 0], EMPTY)
+    predicted = masks([0.5, 0.5, 0.5, 0.5], [0.25, 0.25, 0.25, 0.25])
+    # Dice (2 * 1 + 1) / (2 + 2 + 1) = 0.6 and (0 + 1) / (0 + 1 + 1) = 0.5;
+    # cross-entropy ln 2, and -ln 0.75
+    expected = [1 - 0.6 + np.log(2), 1 - 0.5 - np.log(0.75)]
+    values = np.asarray(dice_crossentropy_loss(truth, predicted))
+    assert values == pytest.approx(expected, abs=1e-5)
+
+
+def test_dice_crossentropy_of_an_empty_mask_predicted_empty_is_near_0():
+    values = np.asarray(dice_crossentropy_loss(masks(EMPTY), masks(EMPTY)))
+    assert values == pytest.approx([0], abs=1e-6)
+
+
+def test_soft_masks_are_best_predicted_as_they_are():
+    soft = masks([0.5, 1, 0, 0])
+    values = [
+        float(dice_crossentropy_loss(soft, masks([p, 1, 0, 0]))[0])
+        for p in (0.3, 0.5, 0.7)
+    ]
+    # the entropy pulls to 0.5, Dice upwards: not lower than the truth
+    assert values[0] > values[1]

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 import model as model_script
-from model import build_unet, summary
+from model import (
+    StandardizedConv2D,
+    build_fast_unet,
+    build_unet,
+    copy_weights,
+    summary,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -78,3 +84,51 @@ def test_flags_out_of_range_are_refused(flags, capsys):
     with pytest.raises(SystemExit, match="2"):
         model_script.main(flags)
     assert "expected 1 to" in capsys.readouterr().err
+
+
+def random_frames(height, width):
+    return np.random.default_rng(0).normal(size=(2, height, width, 1)).astype("float32")
+
+
+def scramble(network):
+    """Give a network other weights, so that no mean, gain or bias is as built."""
+    rng = np.random.default_rng(1)
+    network.set_weights(
+        [w + rng.normal(0, 0.1, w.shape) for w in network.get_weights()]
+    )
+
+
+def test_the_fast_unet_gives_a_probability_of_the_input_size():
+    output = np.asarray(build_fast_unet(16, 32, 4, 3)(random_frames(16, 32)))
+    assert output.shape == (2, 16, 32, 1)
+    assert 0 <= output.min() < output.max() <= 1
+
+
+def test_standardised_kernels_have_mean_0_and_their_gain_as_norm():
+    layer = StandardizedConv2D(5)
+    layer.build((None, 8, 8, 3))
+    scramble(layer)
+    kernel = np.asarray(layer.standardized_kernel(), np.float64)
+    assert kernel.mean(axis=(0, 1, 2)) == pytest.approx(np.zeros(5), abs=1e-6)
+    norm = np.sqrt((kernel**2).sum(axis=(0, 1, 2)))
+    assert norm == pytest.approx(np.abs(np.asarray(layer.gain)), rel=1e-4)
+
+
+def test_a_trained_network_is_folded_into_stock_layers_that_predict_alike():
+    network = build_fast_unet(16, 32, 4, 3, training=True)
+    plain = build_fast_unet(16, 32, 4, 3)
+    scramble(network)
+    copy_weights(network, plain)
+    frames = random_frames(16, 32)
+    np.testing.assert_allclose(network(frames), plain(frames), atol=1e-6)
+    assert not any(isinstance(layer, StandardizedConv2D) for layer in plain.layers)
+
+
+def test_a_folded_network_taken_up_again_for_training_predicts_alike():
+    network, again = (build_fast_unet(16, 32, 4, 3, training=True) for _ in range(2))
+    plain = build_fast_unet(16, 32, 4, 3)
+    scramble(network)
+    copy_weights(network, plain)
+    copy_weights(plain, again)
+    frames = random_frames(16, 32)
+    np.testing.assert_allclose(network(frames), again(frames), atol=1e-5)

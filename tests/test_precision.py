@@ -1,0 +1,52 @@
+"""Precision: what `auto` takes where, and that weights stay float32."""
+
+import numpy as np
+import pytest
+
+import precision
+from backend import keras
+from model import build_fast_unet, build_unet
+
+
+def choose(monkeypatch, devices, flags=(), capability=None):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: devices)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: set(flags))
+    monkeypatch.setattr(precision, "gpu_capability", lambda: capability)
+    return precision.choose_precision("auto")
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags", "capability", "expected", "why"),
+    [
+        (["cpu:0"], ["avx2"], None, "float32", "processor has no bfloat16"),
+        (["cpu:0"], ["avx2", "avx512_bf16"], None, "bfloat16", "avx512_bf16"),
+        (["cpu:0"], ["amx_bf16"], None, "bfloat16", "amx_bf16"),
+        (["gpu:0"], [], 8.0, "bfloat16", "compute capability 8.0"),
+        # the processor's features do not matter beside a GPU
+        (["gpu:0"], ["amx_bf16"], 7.5, "float32", "GPU is not known"),
+        (["gpu:0"], [], None, "float32", "GPU is not known"),
+        (["tpu:0"], [], None, "bfloat16", "TPU"),
+    ],
+)
+def test_auto_takes_bfloat16_where_the_machine_has_it(
+    monkeypatch, devices, flags, capability, expected, why
+):
+    found, reason = choose(monkeypatch, devices, flags, capability)
+    assert found == expected
+    assert why in reason
+
+
+def test_what_is_asked_for_is_taken():
+    assert precision.choose_precision("float16") == ("float16", "as asked")
+
+
+@pytest.mark.parametrize("build", [build_unet, build_fast_unet])
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_weights_and_probabilities_are_float32_in_every_precision(build, name):
+    policy = precision.dtype_policy(name)
+    network = build(16, 16, filters=2, depth=2, dtype=policy)
+    assert {np.asarray(w).dtype for w in network.weights} == {np.dtype("float32")}
+    output = network(np.zeros((1, 16, 16, 1), np.float32))
+    assert keras.backend.standardize_dtype(output.dtype) == "float32"
+    computed = {layer.compute_dtype for layer in network.layers[1:-1]}
+    assert computed == {name}
