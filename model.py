@@ -85,7 +85,8 @@ class StandardizedConv2D(keras.layers.Layer):
 
     def call(self, inputs):
         kernel = ops.cast(self.standardized_kernel(), self.compute_dtype)
-        return ops.relu(ops.conv(inputs, kernel, padding="same") + self.bias)
+        # not `+`: this one TensorFlow fuses with the convolution, both ways
+        return ops.relu(ops.add(ops.conv(inputs, kernel, padding="same"), self.bias))
 
     def plain_weights(self):
         """Return kernel and bias of the Conv2D that computes the same."""
