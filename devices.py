@@ -4,46 +4,56 @@ Several machines find each other by Keras's own environment variables,
 KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID.
 """
 
+import atexit
+import contextlib
 import os
+import re
+import subprocess
+import sys
 import typing
-from contextlib import nullcontext
 
 from backend import keras
 
 VARIABLES = "KERAS_DISTRIBUTION_"
 JAX = "KERAS_BACKEND=jax python train.py (pip install jax)"
+LOST = (
+    "most likely another process of this run has ended or cannot be reached; see what it "
+    "said, then start all of them again with --resume"
+)
+# how JAX's errors begin that a lost process can cause; gloo's come as ValueError
+LOST_ERRORS = ("UNKNOWN:", "UNAVAILABLE:", "ABORTED:", "CANCELLED:", "INTERNAL:")
+LOST_ERRORS += ("DEADLINE_EXCEEDED:",)
+# prints its argument on stderr, unless told otherwise before its input ends
+LAST_WORDS = "import sys; sys.stdin.read() or sys.exit(sys.argv[1])"
 
 
-class DataParallel(keras.distribution.DataParallel):
-    """Shares each batch among the devices; one that does not divide goes whole to each.
-
-    The loss is that of the whole batch in both cases, as on one device.
-    """
+class WholeBatch(keras.distribution.DataParallel):
+    """Gives each device all of a batch."""
 
     def get_data_layout(self, data_shape):
         """Return how an array whose first axis is the batch lies on the devices."""
-        if data_shape[0] % self.num_model_replicas:
-            return keras.distribution.TensorLayout(
-                [None] * len(data_shape), self.device_mesh
-            )
-        return super().get_data_layout(data_shape)
+        return keras.distribution.TensorLayout(
+            [None] * len(data_shape), self.device_mesh
+        )
 
 
-def connect():
-    """Join the other machines of the run, if the environment names them.
-
-    Returns:
-        `(process, num_processes)`; the first is 0 for the one that writes the files.
+def read_variables():
+    """Return `(process, num_processes)` from Keras's variables; (0, 1) without them.
 
     Raises:
-        ValueError: a variable is missing, or Keras runs on another backend.
+        ValueError: a variable is missing or wrong, or Keras runs on another backend.
     """
-    if f"{VARIABLES}JOB_ADDRESSES" not in os.environ:
+    address = os.environ.get(f"{VARIABLES}JOB_ADDRESSES")
+    if address is None:
         return 0, 1
     if keras.backend.backend() != "jax":
         raise ValueError(
             f"{VARIABLES}JOB_ADDRESSES is set, but only JAX trains on several machines: "
             f"{JAX}"
+        )
+    if not re.search(r":\d+$", address.split(",")[0]):
+        raise ValueError(
+            f"{VARIABLES}JOB_ADDRESSES is {address!r}; expected HOST:PORT of process 0"
         )
     numbers = []
     for name in ("PROCESS_ID", "NUM_PROCESSES"):
@@ -51,8 +61,71 @@ def connect():
         if not text.isdecimal():
             raise ValueError(f"{VARIABLES}{name} is {text!r}; expected a number")
         numbers.append(int(text))
-    keras.distribution.initialize()
-    return tuple(numbers)
+    process, num_processes = numbers
+    if process >= num_processes:
+        raise ValueError(
+            f"{VARIABLES}PROCESS_ID is {process}; expected 0 to {num_processes - 1}, "
+            f"below {VARIABLES}NUM_PROCESSES"
+        )
+    return process, num_processes
+
+
+@contextlib.contextmanager
+def last_words(text):
+    """Print `text` on stderr should this process be ended within the block.
+
+    Where the first process is gone, JAX aborts the others from C++: no Python runs any
+    more, and its option for a callback of ours ends in std::bad_cast (0.10.2). So a small
+    process waits at a pipe, which the system closes in any case.
+    """
+    command = [sys.executable, "-c", LAST_WORDS, text]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, start_new_session=True
+    ) as heir:
+        try:
+            yield
+        finally:
+            heir.stdin.write(b"not needed")
+
+
+def leave():
+    """End this process at once, with status 1."""
+    sys.stdout.flush()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def connect():
+    """Join the other machines of the run, if the environment names them.
+
+    A process that fails ends at once: JAX would first wait for the others, which wait for
+    it. They are then ended by a broken connection, or by JAX's heartbeat (100 seconds).
+
+    Yields:
+        `(process, num_processes)`; the first is 0 for the one that writes the files.
+
+    Raises:
+        ValueError: as of `read_variables`.
+        ConnectionError: another process has ended.
+    """
+    process, num_processes = read_variables()
+    if num_processes == 1:
+        yield process, num_processes
+        return
+    name = f"process {process} of {num_processes}"
+    try:
+        with last_words(f"train.py: {name} was ended from outside; {LOST}"):
+            keras.distribution.initialize()
+            yield process, num_processes
+    except BaseException as error:
+        atexit.register(leave)  # runs before JAX's, which was registered earlier
+        message = str(error)
+        if isinstance(error, (ValueError, RuntimeError)) and message.startswith(
+            LOST_ERRORS
+        ):
+            first = message.splitlines()[0]
+            raise ConnectionError(f"{name} stops ({first}): {LOST}") from error
+        raise
 
 
 class Place(typing.NamedTuple):
@@ -61,18 +134,32 @@ class Place(typing.NamedTuple):
     process: int = 0
     num_processes: int = 1
     num_devices: int = 1  # of all processes
-    distribution: DataParallel | None = None
+    shared: keras.distribution.DataParallel | None = None
+    whole: WholeBatch | None = None
 
-    def scope(self):
-        """Return the context in which what is built and trained lies on all devices."""
-        return self.distribution.scope() if self.distribution else nullcontext()
+    def scope(self, num_frames=0):
+        """Return the context for building a network, or for a batch of `num_frames`.
+
+        Each device gets its share of the batch; one that does not divide goes whole to
+        each. The loss is that of the whole batch in both cases, as on one device.
+        """
+        if self.num_devices == 1:
+            return contextlib.nullcontext()
+        even = num_frames % self.num_devices == 0
+        return (self.shared if even else self.whole).scope()
+
+    def spread(self, pairs, num_frames, batch_size):
+        """Yield an epoch's batches of `num_frames` frames in all, each in its scope."""
+        for k, pair in enumerate(pairs):
+            with self.scope(min(batch_size, num_frames - k * batch_size)):
+                yield pair
 
 
 def find_place(process, num_processes, num_devices, batch_size):
     """Return the `Place` of this process.
 
     Args:
-        process: What `connect` returned.
+        process: What `connect` yielded.
         num_processes: Likewise.
         num_devices: Devices to use, of all machines; None takes one, or with several
             machines all.
@@ -99,5 +186,6 @@ def find_place(process, num_processes, num_devices, batch_size):
             f"{wanted} devices cannot share batches of {batch_size} frames; "
             f"expected a --batch-size that {wanted} divides"
         )
-    distribution = DataParallel(devices=found[:wanted])
-    return Place(process, num_processes, wanted, distribution)
+    chosen = found[:wanted]
+    shared = keras.distribution.DataParallel(devices=chosen)
+    return Place(process, num_processes, wanted, shared, WholeBatch(devices=chosen))

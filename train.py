@@ -188,6 +188,7 @@ def train_epoch(model, arrays, subjects, settings, epoch, place):
         order = draw_order(len(x), seed, epoch)
     changes = (seed, epoch) if settings["augment"] else None
     pairs = batches(x, y, order, size, changes, place[:3])
+    pairs = place.spread(pairs, len(order), size)
     label = f"epoch {epoch + 1}/{settings['epochs']}"
     means = train_batches(model, pairs, len(order), size, label)
     if not np.isfinite(means["loss"]):
@@ -260,8 +261,7 @@ def train(out, settings, arrays, subjects, init, place):
     # a run killed between two files has its last ones still to write
     for epoch in range(max(0, len(history) - 1), settings["epochs"]):
         if epoch == len(history):
-            with place.scope():
-                means = train_epoch(model, arrays, subjects, settings, epoch, place)
+            means = train_epoch(model, arrays, subjects, settings, epoch, place)
             copy_averaged(model, network, settings)
             score = validate(
                 network, arrays["x_val"], arrays["y_val"], settings["batch_size"]
@@ -339,9 +339,10 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    process, num_processes = devices.connect()
-    first = process == 0
-    with stage.lock(args.out.parent, args.out.stem) if first else nullcontext():
+    with (
+        devices.connect() as (process, num_processes),
+        stage.lock(args.out.parent, args.out.stem) if process == 0 else nullcontext(),
+    ):
         if is_finished(args.out, args.resume):
             print(f"{args.out} is finished; nothing to do")
             return
@@ -352,7 +353,7 @@ def main(argv=None):
         )
         subjects = np.array(record["train"]["subject"])
         history = train(args.out, settings, arrays, subjects, args.init, place)
-        if first:
+        if process == 0:
             finish(args.out, history, settings["keep"])
 
 
