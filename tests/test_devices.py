@@ -99,48 +99,62 @@ def finish(process):
 
 
 def kill_one(pair, victim, folder):
-    """Kill one of two processes after an epoch; return the other's status and stderr."""
-    while not (folder / "unet.csv").exists():
+    """Kill one of two processes after an epoch; return what became of the other.
+
+    The first process works in `folder`/shared, the second in `folder`/second.
+    """
+    while not (folder / "shared" / "unet.csv").exists():
         assert pair[0].poll() is pair[1].poll() is None, pair[0].communicate()
         time.sleep(0.01)
     pair[victim].send_signal(signal.SIGKILL)
-    killed = time.monotonic()
     _, errors = pair[1 - victim].communicate(timeout=TWO_MINUTES)
-    print(f"ended {time.monotonic() - killed:.1f} s after the other")
     pair[victim].communicate()
-    return pair[1 - victim].returncode, errors
-
-
-def run_all(data, folder, recipe, victim, num_devices):
-    """Train alone, on two devices, and in two processes of which one is killed."""
-    pair = start_pair(data, [folder / "pair", folder / "second"], recipe, num_devices)
-    alone = start(data, folder / "alone", recipe, 1)
-    status, errors = kill_one(pair, victim, folder / "pair")
-    second = sorted(path.name for path in (folder / "second").iterdir())
-    left = sorted(path.name for path in (folder / "pair").iterdir())
-    two = start(data, folder / "two", recipe, 2, "--devices", "2")
-    finish(alone)
-    finish(two)
-    resumed = [folder / "pair"] * 2
-    pair = start_pair(data, resumed, recipe, num_devices, "--resume")
     return {
         "folder": folder,
         "victim": victim,
-        "status": status,
+        "status": pair[1 - victim].returncode,
         "errors": errors,
-        "second": second,
-        "left": left,
-        "resumed": [finish(process) for process in pair],
+        "left": {path.name for path in (folder / "shared").iterdir()},
+        "left_by_second": {path.name for path in (folder / "second").iterdir()},
     }
 
 
-@pytest.fixture(scope="module", params=["classic", "modern"])
+def train_classic(data, folder):
+    """Train alone, on two devices, and in two processes; the second one is killed.
+
+    Returns:
+        What the tests ask for, by name; `resumed` has the output of the two processes
+        that were then started again.
+    """
+    pair = start_pair(data, [folder / "shared", folder / "second"], "classic", 1)
+    others = [start(data, folder / "alone", "classic", 1)]
+    others += [start(data, folder / "two", "classic", 2, "--devices", "2")]
+    seen = kill_one(pair, 1, folder)
+    for process in others:
+        finish(process)
+    pair = start_pair(data, [folder / "shared"] * 2, "classic", 1, "--resume")
+    return {**seen, "resumed": [finish(process) for process in pair]}
+
+
+def train_modern(data, folder):
+    """Train alone, and in two processes of two devices; the first one is killed.
+
+    `resumed` has the output of the one process of two devices that then went on.
+    """
+    pair = start_pair(data, [folder / "shared", folder / "second"], "modern", 2)
+    alone = start(data, folder / "alone", "modern", 1)
+    seen = kill_one(pair, 0, folder)
+    finish(alone)
+    flags = ("--devices", "2", "--resume")
+    resumed = start(data, folder / "shared", "modern", 2, *flags)
+    return {**seen, "resumed": [finish(resumed)]}
+
+
+@pytest.fixture(scope="module", params=[train_classic, train_modern])
 def runs(request, data, tmp_path_factory):
-    """What all runs of a recipe left: with classic, the second process is killed."""
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "classic":
-        return run_all(data, folder, "classic", victim=1, num_devices=1)
-    return run_all(data, folder, "modern", victim=0, num_devices=2)
+    """What the runs of a recipe left and said."""
+    folder = tmp_path_factory.mktemp("runs")
+    return request.param(data, folder)
 
 
 def read_table(folder):
@@ -148,19 +162,19 @@ def read_table(folder):
         return [[float(v) for v in row.values()] for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("other", ["two", "pair"])
-def test_two_devices_and_two_processes_give_the_losses_of_one(runs, other):
-    alone, shared = runs["folder"] / "alone", runs["folder"] / other
-    # the last epoch, in all digits, has the differences of all steps in it
-    one, two = (
-        json.loads((folder / "unet.json").read_text()) for folder in (alone, shared)
-    )
-    assert one["kept"]["epoch"] == two["kept"]["epoch"] == EPOCHS
-    for name, value in one["kept"].items():
-        assert two["kept"][name] == pytest.approx(value, abs=1e-6), name
-    for k, row in enumerate(read_table(alone)):
+def test_two_devices_and_two_processes_give_the_losses_of_one(runs):
+    folders = [runs["folder"] / name for name in ("alone", "two", "shared")]
+    alone, *others = [folder for folder in folders if folder.exists()]
+    one = json.loads((alone / "unet.json").read_text())["kept"]
+    for folder in others:
+        # the last epoch, in all digits, has the differences of all steps in it
+        kept = json.loads((folder / "unet.json").read_text())["kept"]
+        assert kept["epoch"] == one["epoch"] == EPOCHS
+        assert kept == pytest.approx(one, abs=1e-6)
         # written with 6 digits: 1.07817 is known to 1e-5
-        assert read_table(shared)[k] == pytest.approx(row, abs=1e-6, rel=1e-5)
+        rows = zip(read_table(folder), read_table(alone), strict=True)
+        for row, expected in rows:
+            assert row == pytest.approx(expected, abs=1e-6, rel=1e-5)
 
 
 def test_a_killed_process_ends_the_other_within_two_minutes_and_it_says_so(runs):
@@ -178,20 +192,20 @@ def test_a_killed_process_ends_the_other_within_two_minutes_and_it_says_so(runs)
 
 
 def test_only_the_first_process_writes(runs):
-    assert runs["second"] == []
-    assert {"unet.csv", "unet.state.npz"} <= set(runs["left"])
-    names = {path.name for path in (runs["folder"] / "pair").iterdir()}
-    assert names == {".unet.lock", "unet.h5", "unet.json", "unet.csv", "unet.png"}
+    assert runs["left_by_second"] == set()
+    assert {"unet.csv", "unet.state.npz"} <= runs["left"]
 
 
-def test_two_processes_resume_where_they_were_killed(runs):
-    first, second = runs["resumed"]
-    assert f"of {EPOCHS}\n" in first
-    assert "resuming after epoch" in first
-    assert "resuming after epoch" in second
+def test_a_killed_run_resumes_in_as_many_processes_or_in_one(runs):
+    for text in runs["resumed"]:
+        assert "resuming after epoch" in text
+    first, *others = runs["resumed"]
     assert "epoch 1/" not in first  # it had been trained
     assert f"kept epoch {EPOCHS} of {EPOCHS}" in first
-    assert "kept epoch" not in second
+    for text in others:
+        assert "kept epoch" not in text
+    names = {path.name for path in (runs["folder"] / "shared").iterdir()}
+    assert names == {".unet.lock", "unet.h5", "unet.json", "unet.csv", "unet.png"}
 
 
 def test_tensorflow_with_two_devices_names_the_way_that_works(data, tmp_path):
