@@ -6,15 +6,12 @@ Prints a table, and appends a line to benchmarks/results.jsonl. The arrays go to
 which is removed afterwards.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import measure
-
-sys.path.insert(0, str(measure.ROOT))
 
 # Bare loops over the same files; sys.argv[1] is the raw or data folder.
 CV2_THREADS = """
@@ -47,28 +44,24 @@ with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--raw", type=Path, default="raw", help="raw folder to read")
-    parser.add_argument(
-        "--data", type=Path, help="new folder; default: a temporary one"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each, 1 or more")
+    parser = measure.start_parser(__doc__, rounds=3)
+    add = parser.add_argument
+    add("--raw", type=Path, default="raw", help="raw folder to read")
+    add("--data", type=Path, help="new folder; default: a temporary one")
     return parser.parse_args(argv)
 
 
 def print_table(title, results, frames):
     """Print one row a command."""
-    print(f"{title:34}{'seconds':>9}{'frames/s':>10}{'RssAnon MB':>12}{'ratio':>7}")
-    for name, row in results.items():
-        memory = row["peak_anonymous_mb"]
-        memory = "-" if memory is None else f"{memory:.0f}"
-        print(
-            f"{name:34}{row['seconds']:>9.2f}{frames / row['seconds']:>10.0f}"
-            f"{memory:>12}{row['ratio']:>7.2f}"
-        )
+    for row in results.values():
+        row["frames_per_second"] = frames / row["seconds"]
+    columns = {
+        "seconds": ("seconds", ".2f"),
+        "frames_per_second": ("frames/s", ".0f"),
+        "peak_anonymous_mb": ("RssAnon MB", ".0f"),
+        "ratio": ("ratio", ".2f"),
+    }
+    measure.print_table(title, results, columns)
 
 
 def main(argv=None):
@@ -101,7 +94,8 @@ def main(argv=None):
     finally:
         shutil.rmtree(data, ignore_errors=True)
     settings = {"files": files, "frames": frames, "rounds": args.rounds}
-    measure.keep("stages", settings, {"extract": extract, "preprocess": preprocess})
+    results = {"extract": extract, "preprocess": preprocess}
+    measure.keep("stages", settings, results, args.results)
 
 
 if __name__ == "__main__":
