@@ -1,0 +1,82 @@
+"""benchmarks/quality.py at a tiny size: what a run leaves, and what it says of it."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, make_raw
+
+import preprocess
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import quality
+
+TINY = {"height": 16, "width": 16, "filters": 2, "depth": 2, "batch_size": 4}
+LINE = {"fold": 0, "seed": 0, "cpu_seconds": 1.0}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The results' lines of a run, and the folder that it worked in."""
+    folder = tmp_path_factory.mktemp("quality")
+    raw = make_raw(folder / "raw", subjects=5, frames=5, test=0)
+    (raw / "test").rmdir()
+    subjects = np.repeat(np.arange(1, 6), 5)
+    nerve = np.arange(25) * 2 % 5 < 3  # as make_raw draws them
+    group = {subject: subject for subject in range(1, 6)}
+    folds = {}
+    for fold in range(5):
+        held = preprocess.split_frames("subject", subjects, nerve, group, 5, fold, 0)
+        folds[fold] = np.unique(subjects[held]).tolist()
+    (folder / "folds.json").write_text(json.dumps(folds))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "FOLDS", folder / "folds.json")
+        patch.setattr(quality, "RESULTS", folder / "results.jsonl")
+        patch.setitem(quality.ROWS, "tiny", ("classic", {**TINY, "epochs": 2}))
+        flags = ["--raw", str(raw), "--work", str(folder / "work"), "--rows", "tiny"]
+        for _ in range(2):  # the second finds both runs done
+            quality.main([*flags, "--folds", "0", "1"])
+        lines = quality.read_results()
+    return lines, folder
+
+
+def test_a_run_leaves_one_line_with_the_dice_of_each_frame_with_a_nerve(results):
+    lines, folder = results
+    assert [(line["row"], line["fold"]) for line in lines] == [("tiny", 0), ("tiny", 1)]
+    folds = json.loads((folder / "folds.json").read_text())
+    for line in lines:
+        subjects = {int(name.split("_")[0]) for name in line["dice"]}
+        assert subjects == set(folds[str(line["fold"])])
+        assert len(line["dice"]) == 3  # of five frames
+        mean = np.mean(list(line["dice"].values()))
+        assert line["mean_dice"] == pytest.approx(mean, abs=1e-4)
+        assert line["cpu_seconds"] > 0
+        assert line["epochs"] == 2
+
+
+def test_the_last_epoch_is_scored_whatever_its_dice(results):
+    record = json.loads((results[1] / "work" / "tiny_fold0_seed0.json").read_text())
+    assert record["keep"] == "last"
+    assert record["kept"]["epoch"] == 2
+
+
+def test_a_fold_of_other_subjects_than_the_file_says_is_refused(results, monkeypatch):
+    other = results[1] / "other.json"
+    other.write_text(json.dumps({"0": [99]}))
+    monkeypatch.setattr(quality, "FOLDS", other)
+    flags = ["--height", "16", "--width", "16"]
+    with pytest.raises(ValueError, match="fold 0 holds other subjects"):
+        quality.prepare(results[1] / "work", flags, 0)
+
+
+def test_the_table_pools_the_frames_of_a_rows_runs(capsys):
+    lines = [
+        {**LINE, "row": "a", "dice": {"1_1": 0.0, "1_2": 0.5}},
+        {**LINE, "row": "a", "dice": {"2_1": 1.0, "2_2": 1.0, "2_3": 1.0}},
+    ]
+    quality.summarize(lines)
+    # frames (0 + 0.5 + 3) / 5 = 0.7, subjects (0.25 + 1) / 2 = 0.625, 1 of 5 below 0.1
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row[:7] == ["a", "2", "0.7000", "1.0000", "0.6250", "20.00%", "1"]
