@@ -1,0 +1,159 @@
+"""benchmarks/: each runs at a tiny size; what it compares with may be absent."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, make_raw, slow_encode
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import growth
+import keras_step
+import measure
+import phantom_match
+import prediction
+import run_length_speed
+import stages
+import training_step
+
+import run_length
+from model import build_network, build_unet
+from recipes import RECIPES
+
+SMALL_STEP = ["--height", "32", "--width", "32", "--filters", "2"]
+SMALL_STEP += ["--batch-size", "2", "--steps", "2"]
+
+
+def run(benchmark, tmp_path, *flags):
+    """Run a benchmark once; return the line of results that it kept."""
+    results = tmp_path / "results.jsonl"
+    benchmark.main([*map(str, flags), "--rounds", "1", "--results", str(results)])
+    (line,) = results.read_text().splitlines()
+    return json.loads(line)
+
+
+# ---------------------------------------------------------------- what they share
+
+
+def test_a_ratio_is_of_the_same_round():
+    # rounds of 4 / 2 and 12 / 3: 2 and 4, the median is 3; of the medians, 8 / 2.5
+    samples = {
+        "one": [{"seconds": 4.0}, {"seconds": 12.0}],
+        "other": [{"seconds": 2.0}, {"seconds": 3.0}],
+    }
+    results = measure.summarize(samples, "seconds")
+    assert results["one"] == {"seconds": 8.0, "ratio": 1.0}
+    assert results["other"] == {"seconds": 2.5, "ratio": 3.0}
+
+
+def test_of_memory_the_most_counts():
+    samples = {"one": [{"seconds": 1.0, "peak_anonymous_mb": n} for n in (2.0, 9.0)]}
+    assert measure.summarize(samples, "seconds")["one"]["peak_anonymous_mb"] == 9.0
+
+
+def test_a_failing_command_is_named_with_its_error():
+    command = [sys.executable, "-c", "raise SystemExit('out of order')"]
+    with pytest.raises(RuntimeError, match=r"SystemExit.* failed: out of order"):
+        measure.run(command)
+
+
+def test_an_absent_package_is_said_and_left_out(capsys):
+    assert not measure.has("no-such-package", "its row")
+    expected = "left out, since no-such-package is not installed: its row\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_masks_have_the_challenges_share_of_empty_ones_and_areas():
+    masks = measure.draw_masks(100, 105, 145)
+    assert masks.any((1, 2)).sum() == 100 - 59  # 58.8 % are empty
+    areas = [mask.mean() for mask in masks if mask.any()]
+    assert 0.025 < np.median(areas) < 0.033  # 6,980 of 420 x 580 pixels are 2.87 %
+
+
+# ---------------------------------------------------------------- each benchmark
+
+
+def test_stages_measures_extraction_and_preprocessing(tmp_path):
+    raw = make_raw(tmp_path / "raw")
+    line = run(stages, tmp_path, "--raw", raw, "--data", tmp_path / "data")
+    assert line["files"] == 12 * 2 + 3
+    assert list(line["results"]["preprocess"]) == [
+        "bare cv2.resize, all cores",
+        "preprocess.py",
+    ]
+    assert line["machine"]["cores"] >= 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_phantom_compared_with_itself_is_the_same(tmp_path):
+    raw = make_raw(tmp_path / "raw", height=420, width=580)
+    rows = phantom_match.main(["--phantom", str(raw), "--real", str(raw)])
+    for name, ours, theirs in rows[:-1]:
+        assert ours == theirs, name
+
+
+def test_the_snippets_write_what_the_slow_reference_writes():
+    masks = [*measure.draw_masks(6, 42, 58), np.ones((42, 58), np.uint8)]
+    assert sum(mask.any() for mask in masks) == 3  # 4 of 6 are empty
+    functions = run_length_speed.encoders()
+    del functions["loop over all pixels"]
+    for mask in masks:
+        expected = slow_encode(mask)
+        assert run_length_speed.loop(mask) == expected
+        for function in functions.values():
+            found = function(mask)
+            assert not isinstance(found, str) or found == expected
+
+
+def test_an_encoder_that_writes_something_else_is_refused():
+    wrong = {"wrong": lambda mask: run_length.encode(mask) + " 1 1"}
+    with pytest.raises(ValueError, match=r"^wrong: ' 1 1'; expected ''"):
+        run_length_speed.check(wrong, np.zeros((1, 4, 4), np.uint8))
+
+
+def test_run_length_speed_compares_the_encoders(tmp_path):
+    flags = ["--masks", 5, "--height", 42, "--width", 58]
+    line = run(run_length_speed, tmp_path, *flags)
+    assert {"run_length.encode", "loop over all pixels"} < set(line["results"])
+
+
+def test_growth_measures_batches_and_prediction(tmp_path):
+    sizes = ["--size", 16, "--filters", 1, "--work", tmp_path]
+    line = run(growth, tmp_path, "--frames", 8, *sizes)
+    assert list(line["results"]) == [f"{task}, 8 frames" for task in growth.TASKS]
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+def test_a_step_computes_each_convolution_three_times_and_the_first_twice():
+    # one filter, 16 x 16, one level; 2 operations for each kernel weight and pixel:
+    # down 2 x 9 x 256 = 4,608 twice; bottom 2 x 18 x 64 = 2,304 and 2 x 36 x 64 = 4,608;
+    # grow 2 x 8 x 64 = 1,024, from 8 x 8; up 2 x 18 x 256 = 9,216 and 4,608; output 512
+    model = build_unet(16, 16, filters=1, depth=1)
+    rest = 4608 + 2304 + 4608 + 1024 + 9216 + 4608 + 512
+    expected = 5 * (2 * 4608 + 3 * rest) / 1e9
+    assert keras_step.step_gflop(model, 5) == pytest.approx(expected)
+
+
+def test_training_step_measures_ours_beside_stock_keras(tmp_path):
+    product = "32 x 32 product, float32, TensorFlow"
+    flags = [*SMALL_STEP, "--rows", "train.py", product, "--product-size", 32]
+    line = run(training_step, tmp_path, *flags)
+    classic, modern = line["results"]["classic"], line["results"]["modern"]
+    ours, stock = classic[training_step.OURS], classic[training_step.STOCK]
+    assert ours["gflop"] == stock["gflop"] > 0
+    assert classic[product]["gflop"] == pytest.approx(2 * 32**3 / 1e9)
+    seconds = [row["seconds"] for row in modern["convolutions"].values()]
+    network = build_network({**RECIPES["modern"], "filters": 2})
+    assert len(seconds) == len(keras_step.convolutions(network))
+    assert seconds == sorted(seconds, reverse=True)
+
+
+def test_prediction_measures_each_engine_on_both_networks(tmp_path):
+    sizes = ["--height", 40, "--width", 50, "--filters", 4]
+    flags = [*sizes, "--frames", 3, "--calls", 2, "--precisions", "float32"]
+    line = run(prediction, tmp_path, *flags)
+    assert list(line["results"]) == ["whole", "4 filters", "1 filters"]
+    for rows in line["results"].values():
+        assert {"stock Keras, float32", "predict.py, float32"} <= set(rows)
