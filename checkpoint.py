@@ -54,7 +54,12 @@ def load_state(path, model, settings):
                 f"the interrupted run had {name} {value}, now it is {settings.get(name)}; "
                 f"repeat it, or choose another --out, or remove {path} to start anew"
             )
-    for name, variable in state_arrays(model).items():
+    variables = state_arrays(model)
+    if any(arrays[name].shape != tuple(v.shape) for name, v in variables.items()):
+        raise ValueError(
+            f"{path} is of another version of the network; remove it to start anew"
+        )
+    for name, variable in variables.items():
         variable.assign(arrays[name])
     return record["history"]
 

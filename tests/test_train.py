@@ -243,6 +243,17 @@ def test_resume_with_other_settings_is_refused(data, tmp_path, monkeypatch):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
 
 
+def test_a_state_of_another_network_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "save_result", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(data, tmp_path / "unet.h5", "--epochs", "3")
+    with np.load(tmp_path / "unet.state.npz") as state:
+        arrays = {**state, "v0": np.zeros((3, 3, 1, 7), np.float32)}
+    np.savez(tmp_path / "unet.state.npz", **arrays)
+    with pytest.raises(ValueError, match="of another version of the network"):
+        run(data, tmp_path / "unet.h5", "--epochs", "3", "--resume")
+
+
 def test_init_starts_from_the_weights_also_of_another_size(
     trained, data, tmp_path, monkeypatch
 ):
