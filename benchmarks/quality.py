@@ -19,22 +19,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import measure
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(measure.ROOT))
 
-import measure  # noqa: E402
+import evaluate
+import predict
+import run_length
+import scores
+import stage
+from preprocess import read_extract
+from recipes import RECIPES
 
-import predict  # noqa: E402
-import scores  # noqa: E402
-import stage  # noqa: E402
-from preprocess import read_extract  # noqa: E402
-from recipes import RECIPES  # noqa: E402
-
+ROOT = measure.ROOT
 RESULTS = ROOT / "benchmarks" / "quality.jsonl"
 FOLDS = ROOT / "benchmarks" / "folds.json"
 NUM_FOLDS = 5
+SIMILAR_SIZE = (128, 96)  # width, height at which frames are compared
+SIMILAR = 0.99  # correlation from which two frames of a subject are near-identical
 
 # A row is a recipe and what it changes: settings of RECIPES, `soft_masks` of
 # preprocess.py, `precision` of train.py.
@@ -151,23 +155,106 @@ def read_results():
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
+def frame_means(lines):
+    """Return `{frame: Dice}` of a row's runs, the mean where seeds share a frame."""
+    values = {}
+    for line in lines:
+        for frame, value in line["dice"].items():
+            values.setdefault(frame, []).append(value)
+    return {frame: float(np.mean(v)) for frame, v in values.items()}
+
+
+def subjects_of(frames):
+    """Return the subject of each frame named `subject_image`, an int array."""
+    return np.array([int(frame.split("_")[0]) for frame in frames])
+
+
+def gain(mine, other):
+    """Return the mean gain of one row over another on the frames of both, as text.
+
+    Its 95 % interval is of a bootstrap by subject. Args: what `frame_means` returned.
+    """
+    frames = [frame for frame in mine if frame in other]
+    if not frames or mine is other:
+        return ""
+    gains = np.array([mine[frame] - other[frame] for frame in frames])
+    interval = scores.bootstrap(gains, subjects_of(frames))
+    if interval is None:
+        return f"{gains.mean():+.3f}"
+    return f"{gains.mean():+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f})"
+
+
 def summarize(lines):
-    """Print one line a row: scores over all frames of its runs, and by subject."""
-    print(f"{'row':34}{'runs':>5}{'mean':>8}{'median':>8}{'by subj.':>9}", end="")
-    print(f"{'< 0.1':>7}{'CPU s':>8}  interval by subject")
-    for name in dict.fromkeys(line["row"] for line in lines):
-        mine = [line for line in lines if line["row"] == name]
-        frames = [item for line in mine for item in line["dice"].items()]
-        values = np.array([value for _, value in frames])
-        subjects = np.array([int(frame.split("_")[0]) for frame, _ in frames])
-        means = [values[subjects == s].mean() for s in np.unique(subjects)]
-        low, high = scores.bootstrap(values, subjects)
+    """Print one line a row: scores over its frames, by subject, and gain over the first.
+
+    The bare numbers to read them beside are of `ceilings`.
+    """
+    print(
+        f"{'row':24}{'runs':>5}{'mean':>8}{'median':>8}{'IoU':>7}{'by subj.':>9}",
+        end="",
+    )
+    print(f"{'< 0.1':>8}{'CPU s':>7}  gain over the first row, interval by subject")
+    rows = {name: [] for name in dict.fromkeys(line["row"] for line in lines)}
+    for line in lines:
+        rows[line["row"]].append(line)
+    first = None
+    for name, mine in rows.items():
+        frames = frame_means(mine)
+        first = first or frames
+        values, subjects = np.array(list(frames.values())), subjects_of(frames)
+        means = {s: values[subjects == s].mean() for s in np.unique(subjects).tolist()}
         print(
-            f"{name:34}{len(mine):>5}{values.mean():>8.4f}{np.median(values):>8.4f}"
-            f"{np.mean(means):>9.4f}{(values < scores.MISSED).mean():>7.2%}"
-            f"{np.mean([line['cpu_seconds'] for line in mine]):>8.0f}"
-            f"  {low:.3f} to {high:.3f}"
+            f"{name:24}{len(mine):>5}{values.mean():>8.4f}{np.median(values):>8.4f}"
+            f"{(values / (2 - values)).mean():>7.3f}{np.mean(list(means.values())):>9.4f}"
+            f"{(values < scores.MISSED).mean():>8.2%}"
+            f"{np.mean([line['cpu_seconds'] for line in mine]):>7.0f}  "
+            f"{gain(frames, first)}"
         )
+        missed = subjects[values < scores.MISSED].tolist()
+        counts = ", ".join(f"{s}: {missed.count(s)}" for s in sorted(set(missed)))
+        print(f"    frames below 0.1 by subject: {counts or 'none'}")
+
+
+def ceilings(extract):
+    """Return what scores can be compared with, on the frames with a nerve.
+
+    Args:
+        extract: Folder of the extracted frames.
+
+    Returns:
+        `{name: Dice}`: of the best constant mask, made of other subjects' masks; of the
+        masks of near-identical frames against each other; and of the consensus of four or
+        more of them against another's.
+    """
+    record, frames, masks = read_extract(extract)
+    subjects = np.array(record["train"]["subject"])
+    rows = np.flatnonzero(np.array(record["train"]["area"]) > 0)
+    truth = {
+        row: (run_length.parse(run_length.encode(masks[row]), masks[row].size), s)
+        for row, s in zip(rows.tolist(), subjects[rows].tolist(), strict=True)
+    }
+    constant = evaluate.best_constant_mask(truth, masks[0].size)
+    pairs, consensus = [], []
+    for subject in np.unique(subjects[rows]):
+        mine = rows[subjects[rows] == subject]
+        small = np.stack([cv2.resize(frames[r], SIMILAR_SIZE) for r in mine])
+        flat = small.reshape(len(mine), -1).astype(np.float32)
+        flat -= flat.mean(axis=1, keepdims=True)
+        flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+        near = flat @ flat.T >= SIMILAR
+        for k, row in enumerate(mine):
+            twins = [r for r in mine[near[k]] if r != row]
+            for other in twins:
+                if other > row:
+                    pairs.append(scores.dice(masks[row] > 0, masks[other] > 0))
+            if len(twins) >= 4:
+                share = np.mean([masks[r] > 0 for r in twins], axis=0)
+                consensus.append(scores.dice(masks[row] > 0, share >= 0.5))
+    return {
+        "best constant mask": constant,
+        f"near-identical frames' masks, {len(pairs)} pairs": scores.mean(pairs),
+        f"consensus of four or more, {len(consensus)} frames": scores.mean(consensus),
+    }
 
 
 def parse_args(argv=None):
@@ -180,6 +267,7 @@ def parse_args(argv=None):
     add("--work", type=Path, default="quality", help="folder for arrays and weights")
     add("--rows", nargs="+", choices=ROWS, default=(), help="what to run")
     add("--folds", nargs="+", type=int, default=[0], help="of 0 to 4")
+    add("--ceilings", action="store_true", help="print what scores compare with, too")
     add("--seeds", nargs="+", type=int, default=[0], help="each 0 or more")
     return parser.parse_args(argv)
 
@@ -200,6 +288,9 @@ def main(argv=None):
                     file.write(json.dumps(line) + "\n")
                 print(f"{name}, fold {fold}, seed {seed}: {line['mean_dice']:.4f}")
     summarize(read_results())
+    if args.ceilings:
+        for name, value in ceilings(args.work / "extract").items():
+            print(f"{name:56}{'-' if value is None else f'{value:.4f}'}")
 
 
 if __name__ == "__main__":

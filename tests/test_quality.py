@@ -75,8 +75,22 @@ def test_the_table_pools_the_frames_of_a_rows_runs(capsys):
     lines = [
         {**LINE, "row": "a", "dice": {"1_1": 0.0, "1_2": 0.5}},
         {**LINE, "row": "a", "dice": {"2_1": 1.0, "2_2": 1.0, "2_3": 1.0}},
+        {**LINE, "row": "b", "dice": {"1_1": 0.2, "2_1": 0.8}},
+        {**LINE, "row": "b", "dice": {"1_1": 0.4, "2_1": 0.8}, "seed": 1},
     ]
     quality.summarize(lines)
-    # frames (0 + 0.5 + 3) / 5 = 0.7, subjects (0.25 + 1) / 2 = 0.625, 1 of 5 below 0.1
-    row = capsys.readouterr().out.splitlines()[1].split()
-    assert row[:7] == ["a", "2", "0.7000", "1.0000", "0.6250", "20.00%", "1"]
+    _, first, missed, second, none = capsys.readouterr().out.splitlines()
+    # frames (0 + 0.5 + 3) / 5 = 0.7, IoU (0 + 1 / 3 + 3) / 5, subjects (0.25 + 1) / 2
+    expected = ["a", "2", "0.7000", "1.0000", "0.667", "0.6250", "20.00%", "1"]
+    assert first.split() == expected
+    assert missed.strip() == "frames below 0.1 by subject: 1: 1"
+    # two seeds: 0.3 and 0.8 beside 0 and 1, so +0.3 and -0.2; resampled by subject, the
+    # mean lies between these two
+    assert second.endswith("+0.050 (-0.200 to +0.300)")
+    assert none.endswith("none")
+
+
+def test_ceilings_of_frames_that_come_twice(results):
+    values = quality.ceilings(results[1] / "work" / "extract")
+    assert list(values)[0] == "best constant mask"
+    assert 0 < values["best constant mask"] < 1
