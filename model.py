@@ -179,8 +179,8 @@ def build_fast_unet(
     """Return a U-Net that computes nothing at full size, uncompiled.
 
     The first convolution halves the frame and the last one doubles it, skips are added
-    instead of concatenated, 1 x 1 convolutions come before what they enlarge, and dropout is
-    by channel. Each was measured to cost no Dice: benchmarks/README.md.
+    instead of concatenated, 1 x 1 convolutions come before what they enlarge, and dropout
+    leaves out whole channels.
 
     Args:
         height: Rows of the frames, in pixels, a multiple of `2 ** depth`.
