@@ -28,7 +28,7 @@ import h5_file
 import run_length
 import scores
 import stage
-from precision import PRECISIONS, choose_precision, dtype_policy
+from precision import PRECISIONS, choose_precision
 from preprocess import read_extract, resize, scale
 
 NEEDED = ("height", "width", "mean", "standard_deviation", "threshold", "smallest_area")
@@ -76,7 +76,7 @@ def load_network(weights, settings, precision="float32"):
     """Return the U-Net with trained weights, computing in `precision`."""
     from model import build_network  # here: TensorFlow takes seconds to import
 
-    model = build_network(settings, dtype_policy(precision))
+    model = build_network(settings, precision)  # all of it: no casts of the weights
     h5_file.load(model, weights)
     return model
 
@@ -115,13 +115,16 @@ def to_mask(probability, shape, settings):
         shape: (height, width) of the frame, in pixels.
         settings: Record with `threshold`, and `smallest_area` as a share of the frame.
     """
-    mask = resize(probability, *shape) >= settings["threshold"]
-    mask &= mask.mean() >= settings["smallest_area"]
-    return mask.astype(np.uint8)
+    mask = (resize(probability, *shape) >= settings["threshold"]).astype(np.uint8)
+    if np.count_nonzero(mask) < settings["smallest_area"] * mask.size:
+        mask[:] = 0
+    return mask
 
 
 def find_masks(model, frames, settings):
-    """Yield `(frame, probability, mask)` of each frame, in order, made on all cores.
+    """Yield `(frame, probability, mask, pixels)` of each frame, made on all cores.
+
+    `pixels` is the mask's run-length encoding.
 
     Args:
         model: The U-Net.
@@ -133,7 +136,8 @@ def find_masks(model, frames, settings):
 
     def work(pair):
         frame, probability = pair
-        return frame, probability, to_mask(probability, frame.shape, settings)
+        mask = to_mask(probability, frame.shape, settings)
+        return frame, probability, mask, run_length.encode(mask)
 
     return stage.map_threads(work, pairs)
 
@@ -231,13 +235,13 @@ def predict_validation(model, data, out, settings, num_overlays):
         stage.write_csv(made[1], columns) as truth_csv,
     ):
         bar = tqdm(found, "val", total=len(rows), unit=" frames", disable=None)
-        for k, (row, (frame, probability, mask)) in enumerate(
+        for k, (row, (frame, probability, mask, pixels)) in enumerate(
             zip(rows, bar, strict=True)
         ):
             truth = masks[row] // 255
             watch.see(frame, probability, mask)
             name = extract["train"]["subject"][row], extract["train"]["image"][row]
-            predicted_csv.writerow([*name, run_length.encode(mask)])
+            predicted_csv.writerow([*name, pixels])
             truth_csv.writerow([*name, run_length.encode(truth)])
             results.append(scores.frame_scores(truth, mask))
             if k in shown:
@@ -266,11 +270,11 @@ def predict_test(model, data, out, settings, num_overlays):
     found = find_masks(model, frames, settings)
     with stage.write_csv(made[0], ("img", "pixels")) as writer:
         bar = tqdm(found, "test", total=len(numbers), unit=" frames", disable=None)
-        for k, (number, (frame, probability, mask)) in enumerate(
+        for k, (number, (frame, probability, mask, pixels)) in enumerate(
             zip(numbers, bar, strict=True)
         ):
             watch.see(frame, probability, mask)
-            writer.writerow([number, run_length.encode(mask)])
+            writer.writerow([number, pixels])
             if k in shown:
                 made.append(out / "overlays" / f"test_{number}.png")
                 write_picture(made[-1], outline(frame, mask, PREDICTION_COLOUR))
@@ -335,7 +339,7 @@ def predict_pictures(model, path, out, settings):
             except ValueError as error:
                 failed.append(str(error))
                 continue
-            ((_, probability, mask),) = find_masks(model, [frame], settings)
+            ((_, probability, mask, _),) = find_masks(model, [frame], settings)
             watch.see(frame, probability, mask)
             write_picture(out / "masks" / f"{path.stem}.png", mask * 255)
             overlay = outline(frame, mask, PREDICTION_COLOUR)

@@ -1,4 +1,4 @@
-"""How to train: what each recipe is, and the losses and optimizers it may name."""
+"""How to train: what each recipe is, and the losses it may name."""
 
 from backend import keras
 from losses import dice_coef_loss, dice_crossentropy_loss
@@ -14,7 +14,6 @@ RECIPES = {
         "loss": "dice_coef_loss",
         "learning_rate": 1e-5,
         "schedule": "constant",
-        "weight_decay": 0.0,  # 0 is Adam
         "average": False,  # of the weights over the last steps
         "balance": False,  # subjects drawn by the root of their number of frames
         "augment": False,
@@ -30,7 +29,6 @@ RECIPES = {
         "loss": "dice_crossentropy_loss",
         "learning_rate": 1e-3,
         "schedule": "cosine",
-        "weight_decay": 1e-4,
         "average": True,
         "balance": True,
         "augment": True,
@@ -66,12 +64,7 @@ def build_optimizer(settings, num_frames):
     if settings["average"]:
         momentum = max(0.0, 1 - 1 / (AVERAGED_SHARE * steps))
         average = {"use_ema": True, "ema_momentum": momentum}
-    if settings["weight_decay"]:
-        decay = settings["weight_decay"]
-        optimizer = keras.optimizers.AdamW(rate, decay, **average)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gain"])
-    else:
-        optimizer = keras.optimizers.Adam(rate, **average)
+    optimizer = keras.optimizers.Adam(rate, **average)
     if settings["precision"] == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
