@@ -24,15 +24,13 @@ from skimage.segmentation import find_boundaries
 from tqdm import tqdm
 
 import advice
-import h5_file
 import run_length
 import scores
 import stage
 from precision import PRECISIONS, choose_precision
 from preprocess import read_extract, resize, scale
+from trained import load_networks, merge_settings, read_settings
 
-NEEDED = ("height", "width", "mean", "standard_deviation", "threshold", "smallest_area")
-NEEDED += ("filters", "depth")  # what NAME.json must give, as numbers
 BATCH = 32  # frames predicted at a time
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -40,45 +38,7 @@ MAX_PIXELS = 1 << 26  # of one picture
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
 TRUTH_COLOUR = (0, 200, 0)  # green
 PREDICTION_COLOUR = (255, 140, 0)  # orange
-EXTRACT, PREPROCESS, TRAIN = (
-    f"python {script}" for script in ("extract_data.py", "preprocess.py", "train.py")
-)
-
-
-def read_settings(weights, settings_path):
-    """Return the record of trained weights; it is checked that it is theirs.
-
-    Args:
-        weights: The .h5.
-        settings_path: A JSON lent by other weights, or None for the one beside them.
-    """
-    h5_file.check(weights)
-    path = settings_path or weights.with_suffix(".json")
-    if settings_path is None and not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: {weights} alone does not say which size and scaling it "
-            "was trained with; lend it the JSON of like weights by --settings"
-        )
-    settings = stage.read_record(path, TRAIN)
-    for name in NEEDED:
-        value = settings.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ValueError(f"{path} gives {name} {value!r}; expected a number")
-    if settings_path is None and settings.get("h5_sha256") != stage.sha256(weights):
-        raise ValueError(
-            f"{weights} is not the file that {path} describes (SHA-256 differs); copy both "
-            "together, or lend it another JSON by --settings"
-        )
-    return settings
-
-
-def load_network(weights, settings, precision="float32"):
-    """Return the U-Net with trained weights, computing in `precision`."""
-    from model import build_network  # here: TensorFlow takes seconds to import
-
-    model = build_network(settings, precision)  # all of it: no casts of the weights
-    h5_file.load(model, weights)
-    return model
+EXTRACT, PREPROCESS = "python extract_data.py", "python preprocess.py"
 
 
 def predict_frames(model, frames, settings):
@@ -362,7 +322,13 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("--data", type=Path, default="data", help="folder of the extracted frames")
     add("--input", type=Path, help="a picture or a folder of them, instead of --data")
-    add("--weights", type=Path, default="weights/unet.h5", help="trained .h5")
+    add(
+        "--weights",
+        type=Path,
+        nargs="+",
+        default=[Path("weights/unet.h5")],
+        help="trained .h5; of several the mean probability is taken",
+    )
     add(
         "--settings", type=Path, help="JSON of other weights; default: the weights' own"
     )
@@ -382,11 +348,12 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    settings = read_settings(args.weights, args.settings)
+    records = [read_settings(path, args.settings) for path in args.weights]
+    settings = merge_settings(args.weights, records)
     parts = find_parts(args.input, args.data)
     precision, why = choose_precision(args.precision)
     print(f"precision {precision}: {why}")
-    model = load_network(args.weights, settings, precision)
+    model = load_networks(args.weights, records, precision)
     functions = {"validation": predict_validation, "test": predict_test}
     with stage.lock(args.out):
         made = []

@@ -25,6 +25,7 @@ sys.path.insert(0, str(measure.ROOT))
 
 import predict
 import stage
+import trained
 
 ENGINES = ("predict", "stock", "onnxruntime", "openvino")
 WARM_UP = 20  # single frames before those that are timed
@@ -77,7 +78,7 @@ def load_openvino(path, precision, batch_size):
 def load_engine(engine, weights, settings, precision, batch_size):
     """Return the engine's network; its `predict_on_batch` takes and gives batches."""
     if engine == "predict":
-        return predict.load_network(weights, settings, precision)
+        return trained.load_network(weights, settings, precision)
     if engine == "stock":
         return load_stock(weights)
     path = weights.with_suffix(".onnx")

@@ -91,7 +91,7 @@ def prepare(folder, weights, filters):
 
 def export(path):
     """Write the .onnx of an .h5 beside it."""
-    from predict import load_network, read_settings
+    from trained import load_network, read_settings
 
     settings = read_settings(path, None)
     model = load_network(path, settings)

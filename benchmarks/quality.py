@@ -30,6 +30,7 @@ import predict
 import run_length
 import scores
 import stage
+import trained
 from preprocess import read_extract
 from recipes import RECIPES
 
@@ -99,8 +100,8 @@ def score_fold(weights, data, out):
     Returns:
         `{"subject_image": Dice}` of the frames with a nerve, at their own size.
     """
-    settings = {**predict.read_settings(weights, None), "smallest_area": 0.0}
-    model = predict.load_network(weights, settings)
+    settings = {**trained.read_settings(weights, None), "smallest_area": 0.0}
+    model = trained.load_network(weights, settings)
     extract, frames, masks = read_extract(data)
     rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
     dice, kept = {}, []

@@ -18,6 +18,7 @@ import preprocess
 import scores
 import stage
 import train
+import trained
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,8 @@ def test_the_submission_lists_every_test_frame_in_order(chain):
 def test_masks_are_those_of_the_probabilities_at_the_frames_own_size(chain, tmp_path):
     data = str(chain / "data")
     predict_again(chain, tmp_path, "--data", data, "--precision", "float32")
-    settings = predict.read_settings(chain / "weights" / "unet.h5", None)
-    model = predict.load_network(chain / "weights" / "unet.h5", settings)
+    settings = trained.read_settings(chain / "weights" / "unet.h5", None)
+    model = trained.load_network(chain / "weights" / "unet.h5", settings)
     frames = np.load(chain / "data" / "imgs_test.npy")
     for row, frame in zip(read_csv(tmp_path / "submission.csv"), frames, strict=True):
         small = cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA)
@@ -90,6 +91,57 @@ def test_bfloat16_predicts_the_same_masks_but_for_a_few_pixels(chain, tmp_path):
         masks[precision] = [slow_decode(row["pixels"], 64, 80) for row in rows]
     for one, other in zip(*masks.values(), strict=True):
         assert scores.dice(one, other) > 0.97
+
+
+@pytest.fixture(scope="module")
+def two(chain, tmp_path_factory):
+    """Two copies of the trained weights, the second with another scaling."""
+    folder = tmp_path_factory.mktemp("two")
+    record = json.loads((chain / "weights" / "unet.json").read_text())
+    for name, mean in (("one", record["mean"]), ("other", record["mean"] + 30)):
+        shutil.copy(chain / "weights" / "unet.h5", folder / f"{name}.h5")
+        (folder / f"{name}.json").write_text(json.dumps({**record, "mean": mean}))
+    return folder / "one.h5", folder / "other.h5"
+
+
+def test_several_weights_give_the_mean_probability_each_with_its_own_scaling(
+    chain, two
+):
+    records = [trained.read_settings(path, None) for path in two]
+    frames = np.load(chain / "data" / "imgs_test.npy")
+    alone = [
+        list(predict.predict_frames(trained.load_network(path, record), frames, record))
+        for path, record in zip(two, records, strict=True)
+    ]
+    assert (
+        np.abs(np.subtract(*alone)).max() > 0.01
+    )  # the scaling does make a difference
+    model = trained.load_networks(two, records)
+    together = list(predict.predict_frames(model, frames, records[0]))
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-5)
+
+
+def test_several_weights_predict_from_the_command_line(chain, two, tmp_path):
+    weights = ["--weights", *map(str, two)]
+    predict.main(["--data", str(chain / "data"), "--out", str(tmp_path), *weights])
+    rows = read_csv(tmp_path / "submission.csv")
+    assert [row["img"] for row in rows] == [str(k) for k in range(1, 8)]
+
+
+def test_of_several_weights_all_subjects_trained_on_count(two):
+    records = [trained.read_settings(path, None) for path in two]
+    merged = trained.merge_settings(two, records)
+    assert merged["trained_on"] == 2 * records[0]["trained_on"]
+    assert merged["data"] == records[0]["data"]
+    records[1]["data"] = {}  # of another split
+    assert trained.merge_settings(two, records)["data"] == {}
+
+
+def test_weights_of_another_size_are_not_averaged(two):
+    records = [trained.read_settings(path, None) for path in two]
+    records[1]["width"] = 48
+    with pytest.raises(ValueError, match=r"other\.h5 takes frames of 32 x 48 pixels"):
+        trained.merge_settings(two, records)
 
 
 def test_validation_masks_and_truth_are_those_of_the_validation_rows(chain):
@@ -197,7 +249,7 @@ def test_a_record_of_other_weights_is_refused(chain, tmp_path):
     with pytest.raises(
         ValueError, match=r"is not the file that .*unet\.json describes"
     ):
-        predict.read_settings(tmp_path / "unet.h5", None)
+        trained.read_settings(tmp_path / "unet.h5", None)
 
 
 def test_a_record_without_a_number_is_refused(chain, tmp_path):
@@ -207,7 +259,7 @@ def test_a_record_without_a_number_is_refused(chain, tmp_path):
     with pytest.raises(
         ValueError, match=r"lent\.json gives mean None; expected a number"
     ):
-        predict.read_settings(chain / "weights" / "unet.h5", tmp_path / "lent.json")
+        trained.read_settings(chain / "weights" / "unet.h5", tmp_path / "lent.json")
 
 
 def split_again(chain, tmp_path, *flags):
