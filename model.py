@@ -22,9 +22,6 @@ from backend import keras, ops
 EMPTY_LOGIT = -4.0
 SUMMARY_WIDTH = 110  # characters
 DROPOUT = 0.2  # share of the channels at the bottom that a step leaves out
-NETWORKS = ("unet", "fast_unet")
-
-
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))  # keeps the variance at 1 behind a ReLU
 
 

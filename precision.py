@@ -1,4 +1,4 @@
-"""The precision to compute in; weights are always kept and saved in float32."""
+"""The precision to train and predict in; weights are always saved in float32."""
 
 import shutil
 import subprocess

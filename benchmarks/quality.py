@@ -105,11 +105,10 @@ def score_fold(weights, data, out):
     extract, frames, masks = read_extract(data)
     rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
     dice, kept = {}, []
-    probabilities = predict.predict_frames(model, (frames[r] for r in rows), settings)
-    for row, probability in zip(rows, probabilities, strict=True):
+    results = predict.find_masks(model, (frames[row] for row in rows), settings)
+    for row, (_, probability, found, _) in zip(rows, results, strict=True):
         kept.append(probability.astype(np.float16))
         if masks[row].any():
-            found = predict.to_mask(probability, masks[row].shape, settings)
             subject, image = (extract["train"][n][row] for n in ("subject", "image"))
             dice[f"{subject}_{image}"] = round(scores.dice(masks[row] > 0, found), 4)
     np.savez_compressed(out, rows=rows, probabilities=kept)
