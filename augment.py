@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 # Half-widths of uniform draws, unless said otherwise.
+FLIP_SHARE = 0.5  # of the frames: left to right
 ROTATION = 20.0  # degrees
 SCALE = (0.75, 1.3)  # drawn evenly in its logarithm
 SHEAR = 0.15  # columns moved a row
@@ -14,17 +15,21 @@ SLOPE = 0.5  # brightness added from the top to the bottom, likewise (gain over 
 GAMMA = 0.3  # in its logarithm
 BLUR = 1.0  # pixels, standard deviation, 0 to this
 BLUR_SHARE = 0.3  # of the frames
+SHADOW_SHARE = 0.0  # of the frames: a dark band down from a random depth, as behind bone
+SHADOW_WIDTH = (0.05, 0.3)  # of the frame
+SHADOW_DEPTH = (0.0, 0.7)  # of the frame's height, where it begins
 
 
 def random_matrix(rng, height, width):
     """Return a random affine map about the frame's centre, float64 `(2, 3)`.
 
-    Flip left to right (half of the time), rotation, scale, shear and shift; it maps
-    (column, row, 1) of the frame to (column, row) of the result.
+    Flip left to right, rotation, scale, shear and shift; it maps (column, row, 1) of the
+    frame to (column, row) of the result.
     """
     angle = np.deg2rad(rng.uniform(-ROTATION, ROTATION))
     scale = np.exp(rng.uniform(*np.log(SCALE)))
-    shear, flip = rng.uniform(-SHEAR, SHEAR), rng.choice((-1.0, 1.0))
+    shear = rng.uniform(-SHEAR, SHEAR)
+    flip = -1.0 if rng.random() < FLIP_SHARE else 1.0
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     turn = turn @ np.array([[1.0, shear], [0.0, 1.0]]) @ np.diag([flip, 1.0])
@@ -51,7 +56,21 @@ def change_grey(image, rng):
     sigma = rng.uniform(0, BLUR)
     if rng.random() < BLUR_SHARE and sigma > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
+    if rng.random() < SHADOW_SHARE:
+        cast_shadow(image, rng)
     return image
+
+
+def cast_shadow(image, rng):
+    """Darken, in place, a soft-edged band of columns below a random depth."""
+    height, width = image.shape
+    half = rng.uniform(*SHADOW_WIDTH) * width / 2
+    columns = np.abs(np.arange(width) - rng.uniform(0, width)) / half
+    across = np.clip(2 - 2 * columns, 0, 1)  # full over the inner half
+    top = rng.uniform(*SHADOW_DEPTH) * height
+    down = np.clip((np.arange(height) - top) / (0.1 * height), 0, 1)
+    share = rng.uniform(0.3, 1.0) * np.outer(down, across).astype(np.float32)
+    image += share * (image.min() - image)
 
 
 def augment(image, mask, rng):

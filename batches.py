@@ -36,6 +36,19 @@ def draw_balanced(subjects, seed, epoch):
     return rng.permutation(np.concatenate(drawn))
 
 
+def draw_weighted(order, weights, seed, epoch):
+    """Return an epoch's order without the rows that (seed, epoch) leaves out.
+
+    Args:
+        order: int array, rows.
+        weights: Float array `(N,)` in [0, 1]: how often a row stays.
+        seed: Seed of the training.
+        epoch: Number of the epoch.
+    """
+    rng = np.random.default_rng([seed, epoch, 1])  # 1: not the draws of the order
+    return order[rng.random(len(order)) < weights[order]]
+
+
 def read_batch(x, y, order, batch_size, changes, place, start):
     """Return this process's share of the batch that starts at `start` in the order."""
     stop = min(start + batch_size, len(order))

@@ -4,7 +4,7 @@
 
 Reads   data/imgs_train.npy, data/imgs_mask_train.npy, data/extract.json
 Writes  data/x_train.npy, data/y_train.npy, data/x_val.npy, data/y_val.npy,
-        data/preprocess.json
+        data/preprocess.json; with --contradictory also data/contradictory.csv
 """
 
 import argparse
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+import agreement
 import stage
 
 EXTRACT = "python extract_data.py"
@@ -257,6 +258,43 @@ def read_extract(data):
     return record, frames, masks
 
 
+def settle_contradictory(args, train, images, labels, groups, rows):
+    """List near-identical frames whose masks contradict each other; do as args say.
+
+    Args:
+        args: Of the command line.
+        train: `extract.json`'s record of the training frames.
+        images: uint8 array `(N, height, width)`.
+        labels: Masks, same shape and dtype; repaired in place.
+        groups: int array `(N,)`, the group of each frame.
+        rows: `{"train": rows, "val": rows}`; of training, contradictory ones are dropped.
+
+    Returns:
+        Float array, a weight for each training row that is left; None unless asked for.
+    """
+    near = agreement.find_near_identical(images, groups, args.similarity)
+    agreed, worst = agreement.measure_agreement(labels, near)
+    path = args.data / "contradictory.csv"
+    count = agreement.write_contradictory(path, train, agreed, worst, near)
+    pairs = sum(map(len, near)) // 2
+    print(
+        f"{pairs} near-identical pairs (correlation {args.similarity} or more); "
+        f"{count} frames contradict theirs: {path}"
+    )
+    if args.contradictory == "drop":
+        bad = agreed[rows["train"]] < agreement.CONTRADICTORY
+        rows["train"] = rows["train"][~bad]
+        print(f"{bad.sum()} of them dropped from training")
+    if args.contradictory == "repair":
+        merged = agreement.merge_masks(labels, near, rows["train"], args.soft_masks)
+        for row, mask in merged.items():
+            labels[row] = mask
+        print(f"{len(merged)} training masks are now the mean of their near-identical")
+    if args.contradictory == "downweight":
+        return agreed[rows["train"]]
+    return None
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -281,12 +319,27 @@ def parse_args(argv=None):
         action="store_true",
         help="keep each pixel's share of nerve, 0 to 1, instead of 0 or 1",
     )
+    add(
+        "--contradictory",
+        choices=("list", "drop", "repair", "downweight"),
+        help="near-identical frames whose masks contradict each other: list them; in "
+        "training, drop them, replace masks by the mean over near-identical frames, or "
+        "draw them less often, by how far they agree. Default: not looked for",
+    )
+    add(
+        "--similarity",
+        type=float,
+        default=0.99,
+        help="correlation of two frames from which they are near-identical, 0.5 to 1",
+    )
     args = parser.parse_args(argv)
     for name in ("height", "width"):
         if not 8 <= getattr(args, name) <= 2048:
             parser.error(f"--{name} {getattr(args, name)}; expected 8 to 2048")
     if args.seed < 0:
         parser.error(f"--seed {args.seed}; expected 0 or more")
+    if not 0.5 <= args.similarity <= 1:
+        parser.error(f"--similarity {args.similarity}; expected 0.5 to 1")
     if (args.folds is None) != (args.fold is None):
         parser.error("--folds and --fold go together")
     if args.folds is not None:
@@ -317,6 +370,12 @@ def main(argv=None):
             args.split, subjects, nerve, group, args.folds, args.fold, args.seed
         )
         rows = {"train": np.flatnonzero(~validation), "val": np.flatnonzero(validation)}
+        weight = None
+        if args.contradictory:
+            groups = np.array([group[subject] for subject in subjects])
+            weight = settle_contradictory(
+                args, extract["train"], images, labels, groups, rows
+            )
         mean, deviation = scaling(images, rows["train"])
         record = {
             "height": args.height,
@@ -327,6 +386,8 @@ def main(argv=None):
             "split": args.split,
             "leaky": args.split == "frames",
             "soft_masks": args.soft_masks,
+            "contradictory": args.contradictory,
+            "similarity": args.similarity if args.contradictory else None,
             "folds": args.folds,
             "fold": args.fold,
             "seed": args.seed,
@@ -343,11 +404,13 @@ def main(argv=None):
             arrays.update(
                 write_split(args.data, name, images, labels, part, mean, deviation)
             )
+        if weight is not None:
+            record["train"]["weight"] = weight.round(4).tolist()
         record["extract"] = {n: a["sha256"] for n, a in extract["arrays"].items()}
         record["arrays"] = arrays
-        stage.publish(
-            args.data / "preprocess.json", record, [args.data / n for n in arrays]
-        )
+        stale = [] if args.contradictory else [args.data / "contradictory.csv"]
+        paths = [args.data / name for name in arrays]
+        stage.publish(args.data / "preprocess.json", record, paths, stale)
     report(record, args.data)
 
 

@@ -22,7 +22,7 @@ import devices
 import h5_file
 import stage
 from backend import keras
-from batches import batches, draw_balanced, draw_order
+from batches import batches, draw_balanced, draw_order, draw_weighted
 from checkpoint import (
     draw_history,
     kept_epoch,
@@ -169,13 +169,13 @@ def validate(model, x, y, batch_size):
     return float(smooth_dice(overlap, total))
 
 
-def train_epoch(model, arrays, subjects, settings, epoch, place):
+def train_epoch(model, arrays, rows, settings, epoch, place):
     """Train one epoch, counted from 0; return loss and metrics by name.
 
     Args:
         model: The compiled network.
         arrays: `{name: array}`: x_train, y_train.
-        subjects: int array, the subject of each training frame.
+        rows: `preprocess.json`'s record of the training frames.
         settings: What `choose_settings` returned.
         epoch: Number of the epoch.
         place: This process's `devices.Place`.
@@ -183,9 +183,11 @@ def train_epoch(model, arrays, subjects, settings, epoch, place):
     size, seed = settings["batch_size"], settings["seed"]
     x, y = arrays["x_train"], arrays["y_train"]
     if settings["balance"]:
-        order = draw_balanced(subjects, seed, epoch)
+        order = draw_balanced(np.array(rows["subject"]), seed, epoch)
     else:
         order = draw_order(len(x), seed, epoch)
+    if "weight" in rows:
+        order = draw_weighted(order, np.array(rows["weight"]), seed, epoch)
     changes = (seed, epoch) if settings["augment"] else None
     pairs = batches(x, y, order, size, changes, place[:3])
     pairs = place.spread(pairs, len(order), size)
@@ -238,7 +240,7 @@ def is_finished(out, resume):
     return record.exists() and not state.exists()
 
 
-def train(out, settings, arrays, subjects, init, place):
+def train(out, settings, arrays, rows, init, place):
     """Train until `settings["epochs"]`, continuing where a state lies; return history.
 
     Of several processes the first alone writes; each validates for itself.
@@ -247,7 +249,7 @@ def train(out, settings, arrays, subjects, init, place):
         out: The .h5 to write.
         settings: What `choose_settings` returned.
         arrays: `{name: array}`: x_train, y_train, x_val, y_val.
-        subjects: int array, the subject of each training frame.
+        rows: `preprocess.json`'s record of the training frames.
         init: Pretrained .h5, or None.
         place: This process's `devices.Place`.
     """
@@ -261,7 +263,7 @@ def train(out, settings, arrays, subjects, init, place):
     # a run killed between two files has its last ones still to write
     for epoch in range(max(0, len(history) - 1), settings["epochs"]):
         if epoch == len(history):
-            means = train_epoch(model, arrays, subjects, settings, epoch, place)
+            means = train_epoch(model, arrays, rows, settings, epoch, place)
             copy_averaged(model, network, settings)
             score = validate(
                 network, arrays["x_val"], arrays["y_val"], settings["batch_size"]
@@ -351,8 +353,9 @@ def main(argv=None):
         place = devices.find_place(
             process, num_processes, args.devices, settings["batch_size"]
         )
-        subjects = np.array(record["train"]["subject"])
-        history = train(args.out, settings, arrays, subjects, args.init, place)
+        history = train(
+            args.out, settings, arrays, record["train"], args.init, place
+        )
         if process == 0:
             finish(args.out, history, settings["keep"])
 

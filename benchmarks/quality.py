@@ -41,25 +41,79 @@ NUM_FOLDS = 5
 SIMILAR_SIZE = (128, 96)  # width, height at which frames are compared
 SIMILAR = 0.99  # correlation from which two frames of a subject are near-identical
 
-# A row is a recipe and what it changes: settings of RECIPES, `soft_masks` of
-# preprocess.py, `precision` of train.py.
-SHORT = {"soft_masks": True, "height": 96, "width": 128, "epochs": 4}
-ROWS = {
-    "classic": ("classic", {}),
-    "modern": ("modern", {"soft_masks": True}),
-    "modern, short": ("modern", SHORT),
-    "modern, short, float32": ("modern", {**SHORT, "precision": "float32"}),
+# The ladder's first fast recipe; the rows that begin with its name change it.
+BASE = {
+    "height": 128,
+    "width": 176,
+    "network": "fast_unet",
+    "filters": 32,
+    "depth": 4,
+    "loss": "dice_crossentropy_loss",
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "average": True,
+    "balance": True,
+    "augment": True,
+    "batch_size": 16,
+    "epochs": 20,
+    "--soft-masks": True,
 }
+SHORT = {**BASE, "height": 96, "width": 128, "epochs": 4}
+STRONGER = {  # augmentation, by half
+    "augment.ROTATION": 30.0,
+    "augment.SCALE": (0.65, 1.5),
+    "augment.SHEAR": 0.22,
+    "augment.SHIFT": 0.15,
+    "augment.GAIN": 0.4,
+    "augment.OFFSET": 0.6,
+    "augment.SLOPE": 0.75,
+    "augment.GAMMA": 0.45,
+    "augment.BLUR": 1.5,
+}
+# A row is a recipe, with flags of preprocess.py and train.py ("--name": value) and other
+# values of their modules' constants ("module.NAME": value).
+ROWS = {
+    "classic": RECIPES["classic"],
+    "base": BASE,
+    "base, short": SHORT,
+    "base, short, float32": {**SHORT, "--precision": "float32"},
+    "base, no flips": {**BASE, "augment.FLIP_SHARE": 0.0},
+    "base, stronger augmentation": {**BASE, **STRONGER},
+    "base, shadows": {**BASE, "augment.SHADOW_SHARE": 0.5},
+    "base, 48 filters": {**BASE, "filters": 48},
+    "base, 40 epochs": {**BASE, "epochs": 40},
+    "base, repaired masks": {**BASE, "--contradictory": "repair"},
+    "base, contradictory dropped": {**BASE, "--contradictory": "drop"},
+    "base, 192 x 256": {**BASE, "height": 192, "width": 256},
+    "modern": {**RECIPES["modern"], "--soft-masks": True},
+}
+# train.py with a recipe and constants of its own
+START = """
+import importlib, json, sys
+import recipes, stage, train
+recipes.RECIPES["row"] = json.loads(sys.argv.pop(1))
+for name, value in json.loads(sys.argv.pop(1)).items():
+    module, constant = name.split(".")
+    module = importlib.import_module(module)
+    if not hasattr(module, constant):
+        raise AttributeError(f"no {name}")
+    setattr(module, constant, value)
+sys.exit(stage.run(train.main))
+"""
+TRAIN_FLAGS = ("--precision",)  # the others are preprocess.py's
 
 
 def row_recipe(name):
-    """Return `(recipe, preprocessing flags, training flags)` of a row of ROWS."""
-    base, changes = ROWS[name]
-    changes = dict(changes)
-    soft, precision = changes.pop("soft_masks", False), changes.pop("precision", "auto")
-    recipe = {**RECIPES[base], **changes}
-    sizes = ["--height", str(recipe["height"]), "--width", str(recipe["width"])]
-    return recipe, [*sizes, *["--soft-masks"] * soft], ["--precision", precision]
+    """Return `(recipe, constants, preprocessing flags, training flags)` of a row."""
+    row = ROWS[name]
+    recipe = {k: v for k, v in row.items() if k.isidentifier()}
+    constants = {k: v for k, v in row.items() if "." in k}
+    flags = {"--height": row["height"], "--width": row["width"]}
+    flags |= {k: v for k, v in row.items() if k.startswith("--")}
+    lists = {False: [], True: []}
+    for flag, value in flags.items():
+        lists[flag in TRAIN_FLAGS] += [flag] if value is True else [flag, str(value)]
+    return recipe, constants, lists[False], lists[True]
 
 
 def cpu_seconds(command):
@@ -117,16 +171,13 @@ def score_fold(weights, data, out):
 
 def run(work, name, fold, seed):
     """Train and score one run; return its line of the results."""
-    recipe, preprocess_flags, train_flags = row_recipe(name)
+    recipe, constants, preprocess_flags, train_flags = row_recipe(name)
     data = prepare(work, preprocess_flags, fold)
-    out = work / f"{name.replace(', ', '_').replace(' ', '_')}_fold{fold}_seed{seed}.h5"
+    stem = "_".join(name.replace(",", "").split())
+    out = work / f"{stem}_fold{fold}_seed{seed}.h5"
     flags = ["--data", data, "--out", out, "--seed", seed, "--keep", "last", "--resume"]
-    code = (
-        "import json, sys; import recipes, stage, train; "
-        "recipes.RECIPES['row'] = json.loads(sys.argv.pop(1)); "
-        "sys.exit(stage.run(train.main))"
-    )
-    command = [sys.executable, "-c", code, json.dumps(recipe), "--recipe", "row"]
+    command = [sys.executable, "-c", START, json.dumps(recipe), json.dumps(constants)]
+    command += ["--recipe", "row"]
     seconds = cpu_seconds([*command, *flags, *train_flags])
     spent = out.with_suffix(".seconds")  # of all parts of an interrupted run
     with open(spent, "a") as file:

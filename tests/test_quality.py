@@ -12,6 +12,7 @@ import preprocess
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import quality
+from recipes import RECIPES
 
 TINY = {"height": 16, "width": 16, "filters": 2, "depth": 2, "batch_size": 4}
 LINE = {"fold": 0, "seed": 0, "cpu_seconds": 1.0}
@@ -34,7 +35,7 @@ def results(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "FOLDS", folder / "folds.json")
         patch.setattr(quality, "RESULTS", folder / "results.jsonl")
-        patch.setitem(quality.ROWS, "tiny", ("classic", {**TINY, "epochs": 2}))
+        patch.setitem(quality.ROWS, "tiny", {**RECIPES["classic"], **TINY, "epochs": 2})
         flags = ["--raw", str(raw), "--work", str(folder / "work"), "--rows", "tiny"]
         for _ in range(2):  # the second finds both runs done
             quality.main([*flags, "--folds", "0", "1"])

@@ -1,0 +1,115 @@
+"""Near-identical frames and how far their masks agree: one sweep, outlined more than once."""
+
+import cv2
+import numpy as np
+
+import scores
+import stage
+
+COMPARED = (64, 48)  # columns and rows at which frames are compared (cv2: width first)
+BLOCK = 256  # frames compared with all of their sweep at a time
+CONTRADICTORY = 0.5  # agreement below which a mask contradicts the others'
+COLUMNS = ("subject", "img", "agreement", "near_identical", "other_subject")
+COLUMNS += ("other_img", "similarity", "dice")
+
+
+def flatten(images, rows):
+    """Return frames for comparison: float32 `(N, pixels)`, each of mean 0 and norm 1."""
+
+    def work(row):
+        small = cv2.resize(images[row], COMPARED, interpolation=cv2.INTER_AREA)
+        flat = small.ravel().astype(np.float32)
+        flat -= flat.mean()
+        return flat / max(np.linalg.norm(flat), 1e-6)
+
+    return np.stack(list(stage.map_threads(work, rows)))
+
+
+def find_near_identical(images, groups, similarity):
+    """Return, for each frame, the other frames that are near-identical to it.
+
+    Args:
+        images: uint8 array `(N, height, width)`.
+        groups: int array `(N,)`; only frames of one group are compared.
+        similarity: Correlation of two frames' greys from which they are near-identical.
+
+    Returns:
+        List of N dicts `{row: correlation}`.
+    """
+    found = [None] * len(images)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        flat = flatten(images, rows)
+        for start in range(0, len(rows), BLOCK):
+            alike = flat[start : start + BLOCK] @ flat.T
+            for k, values in enumerate(alike, start):
+                near = np.flatnonzero(values >= similarity)
+                found[rows[k]] = {
+                    int(rows[n]): float(values[n]) for n in near if n != k
+                }
+    return found
+
+
+def measure_agreement(labels, near):
+    """Return the mean Dice of each mask with those of its near-identical frames.
+
+    Args:
+        labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
+        near: What `find_near_identical` returned.
+
+    Returns:
+        `(agreement, worst)`: float array `(N,)`, 1.0 for a frame without others (two empty
+        masks agree); and for each frame `(Dice, row)` of the other that agrees least, or
+        None.
+    """
+    agreement, worst = np.ones(len(near)), [None] * len(near)
+    for row, others in enumerate(near):
+        if others:
+            mine = labels[row] >= 128
+            dice = [(scores.dice(mine, labels[r] >= 128), r) for r in others]
+            agreement[row] = np.mean([value for value, _ in dice])
+            worst[row] = min(dice)
+    return agreement, worst
+
+
+def merge_masks(labels, near, rows, soft):
+    """Return the mean mask of each frame and its near-identical ones, both of `rows`.
+
+    Args:
+        labels: uint8 array `(N, height, width)`, 0 to 255.
+        near: What `find_near_identical` returned.
+        rows: The rows whose masks may be used, and are merged.
+        soft: Whether to keep the mean; otherwise half and more becomes 255, else 0.
+
+    Returns:
+        `{row: uint8 array (height, width)}` of the rows that have others.
+    """
+    usable, merged = set(rows), {}
+    for row in rows:
+        others = [r for r in near[row] if r in usable]
+        if others:
+            mean = labels[[row, *others]].mean(axis=0)
+            mask = np.rint(mean) if soft else 255 * (mean >= 127.5)
+            merged[row] = mask.astype(np.uint8)
+    return merged
+
+
+def write_contradictory(path, train, agreement, worst, near):
+    """Write one row for each contradictory frame; return how many there are.
+
+    Args:
+        path: CSV to write.
+        train: `extract.json`'s record of the training frames.
+        agreement: As `measure_agreement` returned it.
+        worst: Likewise.
+        near: What `find_near_identical` returned.
+    """
+    rows = np.flatnonzero(agreement < CONTRADICTORY).tolist()
+    with stage.write_csv(path, COLUMNS) as writer:
+        for row in rows:
+            dice, other = worst[row]
+            frames = [(train["subject"][r], train["image"][r]) for r in (row, other)]
+            values = f"{agreement[row]:.4f}", len(near[row])
+            pair = f"{near[row][other]:.4f}", f"{dice:.4f}"
+            writer.writerow([*frames[0], *values, *frames[1], *pair])
+    return len(rows)
