@@ -80,6 +80,7 @@ ROWS = {
     "base, no flips": {**BASE, "augment.FLIP_SHARE": 0.0},
     "base, stronger augmentation": {**BASE, **STRONGER},
     "base, shadows": {**BASE, "augment.SHADOW_SHARE": 0.5},
+    "base, missed 0.7": {**BASE, "losses.MISSED_SHARE": 0.7},
     "base, 48 filters": {**BASE, "filters": 48},
     "base, 40 epochs": {**BASE, "epochs": 40},
     "base, repaired masks": {**BASE, "--contradictory": "repair"},
