@@ -3,7 +3,9 @@
 from keras import ops
 
 SMOOTH = 1.0  # pixels; keeps an empty batch predicted empty at 1 instead of 0 / 0
-MISSED_SHARE = 0.5  # weight of missed pixels; false ones get the rest, Dice gives both half
+MISSED_SHARE = (
+    0.5  # weight of missed pixels; false ones get the rest, Dice gives both half
+)
 
 
 def smooth_dice(overlap, total):

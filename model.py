@@ -121,7 +121,9 @@ def double_convolution(x, convolution, filters, dtype, name):
     return x
 
 
-def build_unet(height=96, width=96, filters=32, depth=4, dtype="float32"):
+def build_unet(
+    height=96, width=96, filters=32, depth=4, dtype="float32", training=False
+):
     """Return the plain U-Net, uncompiled.
 
     Args:
@@ -129,7 +131,8 @@ def build_unet(height=96, width=96, filters=32, depth=4, dtype="float32"):
         width: Columns, likewise.
         filters: Channels of the first level; doubled at each further one.
         depth: Number of times the contracting path halves the frame.
-        dtype: Keras's dtype policy, as `backend.dtype_policy` returns it.
+        dtype: Keras's dtype policy, as `precision.dtype_policy` returns it.
+        training: Makes no difference to this network.
 
     Returns:
         Functional model: float32 scaled frames `(batch, height, width, 1)` to nerve
@@ -184,7 +187,7 @@ def build_fast_unet(
         width: Columns, likewise.
         filters: Channels of the first level, at half size; doubled at each further one.
         depth: Number of times the frame is halved, the first convolution included.
-        dtype: Keras's dtype policy, as `backend.dtype_policy` returns it.
+        dtype: Keras's dtype policy, as `precision.dtype_policy` returns it.
         training: Whether to standardise the kernels of the 3 x 3 convolutions; otherwise
             all layers are Keras's own. `copy_weights` leads from one to the other.
 
@@ -239,6 +242,9 @@ def build_fast_unet(
     return keras.Model(inputs, outputs, name="fast_unet")
 
 
+NETWORKS = {"unet": build_unet, "fast_unet": build_fast_unet}
+
+
 def copy_weights(source, target):
     """Copy weights between two forms of a network, standardised convolutions or plain."""
     for layer in target.layers:
@@ -259,12 +265,19 @@ def build_network(settings, dtype="float32", training=False):
         settings: Record with `network`, `height`, `width`, `filters`, `depth`.
         dtype: Keras's dtype policy.
         training: Whether it is going to be trained, else all layers are Keras's own.
+
+    Raises:
+        ValueError: a network that is not in NETWORKS.
     """
+    if settings.get("network") not in NETWORKS:
+        raise ValueError(
+            f"network {settings.get('network')!r} in the settings; expected one of "
+            f"{', '.join(NETWORKS)}"
+        )
     names = ("height", "width", "filters", "depth")
     sizes = {name: settings[name] for name in names}
-    if settings["network"] == "fast_unet":
-        return build_fast_unet(**sizes, dtype=dtype, training=training)
-    return build_unet(**sizes, dtype=dtype)
+    build = NETWORKS[settings["network"]]
+    return build(**sizes, dtype=dtype, training=training)
 
 
 def parse_args(argv=None):

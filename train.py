@@ -353,9 +353,7 @@ def main(argv=None):
         place = devices.find_place(
             process, num_processes, args.devices, settings["batch_size"]
         )
-        history = train(
-            args.out, settings, arrays, record["train"], args.init, place
-        )
+        history = train(args.out, settings, arrays, record["train"], args.init, place)
         if process == 0:
             finish(args.out, history, settings["keep"])
 

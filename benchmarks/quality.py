@@ -58,6 +58,8 @@ BASE = {
     "epochs": 20,
     "--soft-masks": True,
 }
+ENCODER = os.environ.get("ENCODER_NPZ")  # weights as of variants.py
+LITE = {**BASE, "network": "lite_unet", "epochs": 10, "learning_rate": 5e-4}
 SHORT = {**BASE, "height": 96, "width": 128, "epochs": 4}
 STRONGER = {  # augmentation, by half
     "augment.ROTATION": 30.0,
@@ -86,12 +88,16 @@ ROWS = {
     "base, repaired masks": {**BASE, "--contradictory": "repair"},
     "base, contradictory dropped": {**BASE, "--contradictory": "drop"},
     "base, 192 x 256": {**BASE, "height": 192, "width": 256},
+    "base, ImageNet encoder": {**LITE, "variants.ENCODER": ENCODER},
+    "base, the same without ImageNet": LITE,
     "modern": {**RECIPES["modern"], "--soft-masks": True},
 }
 # train.py with a recipe and constants of its own
 START = """
 import importlib, json, sys
-import recipes, stage, train
+sys.path.append("benchmarks")
+import model, recipes, stage, train, variants
+model.NETWORKS.update(variants.NETWORKS)
 recipes.RECIPES["row"] = json.loads(sys.argv.pop(1))
 for name, value in json.loads(sys.argv.pop(1)).items():
     module, constant = name.split(".")
@@ -107,6 +113,8 @@ TRAIN_FLAGS = ("--precision",)  # the others are preprocess.py's
 def row_recipe(name):
     """Return `(recipe, constants, preprocessing flags, training flags)` of a row."""
     row = ROWS[name]
+    if None in row.values():
+        raise ValueError(f"row {name!r} needs ENCODER_NPZ, see variants.py")
     recipe = {k: v for k, v in row.items() if k.isidentifier()}
     constants = {k: v for k, v in row.items() if "." in k}
     flags = {"--height": row["height"], "--width": row["width"]}
@@ -156,6 +164,10 @@ def score_fold(weights, data, out):
         `{"subject_image": Dice}` of the frames with a nerve, at their own size.
     """
     settings = {**trained.read_settings(weights, None), "smallest_area": 0.0}
+    import model as networks  # here: TensorFlow takes seconds to import
+    import variants
+
+    networks.NETWORKS.update(variants.NETWORKS)
     model = trained.load_network(weights, settings)
     extract, frames, masks = read_extract(data)
     rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]

@@ -62,7 +62,9 @@ def test_frames_are_near_identical_within_their_group_alone():
     images = np.stack([frame, other, brighter, frame])
     near = agreement.find_near_identical(images, np.array([1, 1, 1, 2]), 0.99)
     assert [sorted(others) for others in near] == [[2], [], [0], []]
-    assert near[0][2] == pytest.approx(np.corrcoef(frame.ravel(), brighter.ravel())[0, 1])
+    assert near[0][2] == pytest.approx(
+        np.corrcoef(frame.ravel(), brighter.ravel())[0, 1]
+    )
 
 
 def test_more_frames_than_are_compared_at_once(monkeypatch):
