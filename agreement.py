@@ -1,4 +1,4 @@
-"""Near-identical frames and how far their masks agree: one sweep, outlined more than once."""
+"""Near-identical frames, and how far their masks agree."""
 
 import cv2
 import numpy as np

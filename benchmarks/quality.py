@@ -164,8 +164,9 @@ def score_fold(weights, data, out):
         `{"subject_image": Dice}` of the frames with a nerve, at their own size.
     """
     settings = {**trained.read_settings(weights, None), "smallest_area": 0.0}
-    import model as networks  # here: TensorFlow takes seconds to import
     import variants
+
+    import model as networks  # here: TensorFlow takes seconds to import
 
     networks.NETWORKS.update(variants.NETWORKS)
     model = trained.load_network(weights, settings)

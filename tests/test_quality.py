@@ -12,6 +12,7 @@ import preprocess
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import quality
+
 from recipes import RECIPES
 
 TINY = {"height": 16, "width": 16, "filters": 2, "depth": 2, "batch_size": 4}
