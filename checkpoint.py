@@ -81,6 +81,7 @@ def save_result(out, network, settings, row):
         "h5_sha256": stage.sha256(temporary),
         **settings,
         "threshold": THRESHOLD,
+        "presence": 0.0,
         "kept": row,
         "versions": {
             "keras": keras.__version__,

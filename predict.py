@@ -31,6 +31,7 @@ from precision import PRECISIONS, choose_precision
 from preprocess import read_extract, resize, scale
 from trained import load_networks, merge_settings, read_settings
 
+PRESENCE_SHARE = 0.01  # of a frame's pixels
 BATCH = 32  # frames predicted at a time
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -64,6 +65,38 @@ def predict_frames(model, frames, settings):
         yield from np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
 
 
+def presence(probability):
+    """Return how surely a frame shows a nerve: the mean of its highest probabilities.
+
+    Args:
+        probability: float32 array `(height, width)` in [0, 1].
+
+    Returns:
+        Float in [0, 1], the mean over the highest 1 % of the pixels (the smallest mask of
+        the challenge covers 1.1 %).
+    """
+    count = max(1, round(PRESENCE_SHARE * probability.size))
+    return float(np.partition(probability.ravel(), -count)[-count:].mean())
+
+
+def keep_share(model, frames, settings):
+    """Return settings whose `presence` keeps the share `prevalence` of these frames.
+
+    Frames that are equally sure of it are all kept.
+
+    Args:
+        model: The U-Net.
+        frames: As of `predict_frames`.
+        settings: As of `predict_frames`; where its `prevalence` is None, it is returned.
+    """
+    if settings["prevalence"] is None:
+        return settings
+    bar = tqdm(predict_frames(model, frames, settings), "ranking", disable=None)
+    values = sorted(presence(probability) for probability in bar)
+    count = round(settings["prevalence"] * len(values))
+    return {**settings, "presence": values[-count] if count else 2.0}  # 2: none has it
+
+
 def to_mask(probability, shape, settings):
     """Return the uint8 mask, 0 or 1, of a probability map at the frame's own size.
 
@@ -73,8 +106,11 @@ def to_mask(probability, shape, settings):
     Args:
         probability: float32 array in [0, 1].
         shape: (height, width) of the frame, in pixels.
-        settings: Record with `threshold`, and `smallest_area` as a share of the frame.
+        settings: Record with `threshold`; `smallest_area` as a share of the frame; and
+            `presence`, below which a mask is left empty.
     """
+    if settings["presence"] and presence(probability) < settings["presence"]:
+        return np.zeros(shape, np.uint8)
     mask = (resize(probability, *shape) >= settings["threshold"]).astype(np.uint8)
     if np.count_nonzero(mask) < settings["smallest_area"] * mask.size:
         mask[:] = 0
@@ -130,6 +166,13 @@ def check_unseen(settings, split, data):
         split: `preprocess.json`.
         data: Folder, for the error.
     """
+    searched = set(settings.get("limits_searched_on") or [])
+    if shared := sorted(searched & set(split["val"]["subjects"])):
+        print(
+            "note: threshold, smallest area and presence were searched on subjects "
+            f"{', '.join(map(str, shared))}, which are validation subjects here: the "
+            "scores are a little too good"
+        )
     if settings.get("data", {}).get("arrays") == {
         name: array["sha256"] for name, array in split["arrays"].items()
     }:
@@ -186,6 +229,7 @@ def predict_validation(model, data, out, settings, num_overlays):
         )
     check_unseen(settings, split, data)
     rows, watch, results = split["val"]["rows"], advice.Watch(), []
+    settings = keep_share(model, (frames[row] for row in rows), settings)
     made = [out / "validation.csv", out / "validation_truth.csv"]
     shown = evenly(num_overlays, len(rows))
     found = find_masks(model, (frames[row] for row in rows), settings)
@@ -225,6 +269,7 @@ def predict_test(model, data, out, settings, num_overlays):
     extract = stage.read_record(data / "extract.json", repair)
     frames = stage.read_array(data, "imgs_test.npy", extract, repair)
     numbers, watch = extract["test"]["image"], advice.Watch()
+    settings = keep_share(model, frames, settings)
     made = [out / "submission.csv"]
     shown = evenly(num_overlays, len(numbers))
     found = find_masks(model, frames, settings)
@@ -286,19 +331,26 @@ def read_picture(path):
             raise ValueError(f"{path} is not a whole picture ({error})") from error
 
 
+def read_pictures(paths, failed):
+    """Yield `(path, frame)` of each picture; what is wrong with others goes to `failed`."""
+    for path in paths:
+        try:
+            yield path, read_picture(path)
+        except ValueError as error:
+            failed.append(str(error))
+
+
 def predict_pictures(model, path, out, settings):
     """Write mask and overlay of each picture at its own size, and a table of them."""
     for name in ("masks", "overlays"):
         stage.make_folder(out / name)
     watch, failed, columns = advice.Watch(), [], ("name", "height", "width", "area")
     paths = list_pictures(path)
+    frames = (frame for _, frame in read_pictures(paths, []))
+    settings = keep_share(model, frames, settings)
     with stage.write_csv(out / "frames.csv", (*columns, "parts", "highest")) as writer:
-        for path in tqdm(paths, "pictures", unit=" frames", disable=None):
-            try:
-                frame = read_picture(path)
-            except ValueError as error:
-                failed.append(str(error))
-                continue
+        bar = tqdm(paths, "pictures", unit=" frames", disable=None)
+        for path, frame in read_pictures(bar, failed):
             ((_, probability, mask, _),) = find_masks(model, [frame], settings)
             watch.see(frame, probability, mask)
             write_picture(out / "masks" / f"{path.stem}.png", mask * 255)
@@ -339,10 +391,18 @@ def parse_args(argv=None):
         default="auto",
         help="to compute in; auto takes bfloat16 where the machine has it",
     )
+    add(
+        "--prevalence",
+        type=float,
+        help="share of the frames that show a nerve, 0 to 1: that many are kept, those "
+        "whose highest probabilities are highest. Default: the weights' own limits",
+    )
     add("--overlays", type=int, default=24, help="pictures of each kind, 0 or more")
     args = parser.parse_args(argv)
     if args.overlays < 0:
         parser.error(f"--overlays {args.overlays}; expected 0 or more")
+    if args.prevalence is not None and not 0 <= args.prevalence <= 1:
+        parser.error(f"--prevalence {args.prevalence}; expected 0 to 1")
     return args
 
 
@@ -350,6 +410,7 @@ def main(argv=None):
     args = parse_args(argv)
     records = [read_settings(path, args.settings) for path in args.weights]
     settings = merge_settings(args.weights, records)
+    settings["prevalence"] = args.prevalence
     parts = find_parts(args.input, args.data)
     precision, why = choose_precision(args.precision)
     print(f"precision {precision}: {why}")

@@ -5,7 +5,7 @@ import stage
 
 TRAIN = "python train.py"
 NEEDED = ("height", "width", "mean", "standard_deviation", "threshold", "smallest_area")
-NEEDED += ("filters", "depth")  # what NAME.json must give, as numbers
+NEEDED += ("presence", "filters", "depth")  # what NAME.json must give, as numbers
 
 
 def read_settings(weights, settings_path):

@@ -57,7 +57,7 @@ def write_untrained(path, settings):
     from model import build_network
 
     h5_file.save(build_network(settings), path, "dice_coef_loss", ["dice_coef"], 1e-5)
-    record = {"threshold": 0.5, "smallest_area": 0.0, **settings}
+    record = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.0, **settings}
     record["h5_sha256"] = stage.sha256(path)
     stage.write_bytes(path.with_suffix(".json"), stage.to_json(record).encode())
 
@@ -81,7 +81,7 @@ def prepare(folder, weights, filters):
         write_untrained(whole, {**CLASSIC, **NOISE, "filters": filters})
     settings = stage.read_record(whole.with_suffix(".json"), "python train.py")
     quarter = max(1, settings["filters"] // 4)
-    names = (*CLASSIC, *NOISE, "threshold", "smallest_area")
+    names = (*CLASSIC, *NOISE, "threshold", "smallest_area", "presence")
     write_untrained(small, {**{n: settings[n] for n in names}, "filters": quarter})
     if measure.has("tf2onnx", "ONNX Runtime and OpenVINO"):
         for path in (whole, small):

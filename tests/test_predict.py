@@ -386,7 +386,7 @@ def test_full_masks_are_said():
 def test_small_masks_are_dropped():
     probability = np.zeros((10, 10), np.float32)
     probability[:2, :2] = 0.9  # 4 of 100 pixels
-    settings = {"threshold": 0.5, "smallest_area": 0.04}
+    settings = {"threshold": 0.5, "smallest_area": 0.04, "presence": 0.0}
     assert predict.to_mask(probability, (10, 10), settings).sum() == 4
     settings["smallest_area"] = 0.041
     assert predict.to_mask(probability, (10, 10), settings).sum() == 0

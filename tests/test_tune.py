@@ -1,0 +1,167 @@
+"""tune.py: the limits it finds are the best; --prevalence keeps the share asked for."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import make_raw
+
+import extract_data
+import predict
+import preprocess
+import train
+import tune
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with data/ and weights/unet.h5 of a short training."""
+    folder = tmp_path_factory.mktemp("tune")
+    make_raw(folder / "raw", subjects=5, frames=8, test=10)
+    data, weights = str(folder / "data"), str(folder / "weights" / "unet.h5")
+    extract_data.main(["--raw", str(folder / "raw"), "--data", data])
+    preprocess.main(["--data", data, "--height", "32", "--width", "32"])
+    flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "12"]
+    train.main(["--data", data, "--out", weights, "--learning-rate", "0.005", *flags])
+    return folder
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def random_measures(seed, num_frames=30):
+    rng = np.random.default_rng(seed)
+    shape = (num_frames, len(tune.THRESHOLDS))
+    return rng.random(shape), rng.random(shape), rng.random(num_frames)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_limits_tried_score_higher(seed):
+    dice, area, presence = random_measures(seed)
+    empty = np.arange(30) % 2 == 0
+    dice[empty] = 0  # any mask is wrong there
+    limits, score = tune.search(dice, area, presence, empty)
+    for k in range(len(tune.THRESHOLDS)):
+        for smallest in np.linspace(0, 1, 23):
+            for least in np.linspace(0, 1, 23):
+                shown = (area[:, k] >= smallest) & (presence >= least)
+                value = np.where(shown, dice[:, k], empty).mean()
+                # limits between two values tried, at most one frame in 30 / 40 apart
+                assert value <= score + 1 / 30 + 1e-9
+        assert score >= np.where(True, dice[:, k], empty).mean()
+    record = tune.score_at(dice, area, presence, empty, limits)
+    assert record.mean() == pytest.approx(score)
+
+
+def test_limits_that_separate_empty_frames_are_found():
+    dice, area, presence = random_measures(0)
+    empty = presence < 0.4
+    dice[empty] = 0
+    dice[~empty] = 0.5
+    dice[~empty, 4] = 0.9
+    limits, score = tune.search(dice, area, presence, empty)
+    assert limits["threshold"] == tune.THRESHOLDS[4]
+    assert presence[empty].max() < limits["presence"] <= presence[~empty].min()
+    assert limits["smallest_area"] == 0
+    assert score == pytest.approx(np.where(empty, 1, 0.9).mean())
+
+
+def test_the_script_raises_the_score_and_says_on_which_subjects(copy, capsys):
+    flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
+    record = copy / "weights" / "unet.json"
+    before = json.loads(record.read_text())
+    tune.main(flags)
+    after = json.loads(record.read_text())
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed <= {"threshold", "smallest_area", "presence", "limits_searched_on"}
+    split = json.loads((copy / "data" / "preprocess.json").read_text())
+    assert after["limits_searched_on"] == split["val"]["subjects"]
+    text = capsys.readouterr().out
+    old, new = (float(text.split(word)[0].split()[-1]) for word in (" before", " with"))
+    assert new >= old
+    predict.main([*flags, "--out", str(copy / "predictions")])
+    text = capsys.readouterr().out
+    assert "were searched on subjects" in text
+    challenge = text.split("challenge_dice")[1].split()[0]
+    assert float(challenge) == pytest.approx(new, abs=1e-3)
+
+
+def test_limits_of_several_folds_go_where_they_are_asked_to(copy):
+    data, weights = str(copy / "data"), str(copy / "weights" / "unet.h5")
+    flags = ["--data", data, data, "--weights", weights, weights]
+    other = copy / "weights" / "all.json"
+    shutil.copy(copy / "weights" / "unet.json", other)
+    before = (copy / "weights" / "unet.json").read_bytes()
+    tune.main([*flags, "--into", str(other)])
+    assert (copy / "weights" / "unet.json").read_bytes() == before
+    tune.main(["--data", data, "--weights", weights])
+    one = json.loads((copy / "weights" / "unet.json").read_text())
+    two = json.loads(other.read_text())
+    for name in ("threshold", "smallest_area", "presence"):
+        assert two[name] == one[name]  # the same frames twice
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "a", "b"], "2 --data and 1 --weights"),
+        (["--data", "a", "b", "--weights", "c", "d"], "name the .json to write"),
+    ],
+)
+def test_flags_that_do_not_fit_are_one_line(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        tune.main(flags)
+    assert message in capsys.readouterr().err
+
+
+def test_presence_is_the_mean_of_the_highest_hundredth():
+    probability = np.zeros((20, 20), np.float32)
+    probability[3, :5] = [0.9, 0.8, 0.7, 0.6, 0.5]  # of 400 pixels the highest 4 count
+    assert predict.presence(probability) == pytest.approx(0.75)
+    limits = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.75}
+    assert predict.to_mask(probability, (20, 20), limits).sum() == 5
+    limits["presence"] = 0.76
+    assert predict.to_mask(probability, (20, 20), limits).sum() == 0
+
+
+def shown(out):
+    with open(out / "submission.csv", newline="") as file:
+        return {row["img"] for row in csv.DictReader(file) if row["pixels"]}
+
+
+def test_prevalence_keeps_that_share_of_the_surest_frames(copy, monkeypatch):
+    values = [0.3, 0.9, 0.1, 0.6, 0.2, 0.8, 0.5, 0.05, 0.7, 0.4]  # of frames 1 to 10
+
+    def predict_frames(model, frames, settings):
+        for _, value in zip(frames, values, strict=False):
+            yield np.full((32, 32), value, np.float32)
+
+    monkeypatch.setattr(predict, "predict_frames", predict_frames)
+    record = copy / "weights" / "unet.json"  # nothing else empties a mask
+    settings = json.loads(record.read_text()) | {"smallest_area": 0.0, "threshold": 0.0}
+    record.write_text(json.dumps(settings))
+    flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
+    kept = {"0": set(), "0.3": {"2", "6", "9"}, "0.5": {"2", "6", "9", "4", "7"}}
+    for share, expected in {**kept, "1": set(map(str, range(1, 11)))}.items():
+        out = copy / f"share{share}"
+        predict.main([*flags, "--out", str(out), "--prevalence", share])
+        assert shown(out) == expected
+    with pytest.raises(SystemExit):
+        predict.main([*flags, "--prevalence", "1.5"])
+
+
+def test_prevalence_of_a_folder_of_pictures(copy):
+    weights = str(copy / "weights" / "unet.h5")
+    pictures = copy / "raw" / "test"
+    (pictures / "broken.png").write_bytes(b"no picture")
+    flags = ["--input", str(pictures), "--weights", weights, "--prevalence", "0.5"]
+    with pytest.raises(ValueError, match="1 of 11 pictures"):
+        predict.main([*flags, "--out", str(copy / "out")])
+    with open(copy / "out" / "frames.csv", newline="") as file:
+        areas = [int(row["area"]) for row in csv.DictReader(file)]
+    assert len(areas) == 10
+    assert sum(area > 0 for area in areas) <= 5

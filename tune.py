@@ -1,0 +1,190 @@
+"""Search the limits that turn probabilities into masks, on frames held out from training.
+
+    python tune.py --data data --weights weights/unet.h5
+    python tune.py --data fold0 fold1 --weights fold0.h5 fold1.h5 --into weights/all.json
+
+Each weights file predicts the validation frames of its data folder. Of `threshold`,
+`smallest_area` and `presence` those are kept under which the challenge's score over all of
+these frames is best.
+
+Reads   DATA/imgs_train.npy, DATA/imgs_mask_train.npy, DATA/preprocess.json; the .h5 and
+        .json of the weights
+Writes  the three limits into the weights' .json, or into the one named by --into
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import predict
+import scores
+import stage
+from precision import PRECISIONS, choose_precision
+from trained import TRAIN, load_network, read_settings
+
+THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 16))
+STEPS = 40  # values tried of `smallest_area`, and of `presence`
+
+
+def measure(model, frames, masks, settings):
+    """Measure each frame's masks at all thresholds.
+
+    Args:
+        model: The U-Net.
+        frames: Iterable of uint8 arrays `(rows, columns)`.
+        masks: Iterable of their true masks, same sizes, above 0 where nerve.
+        settings: Record as of `predict.predict_frames`.
+
+    Returns:
+        `(dice, area, presence, empty)`: Dice and the predicted mask's share of the frame,
+        float arrays `(N, len(THRESHOLDS))`; presence, float `(N,)`; and whether the true
+        mask is empty, bool `(N,)`.
+    """
+
+    def work(pair):
+        mask, probability = pair
+        truth, shape = mask > 0, mask.shape
+        row = {**settings, "smallest_area": 0.0, "presence": 0.0}
+        found = [
+            predict.to_mask(probability, shape, {**row, "threshold": t})
+            for t in THRESHOLDS
+        ]
+        dice = [scores.dice(truth, m) for m in found]
+        area = [np.count_nonzero(m) / m.size for m in found]
+        return dice, area, predict.presence(probability), not truth.any()
+
+    probabilities = predict.predict_frames(model, frames, settings)
+    pairs = zip(masks, probabilities, strict=True)
+    results = tqdm(stage.map_threads(work, pairs), "frames", disable=None)
+    return tuple(np.array(column) for column in zip(*results, strict=True))
+
+
+def candidates(values):
+    """Return limits to try: 0, and values between the smallest and the largest."""
+    return np.unique([0.0, *np.quantile(values, np.linspace(0, 1, STEPS))])
+
+
+def search(dice, area, presence, empty):
+    """Return the limits under which the mean Dice is highest; of equal ones the lowest.
+
+    Args:
+        dice: As `measure` returned it; likewise the others.
+
+    Returns:
+        `(limits, score)`: `{threshold, smallest_area, presence}`, and the mean Dice of all
+        frames where an empty mask scores 1 against an empty one, else 0.
+    """
+    best = None
+    for k, threshold in enumerate(THRESHOLDS):
+        presences, areas = candidates(presence), candidates(area[:, k])
+        kept = presence[:, np.newaxis] >= presences  # (N, presences)
+        for smallest in areas:
+            shown = kept & (area[:, k] >= smallest)[:, np.newaxis]
+            means = np.where(shown, dice[:, [k]], empty[:, np.newaxis]).mean(axis=0)
+            score = means.max()
+            if best is None or score > best[1] + 1e-9:
+                limits = threshold, float(smallest), float(presences[means.argmax()])
+                best = limits, float(score)
+    names = ("threshold", "smallest_area", "presence")
+    return dict(zip(names, best[0], strict=True)), best[1]
+
+
+def score_at(dice, area, presence, empty, limits):
+    """Return the challenge's Dice of each frame, `(N,)`, under limits that weights have.
+
+    Args:
+        dice: As `measure` returned it; likewise `area`, `presence` and `empty`.
+        limits: Record of the three limits; of the thresholds tried the nearest is taken.
+    """
+    k = np.abs(np.array(THRESHOLDS) - limits["threshold"]).argmin()
+    shown = (presence >= limits["presence"]) & (area[:, k] >= limits["smallest_area"])
+    return np.where(shown, dice[:, k], empty)
+
+
+def held_out(weights, data, precision):
+    """Measure one network on the validation frames of a data folder.
+
+    Returns:
+        `(what measure returned, limits that the weights have so far, subjects)`.
+    """
+    settings = read_settings(weights, None)
+    split = stage.read_record(data / "preprocess.json", predict.PREPROCESS)
+    if not split["val"]["rows"]:
+        raise ValueError(f"{data}/ holds no validation frames to search on")
+    predict.check_unseen(settings, split, data)
+    _, frames, masks = predict.read_extract(data)
+    rows = split["val"]["rows"]
+    model = load_network(weights, settings, precision)
+    pairs = (frames[r] for r in rows), (masks[r] for r in rows)
+    return measure(model, *pairs, settings), settings, split["val"]["subjects"]
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=[Path("data")],
+        help="folders of preprocess.py's arrays, one for each of the weights",
+    )
+    add(
+        "--weights",
+        type=Path,
+        nargs="+",
+        default=[Path("weights/unet.h5")],
+        help="trained .h5",
+    )
+    add(
+        "--into",
+        type=Path,
+        help=".json to write the limits into; default: the weights'",
+    )
+    add("--precision", choices=PRECISIONS, default="auto", help="to compute in")
+    args = parser.parse_args(argv)
+    if len(args.data) != len(args.weights):
+        parser.error(
+            f"{len(args.data)} --data and {len(args.weights)} --weights; expected one "
+            "folder for each"
+        )
+    if args.into is None:
+        if len(args.weights) > 1:
+            parser.error("several --weights; name the .json to write with --into")
+        args.into = args.weights[0].with_suffix(".json")
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    with stage.lock(args.into.parent, args.into.stem):
+        record = stage.read_record(args.into, TRAIN)
+        precision, why = choose_precision(args.precision)
+        print(f"precision {precision}: {why}")
+        pairs = zip(args.weights, args.data, strict=True)
+        parts, settings, subjects = zip(
+            *(held_out(*pair, precision) for pair in pairs), strict=True
+        )
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        limits, score = search(*columns)
+        now = [score_at(*part, s) for part, s in zip(parts, settings, strict=True)]
+        record |= limits
+        record["limits_searched_on"] = sorted({s for part in subjects for s in part})
+        stage.write_bytes(args.into, stage.to_json(record).encode())
+    before = np.concatenate(now).mean()
+    text = ", ".join(f"{name} {value:.4g}" for name, value in limits.items())
+    print(f"{len(columns[-1])} frames: {text}: {args.into}")
+    print(
+        f"mean challenge Dice {before:.4f} before, {score:.4f} with these limits, which "
+        "were chosen on these very frames: other frames will gain less"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run(main))
