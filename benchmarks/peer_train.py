@@ -20,8 +20,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import batches
-import stage
+import batches  # noqa: E402
+import stage  # noqa: E402
 
 EMPTY_LOGIT = -4.0  # model.py's
 WARM_UP, FINAL_RATE, AVERAGED_SHARE = (
@@ -59,7 +59,7 @@ def rate(step, steps, highest):
 
 
 def padded(x):
-    """Return frames as a tensor `(batch, 1, height, width)`, mirrored to multiples of 32."""
+    """Return frames as `(batch, 1, height, width)`, mirrored to multiples of 32."""
     x = torch.from_numpy(np.ascontiguousarray(x[..., 0]))[:, None]
     rows, columns = (-size % 32 for size in x.shape[2:])
     return torch.nn.functional.pad(x, (0, columns, 0, rows), mode="reflect")

@@ -58,8 +58,14 @@ BASE = {
     "epochs": 20,
     "--soft-masks": True,
 }
-ENCODER = os.environ.get("ENCODER_NPZ")  # weights as of variants.py
-LITE = {**BASE, "network": "lite_unet", "epochs": 10, "learning_rate": 5e-4}
+LITE0, LITE2 = (os.environ.get(f"LITE{k}_NPZ") for k in (0, 2))  # see variants.py
+LITE = {
+    **BASE,
+    "network": "lite_unet",
+    "epochs": 10,
+    "learning_rate": 5e-4,
+    "variants.ENCODER": LITE0,
+}
 SHORT = {**BASE, "height": 96, "width": 128, "epochs": 4}
 STRONGER = {  # augmentation, by half
     "augment.ROTATION": 30.0,
@@ -88,8 +94,17 @@ ROWS = {
     "base, repaired masks": {**BASE, "--contradictory": "repair"},
     "base, contradictory dropped": {**BASE, "--contradictory": "drop"},
     "base, 192 x 256": {**BASE, "height": 192, "width": 256},
-    "base, ImageNet encoder": {**LITE, "variants.ENCODER": ENCODER},
-    "base, the same without ImageNet": LITE,
+    "encoder": LITE,
+    "encoder, not pretrained": {**LITE, "variants.ENCODER": ""},
+    "encoder, missed 0.7": {**LITE, "losses.MISSED_SHARE": 0.7},
+    "encoder, no flips": {**LITE, "augment.FLIP_SHARE": 0.0},
+    "encoder, 20 epochs": {**LITE, "epochs": 20},
+    "encoder, 192 x 256": {**LITE, "height": 192, "width": 256},
+    "encoder, Lite2": {**LITE, "variants.BLOCKS": "LITE2", "variants.ENCODER": LITE2},
+    "encoder, depth 5": {**LITE, "depth": 5, "width": 192},
+    "encoder, repaired masks": {**LITE, "--contradictory": "repair"},
+    "encoder, shadows": {**LITE, "augment.SHADOW_SHARE": 0.5},
+    "encoder, stronger augmentation": {**LITE, **STRONGER},
     "modern": {**RECIPES["modern"], "--soft-masks": True},
 }
 # train.py with a recipe and constants of its own
@@ -114,7 +129,7 @@ def row_recipe(name):
     """Return `(recipe, constants, preprocessing flags, training flags)` of a row."""
     row = ROWS[name]
     if None in row.values():
-        raise ValueError(f"row {name!r} needs ENCODER_NPZ, see variants.py")
+        raise ValueError(f"row {name!r} needs LITE0_NPZ or LITE2_NPZ, see variants.py")
     recipe = {k: v for k, v in row.items() if k.isidentifier()}
     constants = {k: v for k, v in row.items() if "." in k}
     flags = {"--height": row["height"], "--width": row["width"]}

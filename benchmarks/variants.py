@@ -32,6 +32,19 @@ LITE0 = (
 )
 
 
+# width 1.1 and depth 1.2 times those of Lite0
+LITE2 = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 3),
+    (5, 2, 6, 48, 3),
+    (3, 2, 6, 88, 4),
+    (5, 1, 6, 120, 4),
+    (5, 2, 6, 208, 5),
+    (3, 1, 6, 352, 1),
+)
+BLOCKS = "LITE0"
+
+
 def inverted_block(x, name, kernel, stride, wide, channels, dtype, training):
     """Apply a 1 x 1 convolution, one by channel, and a 1 x 1 convolution.
 
@@ -74,7 +87,7 @@ def build_lite_unet(height, width, filters, depth, dtype="float32", training=Fal
         32, 3, strides=2, padding="same", activation="relu6", dtype=dtype, name="stem"
     )(x)
     skips, number, halved = [], 0, 1
-    for kernel, stride, wide, channels, repeats in LITE0:
+    for kernel, stride, wide, channels, repeats in globals()[BLOCKS]:
         if stride == 2:
             if halved == depth:
                 break
