@@ -90,6 +90,7 @@ ROWS = {
     "base, shadows": {**BASE, "augment.SHADOW_SHARE": 0.5},
     "base, missed 0.7": {**BASE, "losses.MISSED_SHARE": 0.7},
     "base, 48 filters": {**BASE, "filters": 48},
+    "base, depth 5": {**BASE, "depth": 5, "width": 192},
     "base, 40 epochs": {**BASE, "epochs": 40},
     "base, repaired masks": {**BASE, "--contradictory": "repair"},
     "base, contradictory dropped": {**BASE, "--contradictory": "drop"},
