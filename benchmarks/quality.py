@@ -199,20 +199,35 @@ def score_fold(weights, data, out):
     return dice
 
 
-def run(work, name, fold, seed):
-    """Train and score one run; return its line of the results."""
-    recipe, constants, preprocess_flags, train_flags = row_recipe(name)
-    data = prepare(work, preprocess_flags, fold)
-    stem = "_".join(name.replace(",", "").split())
-    out = work / f"{stem}_fold{fold}_seed{seed}.h5"
-    flags = ["--data", data, "--out", out, "--seed", seed, "--keep", "last", "--resume"]
+def train_row(name, data, out, flags=()):
+    """Train a row's recipe to its last epoch, where an interrupted training ended.
+
+    Args:
+        name: Key of ROWS.
+        data: Folder of preprocessed arrays.
+        out: The .h5 to write.
+        flags: More of train.py's.
+
+    Returns:
+        CPU seconds of all parts of the training.
+    """
+    recipe, constants, _, train_flags = row_recipe(name)
     command = [sys.executable, "-c", START, json.dumps(recipe), json.dumps(constants)]
-    command += ["--recipe", "row"]
-    seconds = cpu_seconds([*command, *flags, *train_flags])
+    command += ["--recipe", "row", "--data", data, "--out", out, "--keep", "last"]
+    seconds = cpu_seconds([*command, "--resume", *train_flags, *flags])
     spent = out.with_suffix(".seconds")  # of all parts of an interrupted run
     with open(spent, "a") as file:
         file.write(f"{seconds}\n")
-    seconds = sum(map(float, spent.read_text().split()))
+    return sum(map(float, spent.read_text().split()))
+
+
+def run(work, name, fold, seed):
+    """Train and score one run; return its line of the results."""
+    recipe, _, preprocess_flags, _ = row_recipe(name)
+    data = prepare(work, preprocess_flags, fold)
+    stem = "_".join(name.replace(",", "").split())
+    out = work / f"{stem}_fold{fold}_seed{seed}.h5"
+    seconds = train_row(name, data, out, ["--seed", seed])
     dice = score_fold(out, data, out.with_suffix(".npz"))
     record = stage.read_record(out.with_suffix(".json"), "-")
     return {

@@ -1,0 +1,139 @@
+"""benchmarks/transfer.py at a tiny size: what it trains on, and what it says of it."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, make_raw
+from PIL import Image
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import quality
+import transfer
+
+from recipes import RECIPES
+
+TINY = {"height": 32, "width": 32, "filters": 2, "depth": 2, "batch_size": 4}
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Flags of a run that takes seconds; its results go to `tmp_path`."""
+    row = {**RECIPES["modern"], **TINY, "epochs": 1, "--soft-masks": True}
+    monkeypatch.setitem(quality.ROWS, "modern", row)
+    monkeypatch.setattr(transfer, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(quality, "FOLDS", tmp_path / "folds.json")
+    (tmp_path / "folds.json").write_text(json.dumps({"0": [1, 2]}))
+    return ["--work", str(tmp_path / "work"), "--epochs", "1"]
+
+
+def test_shuffled_blocks_keep_greys_and_what_lies_within_a_block():
+    frame = np.arange(35 * 48, dtype=np.float32).reshape(35, 48)
+    erased = transfer.erase(frame, np.random.default_rng(0))
+    assert sorted(erased.ravel()) == sorted(frame.ravel())
+    assert not np.array_equal(erased, frame)
+    np.testing.assert_array_equal(erased[32:], frame[32:])  # not a whole block
+    corner = erased[:16, :16]
+    np.testing.assert_array_equal(corner - corner[0, 0], frame[:16, :16])
+
+
+def test_area_under_the_curve():
+    values = np.array([0.1, 0.4, 0.35, 0.8])
+    positive = np.array([False, False, True, True])
+    assert transfer.area_under_curve(values, positive) == 0.75  # 3 of 4 pairs
+
+
+def test_a_histogram_tells_bright_frames_from_dark_ones():
+    rng = np.random.default_rng(0)
+    dark, bright = (rng.integers(low, low + 60, (20, 8, 8)) for low in (0, 120))
+    frames, labels = np.concatenate([dark, bright]), np.arange(40) >= 20
+    values = transfer.histogram_scores(frames[::2], labels[::2], frames[1::2])
+    assert transfer.area_under_curve(values, labels[1::2]) == 1
+
+
+def test_letterbox_keeps_the_aspect():
+    mask = transfer.letterbox(np.full((512, 512), 255, np.uint8))
+    assert mask.shape == (420, 580)
+    assert (mask > 0).any(axis=0).sum() == (mask > 0).any(axis=1).sum() == 420
+
+
+def test_phantom_weights_are_scored_on_real_frames_and_started_from(tiny, tmp_path):
+    make_raw(tmp_path / "phantom", subjects=2, frames=5, test=2)
+    make_raw(tmp_path / "real", subjects=8, frames=5, test=0, seed=1)
+    (tmp_path / "real" / "test").rmdir()
+    folders = ["--phantom", str(tmp_path / "phantom"), "--raw", str(tmp_path / "real")]
+    for _ in range(2):  # the second finds all done
+        transfer.main(["phantom", *folders, *tiny])
+    lines = {(line["run"], line["repeat"]): line for line in transfer.results()}
+    assert len(lines) == 2 + 2 * transfer.DRAWS == len(transfer.results())
+    assert len(lines["phantom on real", 0]["dice"]) == 24  # 3 of 5 of 40
+    few = lines["5 subjects", 0]
+    assert {name.split("_")[0] for name in few["dice"]} == {"1", "2"}
+    split = json.loads((tmp_path / "work/real5_0/preprocess.json").read_text())
+    assert len(split["train"]["subjects"]) == 5
+    assert not {1, 2} & set(split["train"]["subjects"])
+    x = np.load(tmp_path / "work/real5_0/x_train.npy")
+    assert len(x) == 25
+    assert x.mean() == pytest.approx(0, abs=1e-4)
+    assert x.std() == pytest.approx(1, abs=1e-4)
+    record = json.loads(
+        (tmp_path / "work/5_subjects_after_phantoms_0.json").read_text()
+    )
+    assert len(record["trained_on"]) == 2
+
+
+def test_presence_is_scored_beside_a_histogram(tiny, tmp_path, monkeypatch, capsys):
+    make_raw(tmp_path / "phantom", height=420, width=580, subjects=2, frames=5, test=6)
+    make_raw(tmp_path / "real", subjects=2, frames=5, test=0, seed=1)
+    (tmp_path / "real" / "test").rmdir()
+    tiny_classic = {**RECIPES["classic"], **TINY, "epochs": 1}
+    monkeypatch.setitem(quality.ROWS, "classic", tiny_classic)
+    monkeypatch.setattr(transfer, "ORIGINALS", ((1, 1), (1, 2), (1, 4), (1, 5)))
+    folders = ["--phantom", str(tmp_path / "phantom"), "--raw", str(tmp_path / "real")]
+    transfer.main(["presence", *folders, *tiny])
+    runs = {line["run"]: line for line in transfer.results()}
+    assert list(runs) == [
+        "presence, modern",
+        "presence, classic",
+        "presence, histogram",
+    ]
+    for line in runs.values():
+        assert 0 <= line["presence_auc"] <= 1
+    with open(tmp_path / "phantom" / "test_truth.csv", newline="") as file:
+        empty = [not row["pixels"] for row in csv.DictReader(file)]
+    summary = runs["presence, modern"]["summary"]
+    assert summary["predicting_nothing"] == np.mean(empty)
+    assert "presence, classic: presence_auc" in capsys.readouterr().out
+
+
+def test_few_frames_of_another_collection(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "USGRA_FRAMES", 4)
+    monkeypatch.setattr(transfer, "USGRA_REPEATS", 1)
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (tmp_path / "usgra" / name).mkdir(parents=True)
+    twin = rng.integers(0, 255, (48, 50), np.uint8)
+    for number in range(8):
+        image = twin if number in (2, 5) else rng.integers(0, 255, (48, 50), np.uint8)
+        Image.fromarray(image).save(tmp_path / f"usgra/images/{number:04}.png")
+        mask = np.zeros((48, 50), np.uint8)
+        mask[10:30, 5:20] = 1
+        mask[10:30, 30:45] = 2  # a vessel
+        picture = Image.fromarray(mask, "P")
+        picture.putpalette([0, 0, 0, 200, 0, 0, 0, 0, 200])
+        picture.save(tmp_path / f"usgra/masks/{number:04}.png")
+    transfer.main(["usgra", "--usgra", str(tmp_path / "usgra"), *tiny])
+    train = json.loads(
+        next((tmp_path / "work/prepared").glob("*/extract.json")).read_text()
+    )["train"]
+    subject = dict(zip(train["image"], train["subject"], strict=True))
+    assert subject[3] == subject[6]  # near-identical, so never on both sides
+    assert len(set(subject.values())) == 7
+    # of 420 x 438 pixels of the letterbox, 20 / 48 of the rows and 15 / 50 of the columns
+    assert train["area"][0] == pytest.approx(175 * 131, rel=0.02)
+    runs = [line["run"] for line in transfer.results()]
+    assert runs[0] == "30 frames"
+    assert len(runs) == 3
