@@ -14,6 +14,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import quality
 import transfer
 
+import h5_file
+from model import build_network
 from recipes import RECIPES
 
 TINY = {"height": 32, "width": 32, "filters": 2, "depth": 2, "batch_size": 4}
@@ -125,7 +127,10 @@ def test_few_frames_of_another_collection(tiny, tmp_path, monkeypatch):
         picture = Image.fromarray(mask, "P")
         picture.putpalette([0, 0, 0, 200, 0, 0, 0, 0, 200])
         picture.save(tmp_path / f"usgra/masks/{number:04}.png")
-    transfer.main(["usgra", "--usgra", str(tmp_path / "usgra"), *tiny])
+    network = build_network({**RECIPES["modern"], **TINY})
+    h5_file.save(network, tmp_path / "init.h5", "dice_coef_loss", ["dice_coef"], 1e-3)
+    flags = ["--usgra", str(tmp_path / "usgra"), "--init", str(tmp_path / "init.h5")]
+    transfer.main(["usgra", *flags, *tiny])
     train = json.loads(
         next((tmp_path / "work/prepared").glob("*/extract.json")).read_text()
     )["train"]
