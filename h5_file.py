@@ -6,10 +6,11 @@ in the form that both read.
 """
 
 import json
-from pathlib import Path
 
 import h5py
 import numpy as np
+
+from h5_look import look
 
 # What Keras 3 adds to a layer's configuration and Keras 2 refuses.
 UNKNOWN_TO_KERAS_2 = (
@@ -21,32 +22,13 @@ UNKNOWN_TO_KERAS_2 = (
 )
 
 
-def check(path):
-    """Refuse a file that is no .h5 with weights.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is something else.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; train it with: python train.py")
-    if not path.is_file() or not h5py.is_hdf5(path):
-        raise ValueError(f"{path} is not an HDF5 file; expected weights saved as .h5")
-    with h5py.File(path) as file:
-        if "layer_names" not in file.get("model_weights", file).attrs:
-            raise ValueError(
-                f"{path} holds no Keras weights; expected an .h5 of train.py"
-            )
-
-
 def load(model, path):
     """Load weights into a model of the same architecture; the input size may differ.
 
     Raises:
-        ValueError: the weights are of another architecture, or not finite.
+        ValueError: the weights are of another architecture, or unsafe to load.
     """
-    check(path)
+    look(path)
     try:
         model.load_weights(path)
     except (ValueError, KeyError, OSError) as error:
@@ -54,8 +36,6 @@ def load(model, path):
             f"{path} does not fit this U-Net ({' '.join(str(error).split())}); "
             "filters and depth must be those it was trained with"
         ) from error
-    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
-        raise ValueError(f"{path} holds weights that are not finite; train it again")
 
 
 def old_value(value):

@@ -31,6 +31,7 @@ from checkpoint import (
     save_result,
     save_state,
 )
+from h5_look import look
 from losses import dice_coef, smooth_dice
 from model import build_network, copy_weights
 from precision import PRECISIONS, choose_precision, dtype_policy
@@ -62,7 +63,7 @@ def read_data(data):
 
 def read_init(path):
     """Return the record beside the weights to start from; {} where there is none."""
-    h5_file.check(path)
+    look(path)
     record = path.with_suffix(".json")
     return stage.read_record(record, "python train.py") if record.exists() else {}
 

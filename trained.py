@@ -2,10 +2,22 @@
 
 import h5_file
 import stage
+from h5_look import look
 
 TRAIN = "python train.py"
-NEEDED = ("height", "width", "mean", "standard_deviation", "threshold", "smallest_area")
-NEEDED += ("presence", "filters", "depth")  # what NAME.json must give, as numbers
+# What NAME.json must give, as numbers between these.
+NEEDED = {
+    "height": (8, 2048),
+    "width": (8, 2048),
+    "mean": (0, 255),
+    "standard_deviation": (1e-3, 255),
+    "threshold": (0, 1),
+    "smallest_area": (0, 1),
+    "presence": (0, 1),
+    "filters": (1, 256),
+    "depth": (1, 6),
+}
+KERNEL_BYTES = 4 * 9  # of a 3 x 3 kernel's weights for one pair of channels
 
 
 def read_settings(weights, settings_path):
@@ -15,7 +27,7 @@ def read_settings(weights, settings_path):
         weights: The .h5.
         settings_path: A JSON lent by other weights, or None for the one beside them.
     """
-    h5_file.check(weights)
+    look(weights)
     path = settings_path or weights.with_suffix(".json")
     if settings_path is None and not path.exists():
         raise FileNotFoundError(
@@ -23,10 +35,25 @@ def read_settings(weights, settings_path):
             "was trained with; lend it the JSON of like weights by --settings"
         )
     settings = stage.read_record(path, TRAIN)
-    for name in NEEDED:
+    for name, (low, high) in NEEDED.items():
         value = settings.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ValueError(f"{path} gives {name} {value!r}; expected a number")
+        whole = name in ("height", "width", "filters", "depth")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int if whole else int | float)
+            or not low <= value <= high
+        ):
+            number = "a whole number" if whole else "a number"
+            raise ValueError(
+                f"{path} gives {name} {value!r:.40}; expected {number}, {low} to {high}"
+            )
+    # of all networks here, the widest convolution leads between this many channels or more
+    channels = settings["filters"] * 2 ** (settings["depth"] - 1)
+    if KERNEL_BYTES * channels**2 > weights.stat().st_size:
+        raise ValueError(
+            f"{path} gives filters {settings['filters']} and depth {settings['depth']}, "
+            f"for which {weights} is too small"
+        )
     if settings_path is None and settings.get("h5_sha256") != stage.sha256(weights):
         raise ValueError(
             f"{weights} is not the file that {path} describes (SHA-256 differs); copy both "

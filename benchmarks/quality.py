@@ -66,6 +66,7 @@ LITE = {
     "learning_rate": 5e-4,
     "variants.ENCODER": LITE0,
 }
+LARGER = {"augment.FLIP_SHARE": 0.0, "losses.MISSED_SHARE": 0.7}
 SHORT = {**BASE, "height": 96, "width": 128, "epochs": 4}
 STRONGER = {  # augmentation, by half
     "augment.ROTATION": 30.0,
@@ -89,6 +90,7 @@ ROWS = {
     "base, stronger augmentation": {**BASE, **STRONGER},
     "base, shadows": {**BASE, "augment.SHADOW_SHARE": 0.5},
     "base, missed 0.7": {**BASE, "losses.MISSED_SHARE": 0.7},
+    "base, no flips, missed 0.7": {**BASE, **LARGER},
     "base, 48 filters": {**BASE, "filters": 48},
     "base, depth 5": {**BASE, "depth": 5, "width": 192},
     "base, 40 epochs": {**BASE, "epochs": 40},
@@ -99,6 +101,7 @@ ROWS = {
     "encoder, not pretrained": {**LITE, "variants.ENCODER": ""},
     "encoder, missed 0.7": {**LITE, "losses.MISSED_SHARE": 0.7},
     "encoder, no flips": {**LITE, "augment.FLIP_SHARE": 0.0},
+    "encoder, no flips, missed 0.7": {**LITE, **LARGER},
     "encoder, 20 epochs": {**LITE, "epochs": 20},
     "encoder, 192 x 256": {**LITE, "height": 192, "width": 256},
     "encoder, Lite2": {**LITE, "variants.BLOCKS": "LITE2", "variants.ENCODER": LITE2},

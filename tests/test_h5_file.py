@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
@@ -110,28 +109,3 @@ def test_weights_fit_a_network_for_another_input_size(saved):
 def test_weights_of_another_architecture_are_refused(saved):
     with pytest.raises(ValueError, match=r"unet\.h5 does not fit this U-Net"):
         h5_file.load(build_unet(16, 24, filters=8, depth=2), saved[1])
-
-
-def test_weights_that_are_not_finite_are_refused(saved, tmp_path):
-    network = build_unet(16, 24, filters=4, depth=2)
-    weights = saved[0].get_weights()
-    weights[3][0] = np.nan
-    network.set_weights(weights)
-    h5_file.save(network, tmp_path / "nan.h5", "dice_coef_loss", ["dice_coef"], 1e-5)
-    with pytest.raises(ValueError, match=r"nan\.h5 holds weights that are not finite"):
-        h5_file.load(build_unet(16, 24, filters=4, depth=2), tmp_path / "nan.h5")
-
-
-def test_what_is_no_h5_is_refused(tmp_path):
-    (tmp_path / "text.h5").write_text("not weights")
-    with pytest.raises(ValueError, match=r"text\.h5 is not an HDF5 file"):
-        h5_file.check(tmp_path / "text.h5")
-    with pytest.raises(FileNotFoundError, match=r"none\.h5 is missing; train it with"):
-        h5_file.check(tmp_path / "none.h5")
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["numbers"] = np.arange(3)
-    with pytest.raises(ValueError, match=r"other\.h5 holds no Keras weights"):
-        h5_file.check(tmp_path / "other.h5")
-    (tmp_path / "folder.h5").mkdir()
-    with pytest.raises(ValueError, match=r"folder\.h5 is not an HDF5 file"):
-        h5_file.check(tmp_path / "folder.h5")
