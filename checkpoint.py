@@ -1,5 +1,6 @@
 """What training leaves behind: its state while it runs, its result, its history."""
 
+import hashlib
 import io
 import json
 
@@ -75,10 +76,11 @@ def save_result(out, network, settings, row):
     """
     plain = build_network(settings)  # in float32, whatever the network computes in
     copy_weights(network, plain)
-    rate, temporary = settings["learning_rate"], stage.temporary(out)
-    h5_file.save(plain, temporary, "dice_coef_loss", ["dice_coef"], rate)
+    rate = settings["learning_rate"]
+    content = h5_file.to_bytes(plain, "dice_coef_loss", ["dice_coef"], rate)
+    stage.write_temporary(out, content)
     result = {
-        "h5_sha256": stage.sha256(temporary),
+        "h5_sha256": hashlib.sha256(content).hexdigest(),
         **settings,
         "threshold": THRESHOLD,
         "presence": 0.0,

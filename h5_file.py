@@ -5,7 +5,9 @@ drops the optimizer's state. This writes the same file with the description of i
 in the form that both read.
 """
 
+import io
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -81,12 +83,16 @@ def old_ends(ends):
     return [ends] if isinstance(ends[0], str) else ends
 
 
-def save(model, path, loss, metrics, learning_rate):
-    """Write a functional model of stock layers as an .h5 for both Kerases.
+def save(model, path, *compilation):
+    """Write what `to_bytes` returns of the model and its compilation."""
+    Path(path).write_bytes(to_bytes(model, *compilation))
+
+
+def to_bytes(model, loss, metrics, learning_rate):
+    """Return a functional model of stock layers as an .h5 for both Kerases.
 
     Args:
         model: Keras model, built in float32; its compilation does not matter.
-        path: File to write.
         loss: Name of the loss that the file is compiled with.
         metrics: Names of the metrics, likewise.
         learning_rate: Adam's, in the file.
@@ -106,13 +112,15 @@ def save(model, path, loss, metrics, learning_rate):
         "loss_weights": None,
         "optimizer_config": {"class_name": "Adam", "config": optimizer},
     }
-    with h5py.File(path, "w") as file:
+    buffer = io.BytesIO()  # so that a full disk meets no half-written file
+    with h5py.File(buffer, "w") as file:
         description = {"class_name": "Functional", "config": config}
         file.attrs["model_config"] = json.dumps(description)
         file.attrs["training_config"] = json.dumps(training)
         file.attrs["keras_version"] = "2.15.0"  # whose form this is
         file.attrs["backend"] = "tensorflow"
         write_weights(file.create_group("model_weights"), model)
+    return buffer.getvalue()
 
 
 def write_weights(group, model):

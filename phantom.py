@@ -129,7 +129,8 @@ def write_frame(frame, seed, out):
     digests = {}
     for path, content in files.items():
         # no fsync: a file is trusted after a crash only if its hash is in the journal
-        stage.temporary(out / path).write_bytes(content)
+        with stage.writing(out / path, len(content)):
+            stage.temporary(out / path).write_bytes(content)
         os.replace(stage.temporary(out / path), out / path)
         digests[path] = hashlib.sha256(content).hexdigest()
     return {"frame": frame.name, "pixels": pixels, "sha256": digests}
@@ -228,7 +229,7 @@ def write_phantom(out, frames, record):
     missing = [frame for frame in frames if frame.name not in journal]
     made = stage.map_threads(lambda frame: write_frame(frame, seed, out), missing)
     bar = tqdm(made, "frames", len(frames), initial=len(journal), unit="frame")
-    with bar, open(out / JOURNAL, "a") as file:
+    with stage.writing(out / JOURNAL), bar, open(out / JOURNAL, "a") as file:
         file.write("\n")  # ends a torn line
         for line in bar:
             journal[line["frame"]] = line

@@ -10,12 +10,14 @@ import concurrent.futures
 import contextlib
 import csv
 import ctypes
+import errno
 import fcntl
 import hashlib
 import io
 import json
 import mmap
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -25,6 +27,7 @@ import numpy as np
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 WRITE_BLOCK = 1 << 22  # bytes written at a time
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # disk, file size limit, quota
 
 
 def temporary(path):
@@ -71,18 +74,32 @@ def make_folder(path):
         ) from error
 
 
-def reserve(file, path, num_bytes):
-    """Claim disk space: a full disk is met before the work, not in the middle of it."""
-    if num_bytes == 0:
-        return
+@contextlib.contextmanager
+def writing(path, num_bytes=None):
+    """Name the file, and the space it needs, where the system cannot write it.
+
+    Args:
+        path: What the file is going to be called.
+        num_bytes: What it needs, where that is known.
+    """
     try:
-        os.posix_fallocate(file.fileno(), 0, num_bytes)
+        yield
     except OSError as error:
-        free = shutil.disk_usage(Path(path).parent).free
+        if error.errno not in FULL:
+            raise
+        need = "" if num_bytes is None else f"it needs {num_bytes / 1e6:,.1f} MB; "
+        free = shutil.disk_usage(Path(path).parent).free / 1e6
         raise OSError(
-            f"{path} needs {num_bytes / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free "
+            f"{path} could not be written: {need}{free:,.1f} MB are free "
             f"({error.strerror}); make room or choose another folder"
         ) from error
+
+
+def reserve(file, path, num_bytes):
+    """Claim disk space: a full disk is met before the work, not in the middle of it."""
+    if num_bytes:
+        with writing(path, num_bytes):
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
 
 
 def scratch_array(folder, shape, dtype):
@@ -138,8 +155,9 @@ class ArrayWriter:
             fcntl.fcntl(self.file, fcntl.F_SETFL, flags | flag * direct)
 
     def _write(self, view):
-        while view:  # a raw write may take less than it is given
-            view = view[self.file.write(view) :]
+        with writing(self.path):
+            while view:  # a raw write may take less than it is given
+                view = view[self.file.write(view) :]
 
     def append(self, row):
         """Add one row of shape `shape[1:]`."""
@@ -185,7 +203,7 @@ def sha256(path):
 
 def write_temporary(path, content):
     """Bring `content` to disk at `temporary(path)`."""
-    with open(temporary(path), "wb") as file:
+    with writing(path, len(content)), open(temporary(path), "wb") as file:
         reserve(file, path, len(content))
         file.write(content)
         file.flush()
@@ -209,7 +227,7 @@ def write_bytes(path, content):
 @contextlib.contextmanager
 def write_csv(path, columns):
     """Yield a csv writer whose rows replace the file `path` once all are written."""
-    with open(temporary(path), "w", newline="") as file:
+    with writing(path), open(temporary(path), "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         yield writer
@@ -338,6 +356,32 @@ def num_threads():
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count()
     )
+
+
+def free_memory():
+    """Return how many bytes this process can still have; None where it cannot be known.
+
+    On Linux the least of what the machine, the container and the shell leave.
+    """
+
+    def read(path, word=""):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int(
+                Path(path).read_text().split(word or None)[bool(word)].split()[0]
+            )
+        return None
+
+    machine = read("/proc/meminfo", "MemAvailable:")
+    most, used = (read(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    shell, mapped = resource.getrlimit(resource.RLIMIT_AS)[0], read("/proc/self/statm")
+    limits = []
+    if machine is not None:
+        limits.append(1024 * machine)
+    if most is not None and used is not None:
+        limits.append(most - used)
+    if shell != resource.RLIM_INFINITY and mapped is not None:
+        limits.append(shell - mapped * resource.getpagesize())
+    return max(0, min(limits)) if limits else None
 
 
 def map_threads(function, items):

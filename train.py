@@ -11,8 +11,9 @@ Writes  weights/unet.h5, weights/unet.json, weights/unet.csv, weights/unet.png (
 
 import argparse
 import collections
+import contextlib
+import math
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,8 @@ from recipes import FLAGS, LOSSES, RECIPES, build_optimizer
 PREPROCESS = "python preprocess.py"
 EMPTY_DICE = 0.01  # below it, the network predicts next to nothing
 EMPTY_EPOCHS = 3
+# Memory of a step to that of all layers' outputs: 1.1 to 1.6 in batches of 64 and more
+MEMORY_FACTOR = 1.5
 
 
 def read_data(data):
@@ -135,6 +138,43 @@ def copy_averaged(model, network, settings):
     model.set_weights(weights)
 
 
+def check_memory(model, settings):
+    """Refuse a batch that the memory cannot hold; on a CPU the system would end the run.
+
+    Raises:
+        ValueError: it names the batch size that fits.
+    """
+    free = stage.free_memory()
+    if free is None or keras.distribution.list_devices("gpu"):
+        return
+    values = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
+    num_bytes = (
+        MEMORY_FACTOR * values * (4 if settings["precision"] == "float32" else 2)
+    )
+    size, fits = settings["batch_size"], int(free / num_bytes)
+    if size > max(1, fits):
+        raise ValueError(
+            f"batches of {size} frames need about {size * num_bytes / 1e9:,.1f} GB and "
+            f"{free / 1e9:,.1f} GB are free; --batch-size {max(1, fits)} fits"
+        )
+
+
+@contextlib.contextmanager
+def naming_memory(batch_size):
+    """Turn what Keras's backends raise without memory into a line that says what helps."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in (
+            f"{error} {getattr(error, 'error_code', '')}".upper().replace(" ", "_")
+        ):
+            raise
+        raise ValueError(
+            f"out of memory with batches of {batch_size} frames; what was kept before is "
+            f"intact. Try --batch-size {max(1, batch_size // 2)}, or smaller frames"
+        ) from error
+
+
 def train_batches(model, pairs, num_frames, batch_size, label):
     """Train once on all batches; return the means over all frames.
 
@@ -143,7 +183,8 @@ def train_batches(model, pairs, num_frames, batch_size, label):
     """
     sums, seen = collections.Counter(), 0
     num_batches = -(-num_frames // batch_size)
-    with tqdm(pairs, label, total=num_batches, disable=None) as bar:
+    bar = tqdm(pairs, label, total=num_batches, disable=None)
+    with naming_memory(batch_size), bar:
         for x, y in bar:
             scores = model.train_on_batch(x, y, return_dict=True)
             count = min(batch_size, num_frames - seen)
@@ -194,7 +235,8 @@ def train_epoch(model, arrays, rows, settings, epoch, place):
     pairs = place.spread(pairs, len(order), size)
     label = f"epoch {epoch + 1}/{settings['epochs']}"
     means = train_batches(model, pairs, len(order), size, label)
-    if not np.isfinite(means["loss"]):
+    weights = model.get_weights()  # the last step's may be broken before any loss is
+    if not np.isfinite(means["loss"]) or not all(np.isfinite(w).all() for w in weights):
         raise ValueError(
             f"the loss is {means['loss']} in epoch {epoch + 1}: training has exploded; "
             "what was kept before is intact. Try a tenth of the --learning-rate"
@@ -257,6 +299,7 @@ def train(out, settings, arrays, rows, init, place):
     state = out.with_suffix(".state.npz")
     with place.scope():
         model = build_model(settings, len(arrays["x_train"]), init)
+    check_memory(model, settings)
     network = build_network(settings, dtype_policy(settings["precision"]))
     history = load_state(state, model, settings) if state.exists() else []
     if history:
@@ -344,7 +387,9 @@ def main(argv=None):
     args = parse_args(argv)
     with (
         devices.connect() as (process, num_processes),
-        stage.lock(args.out.parent, args.out.stem) if process == 0 else nullcontext(),
+        stage.lock(args.out.parent, args.out.stem)
+        if process == 0
+        else contextlib.nullcontext(),
     ):
         if is_finished(args.out, args.resume):
             print(f"{args.out} is finished; nothing to do")

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -124,9 +125,47 @@ def test_a_full_disk_is_named_before_the_work(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     # 128 bytes of header and 3 x 2,000,000: 6 MB
-    expected = r"x\.npy needs 6 MB and [\d,]+ MB are free \(No space left on device\)"
+    expected = (
+        r"x\.npy could not be written: it needs 6\.0 MB; [\d,.]+ MB are free \(No"
+    )
     with pytest.raises(OSError, match=expected):
         stage.ArrayWriter(tmp_path / "x.npy", (3, 2_000_000), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "csv", "array"])
+def test_a_file_beyond_the_limit_is_named_and_the_old_one_intact(tmp_path, kind):
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def write():
+        if kind == "bytes":
+            stage.write_bytes(path, bytes(20_000))
+        elif kind == "csv":
+            with stage.write_csv(path, ("a", "b")) as writer:
+                writer.writerows([("1234567", "1234567")] * 2000)
+        else:
+            stage.ArrayWriter(path, (20, 1000), np.uint8)
+
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(OSError, match=r"x could not be written: .*MB are free"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert path.read_text() == "old"
+
+
+def test_free_memory_is_at_most_the_shells_limit():
+    code = (
+        "import resource, stage; resource.setrlimit(resource.RLIMIT_AS, (1 << 31,) * 2);"
+        "print(stage.free_memory())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert 0 < int(done.stdout) < 1 << 31
+    assert stage.free_memory() > 1 << 20
 
 
 def test_a_scratch_array_is_zeroed_writable_and_leaves_no_file(tmp_path):

@@ -309,6 +309,48 @@ def test_an_exploding_loss_stops_and_keeps_what_was_good(data, tmp_path, monkeyp
     h5_file.load(build_unet(16, 16, filters=2, depth=2), tmp_path / "unet.h5")
 
 
+def test_weights_that_broke_in_the_last_step_are_not_kept(data, tmp_path, monkeypatch):
+    original = train.train_batches
+
+    def explode(model, pairs, num_frames, batch_size, label):
+        means = original(model, pairs, num_frames, batch_size, label)
+        if label == "epoch 2/3":  # every loss was finite
+            weights = model.get_weights()
+            weights[0][0] = np.inf
+            model.set_weights(weights)
+        return means
+
+    monkeypatch.setattr(train, "train_batches", explode)
+    with pytest.raises(ValueError, match="in epoch 2: training has exploded"):
+        run(data, tmp_path / "unet.h5", "--epochs", "3")
+    assert json.loads((tmp_path / "unet.json").read_text())["kept"]["epoch"] == 1
+
+
+def test_a_batch_too_large_for_the_memory_is_refused_with_one_that_fits(
+    data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stage, "free_memory", lambda: 400_000)
+    with pytest.raises(
+        ValueError, match=r"need about .* GB are free; --batch-size \d+ f"
+    ):
+        run(data, tmp_path / "unet.h5", "--batch-size", "1000")
+    with pytest.raises(ValueError) as caught:
+        run(data, tmp_path / "unet.h5", "--batch-size", "1000")
+    size = str(caught.value).split("--batch-size ")[1].split()[0]
+    run(data, tmp_path / "unet.h5", "--batch-size", size, "--epochs", "1")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")]
+)
+def test_memory_that_runs_out_is_one_line_with_a_batch_size(error):
+    with pytest.raises(ValueError, match="Try --batch-size 8, or smaller frames"):
+        with train.naming_memory(16):
+            raise error
+    with pytest.raises(RuntimeError, match="^other$"), train.naming_memory(16):
+        raise RuntimeError("other")
+
+
 def test_a_network_that_predicts_nothing_is_said_aloud_after_three_epochs(capsys):
     history = [{"dice_coef": value} for value in (0.3, 0.001, 0.002)]
     train.warn_if_empty(history)
