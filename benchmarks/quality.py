@@ -103,7 +103,12 @@ ROWS = {
     "encoder, no flips": {**LITE, "augment.FLIP_SHARE": 0.0},
     "encoder, no flips, missed 0.7": {**LITE, **LARGER},
     "encoder, 20 epochs": {**LITE, "epochs": 20},
-    "encoder, 192 x 256": {**LITE, "height": 192, "width": 256},
+    "encoder, no flips, missed 0.7, 192 x 256": {
+        **LITE,
+        **LARGER,
+        "height": 192,
+        "width": 256,
+    },
     "encoder, Lite2": {**LITE, "variants.BLOCKS": "LITE2", "variants.ENCODER": LITE2},
     "encoder, depth 5": {**LITE, "depth": 5, "width": 192},
     "encoder, repaired masks": {**LITE, "--contradictory": "repair"},

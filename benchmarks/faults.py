@@ -1,0 +1,495 @@
+"""What is lost when runs are killed and disks full; what damaged files pass unnoticed.
+
+    python benchmarks/faults.py --kills 50 --flips 2000 --cases 1000000
+
+Prints a table of trials and failures, appends them to results.jsonl, and ends with status 1
+where anything failed. Each run of a script is a fork of this process, which has imported
+TensorFlow already; outputs are compared byte for byte with those of an undisturbed run.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import measure
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(measure.ROOT))
+
+import extract_data
+import phantom
+import predict
+import preprocess
+import run_length
+import stage
+import train
+
+SIZE = ["--height", "32", "--width", "32"]
+TINY = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "4"]
+PHANTOM = ["--train", "12", "--test", "4", "--subjects", "4"]
+# script: its main, its flags below a folder, what it reads there, what it writes there
+SCRIPTS = {
+    "phantom.py": (phantom.main, ["--out", "raw", *PHANTOM], [], "raw"),
+    "extract_data.py": (
+        extract_data.main,
+        ["--raw", "raw", "--data", "data"],
+        ["raw"],
+        "data",
+    ),
+    "preprocess.py": (
+        preprocess.main,
+        ["--data", "data", *SIZE, "--soft-masks"],
+        ["data"],
+        "data",
+    ),
+    "train.py": (
+        train.main,
+        ["--data", "data", "--recipe", "modern", *TINY, "--resume"],
+        ["data"],
+        "weights",
+    ),
+    "predict.py": (
+        predict.main,
+        ["--data", "data", "--weights", "weights/unet.h5", "--overlays", "3"],
+        ["data", "weights"],
+        "predictions",
+    ),
+}
+LOGS = {}  # folder: pipes of the runs in it
+LIMITS = [
+    200,
+    1000,
+    5000,
+    20_000,
+    60_000,
+    200_000,
+    1_000_000,
+    4_000_000,
+]  # bytes a file
+TIMEOUT = 300  # seconds, after which a run counts as hung
+
+
+def start(folder, script, before=None):
+    """Fork a run of a script in a folder; return its process number.
+
+    What it prints goes to a pipe (a full disk would cut a file): LOGS.
+    """
+    sys.stdout.flush()
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1 << 20)
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        LOGS[folder] = LOGS.get(folder, []) + [reading]
+        return pid
+    status = 99
+    try:
+        os.chdir(folder)
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        sys.argv = [script]
+        main, flags, _, _ = SCRIPTS[script]
+        if before:
+            before()
+        status = stage.run(lambda: main(flags))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def wait(pid):
+    """Return the status of a run, negative where a signal ended it."""
+    end = time.monotonic() + TIMEOUT
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def outputs(folder, name):
+    """Return `{path: SHA-256}` of the files below a folder, without hidden ones."""
+    root = folder / name
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def make_reference(folder):
+    """Run all scripts in turn; return `{script: (seconds, outputs)}`."""
+    found = {}
+    for script, (_, _, _, out) in SCRIPTS.items():
+        begin = time.monotonic()
+        if wait(start(folder, script)) != 0:
+            raise RuntimeError(f"{script}: {said(folder)}")
+        seconds = time.monotonic() - begin
+        found[script] = seconds, outputs(folder, out)
+        keep = folder / f"after {script}"
+        keep.mkdir()
+        for name in ("raw", "data", "weights", "predictions"):
+            if (folder / name).exists():
+                shutil.copytree(folder / name, keep / name)
+    return found
+
+
+def fresh(folder, reference, script):
+    """Return a new folder with what a script reads, and nothing that it writes."""
+    trial = Path(tempfile.mkdtemp(dir=folder))
+    names = list(SCRIPTS)
+    if before := names[: names.index(script)]:
+        source = reference / f"after {before[-1]}"
+        for name in SCRIPTS[script][2]:
+            hidden = shutil.ignore_patterns(".*")  # locks
+            shutil.copytree(source / name, trial / name, ignore=hidden)
+    return trial
+
+
+def said(folder):
+    """Return all that the last run in a folder printed, once it has ended."""
+    *others, last = LOGS.pop(folder)
+    for descriptor in others:
+        os.close(descriptor)
+    with os.fdopen(last, "rb") as pipe:
+        return pipe.read().decode(errors="replace")
+
+
+def last_line(folder):
+    """Return what the last run said last, and whether it was a traceback."""
+    text = said(folder)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return (lines or [""])[-1], "Traceback" in text
+
+
+def disturb(folder, reference, expected, script, number, rng):
+    """Send a signal at a random moment, run again; return the failures as text."""
+    seconds, whole = expected[script]
+    trial = fresh(folder, reference, script)
+    pid = start(trial, script)
+    time.sleep(rng.uniform(0, seconds))
+    os.kill(pid, number)
+    status = wait(pid)
+    failures = []
+    if number == signal.SIGINT and status not in (130, 0):
+        failures.append(f"Ctrl-C: status {status}, {last_line(trial)}")
+    if wait(start(trial, script)) != 0:
+        failures.append(f"second run: {last_line(trial)}")
+    elif outputs(trial, SCRIPTS[script][3]) != whole:
+        failures.append("other bytes")
+    shutil.rmtree(trial)
+    return failures
+
+
+def die_at(count):
+    """Have this process killed at its `count`-th step of writing files."""
+    left = [count]
+
+    def dying(function):
+        def call(*args, **kwargs):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("replace", "fsync", "posix_fallocate", "unlink", "pwrite", "open"):
+        setattr(os, name, dying(getattr(os, name)))
+
+
+def kill_in_saves(folder, reference, expected, script, most):
+    """Kill a script at each of its steps of writing; return `(trials, failures)`."""
+    whole, trials, failures = expected[script][1], 0, []
+    for count in range(1, most + 1):
+        trial = fresh(folder, reference, script)
+        status = wait(start(trial, script, lambda count=count: die_at(count)))
+        if status == 0:
+            shutil.rmtree(trial)
+            break
+        trials += 1
+        found = outputs(trial, SCRIPTS[script][3])
+        growing = script in ("phantom.py", "train.py", "predict.py")  # file by file
+        if not growing and any(found[n] != whole.get(n, found[n]) for n in found):
+            failures.append(f"step {count}: a file of another content has its name")
+        if script == "train.py" and "unet.json" in found:
+            record = stage.read_record(trial / "weights" / "unet.json", "-")
+            if record["h5_sha256"] != found.get("unet.h5"):
+                failures.append(
+                    f"step {count}: record and weights do not belong together"
+                )
+        if wait(start(trial, script)) != 0:
+            failures.append(f"step {count}: second run: {last_line(trial)}")
+        elif outputs(trial, SCRIPTS[script][3]) != whole:
+            failures.append(f"step {count}: other bytes")
+        shutil.rmtree(trial)
+    return trials, failures
+
+
+def limit_files(size):
+    """Let no file of this process grow beyond `size` bytes, as a full disk would."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def fill_disk(folder, reference, script):
+    """Run a script over its own outputs with no room; return `(trials, failures)`."""
+    trials, failures, out = 0, [], SCRIPTS[script][3]
+    for size in LIMITS:
+        trial = Path(tempfile.mkdtemp(dir=folder))
+        shutil.rmtree(trial)
+        shutil.copytree(reference / f"after {script}", trial)
+        if script in ("phantom.py", "train.py"):  # these leave what is complete alone
+            shutil.rmtree(trial / out)
+        before = outputs(trial, out) if (trial / out).exists() else {}
+        status = wait(start(trial, script, lambda size=size: limit_files(size)))
+        line, traceback = last_line(trial)
+        trials += 1
+        named = "could not be written" in line
+        if status not in (0, 1) or traceback or (status == 1 and not named):
+            failures.append(f"{size} bytes: status {status}, {line}")
+        if status == 1 and before and outputs(trial, out) != before:
+            failures.append(f"{size} bytes: the previous outputs are not intact")
+        shutil.rmtree(trial)
+        if status == 0:
+            break
+    return trials, failures
+
+
+def hold(folder, reference, script):
+    """Start a script twice at once; return the failures as text."""
+    trial = fresh(folder, reference, script)
+    first = start(trial, script)
+    deadline = time.monotonic() + TIMEOUT
+    while not list(trial.glob(f"{SCRIPTS[script][3]}/.*lock")):
+        if time.monotonic() > deadline:
+            return ["no lock was taken"]
+        time.sleep(0.001)
+    time.sleep(0.02)  # between the file and the lock on it
+    os.kill(first, signal.SIGSTOP)
+    failures = []
+    if wait(start(trial, script)) != 1 or "another run" not in last_line(trial)[0]:
+        failures.append(f"the second run said: {last_line(trial)}")
+    os.kill(first, signal.SIGCONT)
+    if wait(first) != 0:
+        failures.append("the first run failed")
+    shutil.rmtree(trial)
+    return failures
+
+
+def damaged(content, rng, kind):
+    """Return a damaged copy of a TIFF's bytes."""
+    if kind == "cut":
+        return content[: 1024 * rng.randrange(len(content) // 1024 + 1)]
+    data = bytearray(content)
+    if kind == "flip":
+        place = rng.randrange(8 * len(data))
+        data[place // 8] ^= 1 << place % 8
+    elif kind == "zeros":
+        place = rng.randrange(len(data))
+        data[place : place + 512] = bytes(len(data[place : place + 512]))
+    elif kind == "head":
+        place = rng.randrange(min(256, len(data)))
+        data[place] = rng.randrange(256)
+    elif kind == "tail":  # where libtiff and Pillow put the directory
+        place = len(data) - 1 - rng.randrange(min(256, len(data)))
+        data[place] = rng.randrange(256)
+    return bytes(data)
+
+
+def read_damaged(folder, trials, rng):
+    """Read damaged frames; return `(trials, silent, failures)`.
+
+    Silent is a frame that was read with other pixels than it had, and without a manifest.
+    """
+    path, failures, silent = folder / "1_1.tif", [], {}
+    truth = noise_frame(rng)
+    Image.fromarray(truth).save(path, compression="tiff_lzw")
+    content = path.read_bytes()
+    kinds = ("cut", "flip", "zeros", "head", "tail")
+    for trial in range(trials):
+        kind = kinds[trial % len(kinds)]
+        path.write_bytes(damaged(content, rng, kind))
+        try:
+            found = extract_data.read_tiff(path, truth.shape)
+        except ValueError as error:
+            if path.name not in str(error) or "\n" in str(error):
+                failures.append(f"{kind}: {error}")
+        except BaseException as error:  # what no caller expects
+            failures.append(f"{kind}: {type(error).__name__}: {error}")
+        else:
+            silent[kind] = silent.get(kind, 0) + (not np.array_equal(found, truth))
+    if silent.get("cut"):
+        failures.append(f"{silent['cut']} cut files were read as other frames")
+    return trials, silent, failures
+
+
+@contextlib.contextmanager
+def quiet():
+    """Drop what libtiff says of damaged files on stderr."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    yield
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nothing)
+
+
+def noise_frame(rng):
+    """Return a frame of phantom-like grey, uint8 `(420, 580)`."""
+    grey = np.random.default_rng(rng.randrange(1 << 30)).rayleigh(30, (420, 580))
+    return grey.clip(0, 255).astype(np.uint8)
+
+
+def flip_bits(folder, trials, rng):
+    """Flip one bit of a frame or a mask; return counts of what noticed it."""
+    counts = dict.fromkeys(("masks", "masks missed", "frames", "frames undetected"), 0)
+    counts["frames missed by the manifest"] = 0
+    mask = np.zeros((420, 580), np.uint8)
+    mask[100:190, 200:290] = 255
+    pixels = run_length.encode(mask > 0)
+    for trial in range(trials):
+        frame = trial % 2 == 0
+        truth = noise_frame(rng) if frame else mask
+        path = folder / ("1_1.tif" if frame else "1_1_mask.tif")
+        Image.fromarray(truth).save(path, compression="tiff_lzw")
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        path.write_bytes(damaged(content, rng, "flip"))
+        changed = caught = True
+        try:
+            found = extract_data.read_tiff(path, (420, 580))
+            changed = not np.array_equal(found, truth)
+            if not frame:
+                extract_data.check_mask(found, path, pixels)
+            caught = False
+        except ValueError:
+            pass
+        kind = "frames" if frame else "masks"
+        counts[kind] += 1
+        if changed and not caught:
+            counts["frames undetected" if frame else "masks missed"] += 1
+        if frame:
+            name = f"{folder.name}/1_1.tif"
+            try:
+                extract_data.read_tiff(path, (420, 580), {name: digest})
+                counts["frames missed by the manifest"] += 1
+            except ValueError:
+                pass
+    return counts
+
+
+def fuzz_run_lengths(cases, rng):
+    """Encode and decode random masks, and parse random text; return the failures."""
+    failures, draw = [], np.random.default_rng(rng.randrange(1 << 30))
+    words = [
+        "1",
+        "2",
+        "0",
+        "-1",
+        "9",
+        "99999999999999999999",
+        "x",
+        "1.5",
+        "",
+        "٣",
+        "1e3",
+    ]
+    for case in range(cases):
+        if case % 2:
+            height, width = draw.integers(1, 9, 2)
+            mask = (draw.random((height, width)) < draw.random()).astype(np.uint8)
+            if not np.array_equal(
+                run_length.decode(run_length.encode(mask), height, width), mask
+            ):
+                failures.append(f"{mask.tolist()} does not come back")
+        else:
+            text = " ".join(rng.choices(words, k=rng.randrange(7)))
+            try:
+                runs = run_length.parse(text, 16)
+                run_length.run_pixels(runs)
+            except ValueError:
+                continue
+            except BaseException as error:
+                failures.append(f"{text!r}: {type(error).__name__}: {error}")
+    return failures
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--kills", type=int, default=50, help="of each script, at random moments")
+    add("--saves", type=int, default=50, help="of each script, at its steps of writing")
+    add("--inputs", type=int, default=3000, help="damaged frames")
+    add("--flips", type=int, default=2000, help="flipped bits")
+    add("--cases", type=int, default=1_000_000, help="of run-length encoding")
+    add("--scripts", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
+    add("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    rng, table, failed = random.Random(args.seed), {}, []
+
+    def note(name, trials, failures):
+        table[name] = {"trials": trials, "failures": len(failures)}
+        failed.extend(f"{name}: {text}" for text in failures)
+        print(f"{name:44}{trials:>9}{len(failures):>9}", flush=True)
+
+    print(f"{'what':44}{'trials':>9}{'failures':>9}")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        reference = folder / "reference"
+        reference.mkdir()
+        expected = make_reference(reference)
+        for script in args.scripts:
+            place = folder, reference, expected, script
+            for name, number in (
+                ("SIGKILL", signal.SIGKILL),
+                ("Ctrl-C", signal.SIGINT),
+            ):
+                count = args.kills if number == signal.SIGKILL else args.kills // 5
+                failures = []
+                for _ in range(count):
+                    failures += disturb(*place, number, rng)
+                note(f"{script}: {name}", count, failures)
+            note(f"{script}: SIGKILL in a save", *kill_in_saves(*place, args.saves))
+            note(f"{script}: disk full", *fill_disk(folder, reference, script))
+            note(f"{script}: two at once", 1, hold(folder, reference, script))
+        with quiet():
+            trials, silent, failures = read_damaged(folder, args.inputs, rng)
+            counts = flip_bits(folder, args.flips, rng)
+        note("damaged frames", trials, failures)
+        missed = counts["masks missed"] + counts["frames missed by the manifest"]
+        note("flipped bits", args.flips, ["missed"] * missed)
+        note("run-length cases", args.cases, fuzz_run_lengths(args.cases, rng))
+    print(f"frames read with other pixels, without a manifest: {silent}")
+    print(f"flipped bits: {counts}")
+    for text in failed[:20]:
+        print(f"failed: {text}", file=sys.stderr)
+    settings = {name: getattr(args, name) for name in ("kills", "saves", "inputs")}
+    results = {"table": table, "flipped_bits": counts, "other_pixels": silent}
+    measure.keep("faults", settings, results)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
