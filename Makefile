@@ -4,7 +4,7 @@ BIN = .venv/bin
 RUN = $(BIN)/python
 DEMO = demo
 
-.PHONY: demo test lint figures clean
+.PHONY: demo test test-all lint figures lock audit clean
 
 demo: .venv/installed  ## phantom, training and scores in a folder of its own
 	$(RUN) phantom.py --out $(DEMO)/raw --train 400 --test 100 --subjects 16
@@ -20,6 +20,9 @@ demo: .venv/installed  ## phantom, training and scores in a folder of its own
 
 test: .venv/tested lint  ## lint and all tests
 	$(RUN) -m pytest
+
+test-all: .venv/tested  ## the long tests: faults by the hundred
+	$(RUN) benchmarks/faults.py
 
 lint: .venv/tested
 	$(BIN)/ruff check .
@@ -39,5 +42,14 @@ figures: .venv/installed  ## redraw images/ from committed tables and phantoms
 	$(BIN)/python -m pip install --quiet --requirement requirements-test.txt
 	touch $@
 
+lock:  ## write requirements.lock anew from requirements.txt
+	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet uv
+	.venv-audit/bin/uv pip compile requirements.txt --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+audit:  ## ask the advisory database about every package of requirements.lock (needs the internet)
+	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+
 clean:  ## remove what the commands above made, but not the weights
-	rm -rf $(DEMO) .venv .pytest_cache .ruff_cache .hypothesis __pycache__ */__pycache__
+	rm -rf $(DEMO) .venv .venv-audit .pytest_cache .ruff_cache .hypothesis __pycache__ */__pycache__

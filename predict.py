@@ -357,7 +357,8 @@ def predict_pictures(model, path, out, settings):
             overlay = outline(frame, mask, PREDICTION_COLOUR)
             write_picture(out / "overlays" / f"{path.stem}.png", overlay)
             parts, highest = label(mask).max(), f"{probability.max():.4f}"
-            writer.writerow([path.name, *frame.shape, mask.sum(), parts, highest])
+            name = stage.as_text(path.name)
+            writer.writerow([name, *frame.shape, mask.sum(), parts, highest])
     print(f"{watch.frames} pictures, {watch.positive} with a nerve: {out}/frames.csv")
     for error in failed:
         print(f"left out: {error}", file=sys.stderr)

@@ -237,6 +237,14 @@ def write_csv(path, columns):
     sync_folder(Path(path).parent)
 
 
+def as_text(name):
+    """Return a file's name for a table; a spreadsheet would run some as formulas.
+
+    Source: https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+
+
 def to_json(record):
     """Return a record as JSON text with one line a key, so that long lists stay short."""
     lines = (

@@ -315,6 +315,12 @@ def test_a_csv_replaces_the_old_one_only_when_all_rows_are_written(tmp_path):
     assert path.read_bytes() == b'a,b\n1,"x,y"\n'
 
 
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.tif", "+1.png", "-x", "@a"])
+def test_a_name_that_a_spreadsheet_would_run_is_written_as_text(name):
+    assert stage.as_text(name) == "'" + name
+    assert stage.as_text("a" + name) == "a" + name
+
+
 def test_a_record_is_json_with_one_line_a_key():
     record = {"rows": [1, 2, 3], "mean": 0.1, "none": None, "deep": {"a": [True]}}
     text = stage.to_json(record)
