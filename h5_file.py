@@ -40,6 +40,21 @@ def load(model, path):
         ) from error
 
 
+def load_encoder(model, path):
+    """Load the weights of those layers of a model that a file names; leave the others.
+
+    Raises:
+        ValueError: a layer of that name has other weights.
+    """
+    look(path)
+    try:
+        model.load_weights(path, by_name=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(
+            f"{path} does not fit the encoder ({' '.join(str(error).split())})"
+        ) from error
+
+
 def old_value(value):
     """Return a value of a layer's configuration as Keras 2 writes it."""
     if not isinstance(value, dict) or "class_name" not in value:

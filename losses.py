@@ -3,9 +3,9 @@
 from keras import ops
 
 SMOOTH = 1.0  # pixels; keeps an empty batch predicted empty at 1 instead of 0 / 0
-MISSED_SHARE = (
-    0.5  # weight of missed pixels; false ones get the rest, Dice gives both half
-)
+# Weight of missed pixels; false ones get the rest. With one half each, which is Dice, the
+# outlines of subjects that training never saw come out a tenth too small.
+MISSED_SHARE = 0.7
 
 
 def smooth_dice(overlap, total):
@@ -36,7 +36,7 @@ def dice_coef_loss(y_true, y_pred):
     return -dice_coef(y_true, y_pred)
 
 
-def dice_crossentropy_loss(y_true, y_pred):
+def tversky_crossentropy_loss(y_true, y_pred):
     """Each frame's `1 - Tversky index`, plus its binary cross-entropy.
 
     Args:

@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 
+import encoder
 import stage
 from backend import keras, ops
 
@@ -223,13 +224,27 @@ def build_fast_unet(
     channels = filters * 2 ** (depth - 1)
     x = double_convolution(x, convolution, channels, dtype, "bottom")
     x = layers.SpatialDropout2D(DROPOUT, dtype=dtype, name="bottom_dropout")(x)
-    for level in reversed(range(depth - 1)):  # expanding path
+    outputs = expand(x, skips, filters, dtype, training)
+    return keras.Model(inputs, outputs, name="fast_unet")
+
+
+def expand(x, skips, filters, dtype, training):
+    """Return nerve probabilities from the bottom of a network whose skips are added.
+
+    Args:
+        x: The bottom, at half the size of the last skip.
+        skips: From half of the frame's size on; of `filters` channels, doubled at each.
+        filters: As of `build_fast_unet`, likewise `dtype` and `training`.
+    """
+    layers = keras.layers
+    convolution = standardized_convolution if training else plain_convolution
+    for level in reversed(range(len(skips))):
         name, channels = f"up{level + 1}", filters * 2**level
         x = layers.Conv2D(channels, 1, dtype=dtype, name=f"{name}_reduce")(x)
         x = layers.UpSampling2D(2, dtype=dtype, name=f"{name}_grow")(x)
         x = layers.Add(dtype=dtype, name=f"{name}_skip")([x, skips[level]])
         x = double_convolution(x, convolution, channels, dtype, name)
-    outputs = layers.Conv2DTranspose(
+    return layers.Conv2DTranspose(
         1,
         2,
         strides=2,
@@ -239,10 +254,50 @@ def build_fast_unet(
         dtype="float32",
         name="probability",
     )(x)
-    return keras.Model(inputs, outputs, name="fast_unet")
 
 
-NETWORKS = {"unet": build_unet, "fast_unet": build_fast_unet}
+def build_lite_unet(
+    height=128, width=176, filters=32, depth=4, dtype="float32", training=False
+):
+    """Return a U-Net whose contracting path is EfficientNet-Lite0's, uncompiled.
+
+    The expanding path is that of `build_fast_unet`.
+
+    Args:
+        height: Rows of the frames, in pixels, a multiple of 16.
+        width: Columns, likewise.
+        filters: Channels of the expanding path at half size; doubled at each further level.
+        depth: Number of times the frame is halved: 4, the encoder's.
+        dtype: Keras's dtype policy, as `precision.dtype_policy` returns it.
+        training: As of `build_fast_unet`.
+
+    Returns:
+        Functional model as of `build_unet`.
+
+    Raises:
+        ValueError: another depth, or a size that it does not divide.
+    """
+    if depth != encoder.DEPTH:
+        raise ValueError(f"depth {depth}; the encoder of ImageNet has {encoder.DEPTH}")
+    layers = keras.layers
+    check_size(height, width, depth)
+    inputs = layers.Input((height, width, 1), name="image")
+    x, skips = encoder.contract(inputs, dtype, training)
+    x = layers.SpatialDropout2D(DROPOUT, dtype=dtype, name="bottom_dropout")(x)
+    for level in reversed(range(depth - 1)):
+        channels, name = filters * 2**level, f"up{level + 1}"
+        skips[level] = layers.Conv2D(channels, 1, dtype=dtype, name=f"{name}_side")(
+            skips[level]
+        )
+    outputs = expand(x, skips, filters, dtype, training)
+    return keras.Model(inputs, outputs, name="lite_unet")
+
+
+NETWORKS = {
+    "unet": build_unet,
+    "fast_unet": build_fast_unet,
+    "lite_unet": build_lite_unet,
+}
 
 
 def copy_weights(source, target):

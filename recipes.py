@@ -1,7 +1,8 @@
 """How to train: what each recipe is, and the losses it may name."""
 
+import encoder
 from backend import keras
-from losses import dice_coef_loss, dice_crossentropy_loss
+from losses import dice_coef_loss, tversky_crossentropy_loss
 
 # A recipe is one entry. `height` and `width` are what it is meant for; the arrays decide.
 RECIPES = {
@@ -11,6 +12,7 @@ RECIPES = {
         "network": "unet",
         "filters": 32,
         "depth": 4,
+        "encoder": None,  # weights of the contracting path to start from
         "loss": "dice_coef_loss",
         "learning_rate": 1e-5,
         "schedule": "constant",
@@ -21,25 +23,26 @@ RECIPES = {
         "epochs": 60,
     },
     "modern": {
-        "height": 128,
-        "width": 176,
-        "network": "fast_unet",
+        "height": 192,
+        "width": 256,
+        "network": "lite_unet",
         "filters": 32,
-        "depth": 4,
-        "loss": "dice_crossentropy_loss",
-        "learning_rate": 1e-3,
+        "depth": encoder.DEPTH,
+        "encoder": encoder.WEIGHTS,
+        "loss": "tversky_crossentropy_loss",
+        "learning_rate": 5e-4,
         "schedule": "cosine",
         "average": True,
         "balance": True,
         "augment": True,
         "batch_size": 16,
-        "epochs": 20,
+        "epochs": 10,
     },
 }
 FLAGS = ("filters", "depth", "learning_rate", "batch_size", "epochs")  # override it
 LOSSES = {
     "dice_coef_loss": dice_coef_loss,
-    "dice_crossentropy_loss": dice_crossentropy_loss,
+    "tversky_crossentropy_loss": tversky_crossentropy_loss,
 }
 WARM_UP = 0.1  # share of all steps in which "cosine" raises the rate from 0
 FINAL_RATE = 0.01  # share of the rate that it ends with

@@ -38,6 +38,7 @@ from model import build_network, copy_weights
 from precision import PRECISIONS, choose_precision, dtype_policy
 from recipes import FLAGS, LOSSES, RECIPES, build_optimizer
 
+ROOT = Path(__file__).resolve().parent
 PREPROCESS = "python preprocess.py"
 EMPTY_DICE = 0.01  # below it, the network predicts next to nothing
 EMPTY_EPOCHS = 3
@@ -91,6 +92,8 @@ def choose_settings(args, record, arrays):
     print(f"precision {settings['precision']}: {why}")
     settings["keep"] = "last" if record["split"] == "none" else args.keep
     settings["init_sha256"] = stage.sha256(args.init) if args.init else None
+    if settings["encoder"] and not args.init:
+        look(ROOT / settings["encoder"])
     for name in ("mean", "standard_deviation", "smallest_area"):
         settings[name] = record[name]
     settings["data"] = {
@@ -118,6 +121,8 @@ def build_model(settings, num_frames, init):
         plain = build_network(settings)
         h5_file.load(plain, init)
         copy_weights(plain, model)
+    elif settings["encoder"]:
+        h5_file.load_encoder(model, ROOT / settings["encoder"])
     optimizer = build_optimizer(settings, num_frames)
     loss = LOSSES[settings["loss"]]
     model.compile(

@@ -36,7 +36,7 @@ import stage
 import train
 
 SIZE = ["--height", "32", "--width", "32"]
-TINY = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "4"]
+TINY = ["--filters", "4", "--batch-size", "4", "--epochs", "4"]
 PHANTOM = ["--train", "12", "--test", "4", "--subjects", "4"]
 # script: its main, its flags below a folder, what it reads there, what it writes there
 SCRIPTS = {

@@ -25,6 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
+import encoder
 import evaluate
 import predict
 import run_length
@@ -48,7 +49,8 @@ BASE = {
     "network": "fast_unet",
     "filters": 32,
     "depth": 4,
-    "loss": "dice_crossentropy_loss",
+    "encoder": None,
+    "loss": "tversky_crossentropy_loss",
     "learning_rate": 1e-3,
     "schedule": "cosine",
     "average": True,
@@ -57,14 +59,14 @@ BASE = {
     "batch_size": 16,
     "epochs": 20,
     "--soft-masks": True,
+    "losses.MISSED_SHARE": 0.5,
 }
-LITE0, LITE2 = (os.environ.get(f"LITE{k}_NPZ") for k in (0, 2))  # see variants.py
 LITE = {
     **BASE,
     "network": "lite_unet",
+    "encoder": encoder.WEIGHTS,
     "epochs": 10,
     "learning_rate": 5e-4,
-    "variants.ENCODER": LITE0,
 }
 LARGER = {"augment.FLIP_SHARE": 0.0, "losses.MISSED_SHARE": 0.7}
 SHORT = {**BASE, "height": 96, "width": 128, "epochs": 4}
@@ -98,7 +100,7 @@ ROWS = {
     "base, contradictory dropped": {**BASE, "--contradictory": "drop"},
     "base, 192 x 256": {**BASE, "height": 192, "width": 256},
     "encoder": LITE,
-    "encoder, not pretrained": {**LITE, "variants.ENCODER": ""},
+    "encoder, not pretrained": {**LITE, "encoder": None},
     "encoder, missed 0.7": {**LITE, "losses.MISSED_SHARE": 0.7},
     "encoder, no flips": {**LITE, "augment.FLIP_SHARE": 0.0},
     "encoder, no flips, missed 0.7": {**LITE, **LARGER},
@@ -109,8 +111,6 @@ ROWS = {
         "height": 192,
         "width": 256,
     },
-    "encoder, Lite2": {**LITE, "variants.BLOCKS": "LITE2", "variants.ENCODER": LITE2},
-    "encoder, depth 5": {**LITE, "depth": 5, "width": 192},
     "encoder, repaired masks": {**LITE, "--contradictory": "repair"},
     "encoder, shadows": {**LITE, "augment.SHADOW_SHARE": 0.5},
     "encoder, stronger augmentation": {**LITE, **STRONGER},
@@ -119,9 +119,7 @@ ROWS = {
 # train.py with a recipe and constants of its own
 START = """
 import importlib, json, sys
-sys.path.append("benchmarks")
-import model, recipes, stage, train, variants
-model.NETWORKS.update(variants.NETWORKS)
+import recipes, stage, train
 recipes.RECIPES["row"] = json.loads(sys.argv.pop(1))
 for name, value in json.loads(sys.argv.pop(1)).items():
     module, constant = name.split(".")
@@ -137,8 +135,6 @@ TRAIN_FLAGS = ("--precision",)  # the others are preprocess.py's
 def row_recipe(name):
     """Return `(recipe, constants, preprocessing flags, training flags)` of a row."""
     row = ROWS[name]
-    if None in row.values():
-        raise ValueError(f"row {name!r} needs LITE0_NPZ or LITE2_NPZ, see variants.py")
     recipe = {k: v for k, v in row.items() if k.isidentifier()}
     constants = {k: v for k, v in row.items() if "." in k}
     flags = {"--height": row["height"], "--width": row["width"]}
@@ -188,11 +184,7 @@ def score_fold(weights, data, out):
         `{"subject_image": Dice}` of the frames with a nerve, at their own size.
     """
     settings = {**trained.read_settings(weights, None), "smallest_area": 0.0}
-    import variants
 
-    import model as networks  # here: TensorFlow takes seconds to import
-
-    networks.NETWORKS.update(variants.NETWORKS)
     model = trained.load_network(weights, settings)
     extract, frames, masks = read_extract(data)
     rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]

@@ -22,7 +22,7 @@ EPOCHS = 5
 # 15 frames: classic 6 + 6 + 3, so that two processes take 3 frames each, then all 3;
 # modern, on 4 devices of two processes, 4 + 4 + 4 + 3
 BATCH_SIZES = {"classic": 6, "modern": 4}
-SMALL = ["--filters", "2", "--depth", "2", "--learning-rate", "0.001"]
+SMALL = ["--filters", "2", "--depth", "4", "--learning-rate", "0.001"]
 SMALL += ["--epochs", str(EPOCHS), "--precision", "float32", "--keep", "last"]
 REFUSED = r"KERAS_BACKEND=jax python train\.py"
 

@@ -7,7 +7,7 @@ from losses import (
     challenge_dice,
     dice_coef,
     dice_coef_loss,
-    dice_crossentropy_loss,
+    tversky_crossentropy_loss,
 )
 
 
@@ -74,25 +74,40 @@ def test_challenge_dice_is_a_value_for_each_frame():
     assert np.asarray(challenge_dice(truth, predicted)).tolist() == [1, 1, 0]
 
 
-def test_dice_crossentropy_is_a_value_for_each_frame():
+def test_tversky_crossentropy_is_a_value_for_each_frame():
     truth = masks([1, 1, 0, 0], EMPTY)
     predicted = masks([0.5, 0.5, 0.5, 0.5], [0.25, 0.25, 0.25, 0.25])
-    # Dice (2 * 1 + 1) / (2 + 2 + 1) = 0.6 and (0 + 1) / (0 + 1 + 1) = 0.5;
-    # cross-entropy ln 2, and -ln 0.75
-    expected = [1 - 0.6 + np.log(2), 1 - 0.5 - np.log(0.75)]
-    values = np.asarray(dice_crossentropy_loss(truth, predicted))
+    # TP 1, FN 1, FP 1: (2 * 1 + 1) / (2 * (1 + 0.7 + 0.3) + 1) = 0.6; FP 1 alone:
+    # (0 + 1) / (2 * 0.3 + 1) = 0.625; cross-entropy ln 2, and -ln 0.75
+    expected = [1 - 0.6 + np.log(2), 1 - 0.625 - np.log(0.75)]
+    values = np.asarray(tversky_crossentropy_loss(truth, predicted))
     assert values == pytest.approx(expected, abs=1e-5)
 
 
-def test_dice_crossentropy_of_an_empty_mask_predicted_empty_is_near_0():
-    values = np.asarray(dice_crossentropy_loss(masks(EMPTY), masks(EMPTY)))
+def test_tversky_crossentropy_of_an_empty_mask_predicted_empty_is_near_0():
+    values = np.asarray(tversky_crossentropy_loss(masks(EMPTY), masks(EMPTY)))
     assert values == pytest.approx([0], abs=1e-6)
+
+
+def test_a_missed_pixel_costs_more_than_a_false_one(monkeypatch):
+    truth = masks([1, 1, 0, 0])
+    missed, false = masks([0.9, 0.1, 0.1, 0.1]), masks([0.9, 0.9, 0.9, 0.1])
+
+    def loss(predicted):
+        return float(tversky_crossentropy_loss(truth, predicted)[0])
+
+    # as many wrong pixels, so an equal cross-entropy
+    assert loss(missed) > loss(false)
+    monkeypatch.setattr("losses.MISSED_SHARE", 0.5)  # Dice
+    entropy = -np.log(0.1) / 4 - 3 * np.log(0.9) / 4
+    assert loss(missed) == pytest.approx(entropy + 1 - 3 / (2 + 1.2 + 1), abs=1e-5)
+    assert loss(false) == pytest.approx(entropy + 1 - 4.6 / (2 + 2.8 + 1), abs=1e-5)
 
 
 def test_soft_masks_are_best_predicted_as_they_are():
     soft = masks([0.5, 1, 0, 0])
     values = [
-        float(dice_crossentropy_loss(soft, masks([p, 1, 0, 0]))[0])
+        float(tversky_crossentropy_loss(soft, masks([p, 1, 0, 0]))[0])
         for p in (0.3, 0.5, 0.7)
     ]
     # the entropy pulls to 0.5, Dice upwards: not lower than the truth

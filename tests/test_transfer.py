@@ -18,7 +18,7 @@ import h5_file
 from model import build_network
 from recipes import RECIPES
 
-TINY = {"height": 32, "width": 32, "filters": 2, "depth": 2, "batch_size": 4}
+TINY = {"height": 32, "width": 32, "filters": 2, "batch_size": 4}
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_presence_is_scored_beside_a_histogram(tiny, tmp_path, monkeypatch, caps
     make_raw(tmp_path / "phantom", height=420, width=580, subjects=2, frames=5, test=6)
     make_raw(tmp_path / "real", subjects=2, frames=5, test=0, seed=1)
     (tmp_path / "real" / "test").rmdir()
-    tiny_classic = {**RECIPES["classic"], **TINY, "epochs": 1}
+    tiny_classic = {**RECIPES["classic"], **TINY, "depth": 2, "epochs": 1}
     monkeypatch.setitem(quality.ROWS, "classic", tiny_classic)
     monkeypatch.setattr(transfer, "ORIGINALS", ((1, 1), (1, 2), (1, 4), (1, 5)))
     folders = ["--phantom", str(tmp_path / "phantom"), "--raw", str(tmp_path / "real")]

@@ -1,0 +1,94 @@
+"""EfficientNet-Lite0 as the contracting path of a U-Net, with weights of ImageNet.
+
+Its batch normalisation is folded into its convolutions, and the weights of the first one
+are summed over the colours: `weights/lite0_imagenet.h5`, made by
+benchmarks/fold_encoder.py.
+
+Sources: https://arxiv.org/abs/1905.11946 (EfficientNet); the Lite variant, without
+squeeze-and-excitation and with ReLU6:
+https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
+"""
+
+from backend import keras
+
+# kernel, stride, channels within (times those before), channels out, repeats
+STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+)
+STEM_CHANNELS = 32
+WEIGHTS = "weights/lite0_imagenet.h5"
+DEPTH = 4  # times it halves the frame; Lite0 goes on to 5
+
+
+def inverted_block(x, kernel, stride, wide, channels, dtype, depthwise_dtype, name):
+    """Apply a 1 x 1 convolution, one by channel, and a 1 x 1 convolution.
+
+    Source: https://arxiv.org/abs/1801.04381, figure 3b.
+    """
+    layers, shortcut = keras.layers, x
+    if wide > 1:
+        x = layers.Conv2D(
+            wide * x.shape[-1],
+            1,
+            activation="relu6",
+            dtype=dtype,
+            name=f"{name}_expand",
+        )(x)
+    x = layers.DepthwiseConv2D(
+        kernel,
+        strides=stride,
+        padding="same",
+        activation="relu6",
+        dtype=depthwise_dtype,
+        name=f"{name}_depthwise",
+    )(x)
+    x = layers.Conv2D(channels, 1, dtype=dtype, name=f"{name}_project")(x)
+    if stride == 1 and shortcut.shape[-1] == channels:
+        x = layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut])
+    return x
+
+
+def contract(x, dtype, training):
+    """Return the bottom of the network, and what to skip to it, the largest first.
+
+    Args:
+        x: Frames, `(batch, height, width, 1)`, each side a multiple of 16.
+        dtype: Keras's dtype policy.
+        training: Whether gradients are going to be taken: TensorFlow's of a convolution by
+            channel take 2 to 8 times as long in bfloat16, which is then left out for it.
+
+    Returns:
+        `(bottom, skips)`: 112 channels at a 16th of the size; 16, 24 and 40 channels at a
+        half, a fourth and an eighth.
+    """
+    layers = keras.layers
+    x = layers.Conv2D(
+        STEM_CHANNELS,
+        3,
+        strides=2,
+        padding="same",
+        activation="relu6",
+        dtype=dtype,
+        name="stem",
+    )(x)
+    skips, number = [], 0
+    for kernel, stride, wide, channels, repeats in STAGES:
+        if stride == 2:
+            skips.append(x)
+        for repeat in range(repeats):
+            x = inverted_block(
+                x,
+                kernel,
+                1 if repeat else stride,
+                wide,
+                channels,
+                dtype,
+                "float32" if training else dtype,
+                f"block{number}",
+            )
+            number += 1
+    return x, skips

@@ -1,0 +1,126 @@
+"""The encoder of ImageNet: its weights by name, its place in a network, its absence."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ROOT, make_raw
+
+import encoder
+import extract_data
+import h5_file
+import preprocess
+import train
+from backend import keras
+from model import build_lite_unet, build_network, copy_weights
+from recipes import RECIPES
+
+WEIGHTS = ROOT / encoder.WEIGHTS
+SIZE = ["--height", "32", "--width", "48"]
+TINY = ["--recipe", "modern", "--filters", "4", "--batch-size", "4", "--epochs", "1"]
+
+
+def features(seed=0):
+    """Return the encoder with weights of ImageNet, and frames."""
+    inputs = keras.layers.Input((32, 48, 1))
+    bottom, skips = encoder.contract(inputs, "float32", training=False)
+    model = keras.Model(inputs, [bottom, *skips])
+    h5_file.load_encoder(model, WEIGHTS)
+    frames = np.random.default_rng(seed).normal(size=(2, 32, 48, 1))
+    return model, frames.astype(np.float32)
+
+
+def test_skips_and_bottom_have_the_sizes_of_a_network_that_halves_four_times():
+    model, frames = features()
+    shapes = [tuple(output.shape[1:]) for output in model(frames)]
+    assert shapes == [(2, 3, 112), (16, 24, 16), (8, 12, 24), (4, 6, 40)]
+
+
+def test_a_block_computes_what_its_formula_says():
+    # the first one, by hand: a convolution by channel with ReLU6, then a product
+    model, frames = features()
+    stem = keras.Model(model.input, model.get_layer("stem").output)
+    skip = np.asarray(model(frames)[1])
+    kernel, bias = model.get_layer("block0_depthwise").get_weights()
+    x = np.pad(np.asarray(stem(frames)), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = sum(
+        x[:, i : i + 16, j : j + 24] * kernel[i, j, :, 0]
+        for i in range(3)
+        for j in range(3)
+    )
+    y = np.clip(y + bias, 0, 6)
+    kernel, bias = model.get_layer("block0_project").get_weights()
+    np.testing.assert_allclose(y @ kernel[0, 0] + bias, skip, atol=1e-4)
+
+
+def test_weights_of_imagenet_answer_to_contrast_and_not_to_a_flat_frame():
+    model, frames = features()
+    flat, noisy = (np.asarray(model(x)[0]) for x in (frames * 0, frames))
+    assert np.abs(noisy - flat).mean() > 0.1
+
+
+def test_training_starts_from_the_encoder_and_leaves_the_rest_to_the_seed():
+    settings = {**RECIPES["modern"], "precision": "float32", "height": 32, "width": 32}
+    one, two = (
+        train.build_model({**settings, "seed": seed}, 10, None) for seed in (0, 1)
+    )
+    with h5py.File(WEIGHTS) as file:
+        kernel = file["model_weights/block5_expand/block5_expand/kernel:0"][()]
+    for model in (one, two):
+        np.testing.assert_array_equal(
+            model.get_layer("block5_expand").get_weights()[0], kernel
+        )
+    kernels = [m.get_layer("up1_conv1").get_weights()[0] for m in (one, two)]
+    assert not np.array_equal(*kernels)
+
+
+def test_plain_layers_compute_what_was_trained():
+    settings = {**RECIPES["modern"], "height": 32, "width": 48, "filters": 4}
+    trained = build_network(settings, training=True)
+    plain = build_network(settings)
+    copy_weights(trained, plain)
+    frames = features()[1]
+    np.testing.assert_allclose(plain(frames), trained(frames), atol=1e-5)
+    assert all(type(layer).__module__.startswith("keras.") for layer in plain.layers)
+
+
+def test_another_depth_is_refused():
+    with pytest.raises(ValueError, match="depth 3; the encoder of ImageNet has 4"):
+        build_lite_unet(32, 48, depth=3)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    make_raw(folder / "raw", subjects=3, frames=4, test=2)
+    data = str(folder / "data")
+    extract_data.main(["--raw", str(folder / "raw"), "--data", data])
+    preprocess.main(["--data", data, *SIZE, "--soft-masks"])
+    return folder / "data"
+
+
+def test_missing_weights_are_named(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES["modern"], "encoder", "weights/none.h5")
+    with pytest.raises(FileNotFoundError, match=r"none\.h5 is missing"):
+        train.main(["--data", str(data), "--out", str(tmp_path / "unet.h5"), *TINY])
+
+
+def test_weights_of_another_shape_are_refused(data, tmp_path, monkeypatch):
+    inputs = keras.layers.Input((32, 32, 1))
+    x = keras.layers.Conv2D(5, 3, name="stem")(inputs)
+    other = tmp_path / "other.h5"
+    h5_file.save(keras.Model(inputs, x), other, "mse", [], 1e-3)
+    monkeypatch.setitem(RECIPES["modern"], "encoder", str(other))
+    with pytest.raises(ValueError, match=r"other\.h5 does not fit the encoder"):
+        train.main(["--data", str(data), "--out", str(tmp_path / "unet.h5"), *TINY])
+
+
+def test_weights_to_start_from_take_the_encoders_place(data, tmp_path, monkeypatch):
+    first, second = tmp_path / "first.h5", tmp_path / "second.h5"
+    train.main(["--data", str(data), "--out", str(first), *TINY])
+    assert json.loads((tmp_path / "first.json").read_text())["encoder"]
+    monkeypatch.setitem(RECIPES["modern"], "encoder", "weights/none.h5")  # not needed
+    flags = ["--data", str(data), "--out", str(second), *TINY, "--init", str(first)]
+    train.main(flags)
+    assert second.exists()
