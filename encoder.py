@@ -19,6 +19,7 @@ STAGES = (
     (3, 2, 6, 80, 3),
     (5, 1, 6, 112, 3),
 )
+SMALL_STAGES = (*STAGES[:-1], (5, 1, 6, 112, 1))  # half of its weights
 STEM_CHANNELS = 32
 WEIGHTS = "weights/lite0_imagenet.h5"
 DEPTH = 4  # times it halves the frame; Lite0 goes on to 5
@@ -52,7 +53,7 @@ def inverted_block(x, kernel, stride, wide, channels, dtype, depthwise_dtype, na
     return x
 
 
-def contract(x, dtype, training):
+def contract(x, dtype, training, stages=STAGES):
     """Return the bottom of the network, and what to skip to it, the largest first.
 
     Args:
@@ -60,6 +61,7 @@ def contract(x, dtype, training):
         dtype: Keras's dtype policy.
         training: Whether gradients are going to be taken: TensorFlow's of a convolution by
             channel take 2 to 8 times as long in bfloat16, which is then left out for it.
+        stages: STAGES or SMALL_STAGES.
 
     Returns:
         `(bottom, skips)`: 112 channels at a 16th of the size; 16, 24 and 40 channels at a
@@ -76,7 +78,7 @@ def contract(x, dtype, training):
         name="stem",
     )(x)
     skips, number = [], 0
-    for kernel, stride, wide, channels, repeats in STAGES:
+    for kernel, stride, wide, channels, repeats in stages:
         if stride == 2:
             skips.append(x)
         for repeat in range(repeats):

@@ -6,6 +6,7 @@ Writes  model_summary.txt
 """
 
 import argparse
+import functools
 import math
 import os
 import sys
@@ -257,7 +258,13 @@ def expand(x, skips, filters, dtype, training):
 
 
 def build_lite_unet(
-    height=128, width=176, filters=32, depth=4, dtype="float32", training=False
+    height=192,
+    width=256,
+    filters=32,
+    depth=4,
+    dtype="float32",
+    training=False,
+    stages=encoder.STAGES,
 ):
     """Return a U-Net whose contracting path is EfficientNet-Lite0's, uncompiled.
 
@@ -270,6 +277,7 @@ def build_lite_unet(
         depth: Number of times the frame is halved: 4, the encoder's.
         dtype: Keras's dtype policy, as `precision.dtype_policy` returns it.
         training: As of `build_fast_unet`.
+        stages: Of encoder.py.
 
     Returns:
         Functional model as of `build_unet`.
@@ -282,7 +290,7 @@ def build_lite_unet(
     layers = keras.layers
     check_size(height, width, depth)
     inputs = layers.Input((height, width, 1), name="image")
-    x, skips = encoder.contract(inputs, dtype, training)
+    x, skips = encoder.contract(inputs, dtype, training, stages)
     x = layers.SpatialDropout2D(DROPOUT, dtype=dtype, name="bottom_dropout")(x)
     for level in reversed(range(depth - 1)):
         channels, name = filters * 2**level, f"up{level + 1}"
@@ -297,6 +305,7 @@ NETWORKS = {
     "unet": build_unet,
     "fast_unet": build_fast_unet,
     "lite_unet": build_lite_unet,
+    "small_unet": functools.partial(build_lite_unet, stages=encoder.SMALL_STAGES),
 }
 
 

@@ -39,6 +39,7 @@ RECIPES = {
         "epochs": 10,
     },
 }
+RECIPES["small"] = {**RECIPES["modern"], "network": "small_unet", "filters": 16}
 FLAGS = ("filters", "depth", "learning_rate", "batch_size", "epochs")  # override it
 LOSSES = {
     "dice_coef_loss": dice_coef_loss,

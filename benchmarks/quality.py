@@ -115,6 +115,7 @@ ROWS = {
     "encoder, shadows": {**LITE, "augment.SHADOW_SHARE": 0.5},
     "encoder, stronger augmentation": {**LITE, **STRONGER},
     "modern": {**RECIPES["modern"], "--soft-masks": True},
+    "small": {**RECIPES["small"], "--soft-masks": True},
 }
 # train.py with a recipe and constants of its own
 START = """
