@@ -385,6 +385,12 @@ def parse_args(argv=None):
     add(
         "--settings", type=Path, help="JSON of other weights; default: the weights' own"
     )
+    add(
+        "--trust",
+        action="store_true",
+        help="load whole models of others (.h5, .keras), whatever code they hold: only "
+        "where you would run their scripts, too",
+    )
     add("--out", type=Path, default="predictions", help="folder to write")
     add(
         "--precision",
@@ -409,13 +415,13 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    records = [read_settings(path, args.settings) for path in args.weights]
+    records = [read_settings(p, args.settings, args.trust) for p in args.weights]
     settings = merge_settings(args.weights, records)
     settings["prevalence"] = args.prevalence
     parts = find_parts(args.input, args.data)
     precision, why = choose_precision(args.precision)
     print(f"precision {precision}: {why}")
-    model = load_networks(args.weights, records, precision)
+    model = load_networks(args.weights, records, precision, args.trust)
     functions = {"validation": predict_validation, "test": predict_test}
     with stage.lock(args.out):
         made = []

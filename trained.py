@@ -20,21 +20,8 @@ NEEDED = {
 KERNEL_BYTES = 4 * 9  # of a 3 x 3 kernel's weights for one pair of channels
 
 
-def read_settings(weights, settings_path):
-    """Return the record of trained weights; it is checked that it is theirs.
-
-    Args:
-        weights: The .h5.
-        settings_path: A JSON lent by other weights, or None for the one beside them.
-    """
-    look(weights)
-    path = settings_path or weights.with_suffix(".json")
-    if settings_path is None and not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing: {weights} alone does not say which size and scaling it "
-            "was trained with; lend it the JSON of like weights by --settings"
-        )
-    settings = stage.read_record(path, TRAIN)
+def check_numbers(path, settings):
+    """Refuse a record whose numbers are none, or out of their limits."""
     for name, (low, high) in NEEDED.items():
         value = settings.get(name)
         whole = name in ("height", "width", "filters", "depth")
@@ -47,9 +34,54 @@ def read_settings(weights, settings_path):
             raise ValueError(
                 f"{path} gives {name} {value!r:.40}; expected {number}, {low} to {high}"
             )
+
+
+def check_provenance(path, settings):
+    """Refuse a record whose account of the training is not laid out as train.py's."""
+    parts = settings.get("trained_on") or []
+    whole = isinstance(parts, list) and all(
+        isinstance(part, dict)
+        and isinstance(part.get("imgs_train_sha256"), str)
+        and isinstance(part.get("subjects"), list)
+        and all(isinstance(subject, int) for subject in part["subjects"])
+        and all(isinstance(part.get(n), int) for n in ("frames", "frames_with_nerve"))
+        for part in parts
+    )
+    kept = settings.get("kept") or {}
+    if (
+        not whole
+        or not isinstance(settings.get("data", {}), dict)
+        or not isinstance(kept, dict)
+        or not isinstance(kept.get("dice_coef", 0.0), int | float)
+        or not isinstance(settings.get("limits_searched_on") or [], list)
+    ):
+        raise ValueError(f"{path} is not laid out as a record of {TRAIN}; train again")
+
+
+def read_settings(weights, settings_path, trust=False):
+    """Return the record of trained weights; it is checked that it is theirs.
+
+    Args:
+        weights: The .h5.
+        settings_path: A JSON lent by other weights, or None for the one beside them.
+        trust: Whether the weights are a model of others, whatever it holds.
+    """
+    if not trust:
+        look(weights)
+    elif not weights.is_file():
+        raise FileNotFoundError(f"{weights} is missing")
+    path = settings_path or weights.with_suffix(".json")
+    if settings_path is None and not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing: {weights} alone does not say which size and scaling it "
+            "was trained with; lend it the JSON of like weights by --settings"
+        )
+    settings = stage.read_record(path, TRAIN)
+    check_numbers(path, settings)
+    check_provenance(path, settings)
     # of all networks here, the widest convolution leads between this many channels or more
     channels = settings["filters"] * 2 ** (settings["depth"] - 1)
-    if KERNEL_BYTES * channels**2 > weights.stat().st_size:
+    if not trust and KERNEL_BYTES * channels**2 > weights.stat().st_size:
         raise ValueError(
             f"{path} gives filters {settings['filters']} and depth {settings['depth']}, "
             f"for which {weights} is too small"
@@ -68,6 +100,35 @@ def load_network(weights, settings, precision="float32"):
 
     model = build_network(settings, precision)  # all of it: no casts of the weights
     h5_file.load(model, weights)
+    return model
+
+
+def load_foreign(path, settings):
+    """Return a whole model of others, whose layers may run any code.
+
+    Args:
+        path: Its .h5 or .keras.
+        settings: Record with `height` and `width`.
+
+    Raises:
+        ValueError: Keras cannot load it, or it does not take such frames to such maps.
+    """
+    from backend import keras  # here: TensorFlow takes seconds to import
+
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=False)
+        shapes = model.input_shape[1:], model.output_shape[1:]
+    except Exception as error:  # code of others may raise anything
+        text = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be loaded by Keras ({text:.300})") from error
+    expected = settings["height"], settings["width"], 1
+    for shape in shapes:
+        if len(shape) != 3 or any(
+            s not in (e, None) for s, e in zip(shape, expected, strict=True)
+        ):
+            raise ValueError(
+                f"{path} takes {shapes[0]} and gives {shapes[1]}; expected {expected} both"
+            )
     return model
 
 
@@ -97,20 +158,21 @@ def merge_settings(weights, records):
     return merged
 
 
-def load_networks(weights, records, precision="float32"):
+def load_networks(weights, records, precision="float32", trust=False):
     """Return the network of one .h5, or one that gives the mean probability of several.
 
     Args:
         weights: The .h5 files.
         records: What `read_settings` returned for each.
         precision: What to compute in.
+        trust: Whether to load them as `load_foreign` does.
 
     Returns:
         Model that takes frames scaled as the first record says; each network gets them
         scaled as its own says.
     """
     networks = [
-        load_network(path, record, precision)
+        load_foreign(path, record) if trust else load_network(path, record, precision)
         for path, record in zip(weights, records, strict=True)
     ]
     if len(networks) == 1:

@@ -19,6 +19,7 @@ import scores
 import stage
 import train
 import trained
+from backend import keras
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +251,54 @@ def test_a_record_of_other_weights_is_refused(chain, tmp_path):
         ValueError, match=r"is not the file that .*unet\.json describes"
     ):
         trained.read_settings(tmp_path / "unet.h5", None)
+
+
+def test_a_model_of_others_is_loaded_where_it_is_trusted(chain, tmp_path):
+    inputs = keras.layers.Input((32, 32, 1))
+    x = keras.layers.Lambda(lambda x: x / 2, output_shape=(32, 32, 1))(inputs)
+    foreign = tmp_path / "foreign.keras"
+    keras.Model(inputs, x).save(foreign)
+    flags = ["--data", str(chain / "data"), "--weights", str(foreign)]
+    flags += ["--settings", str(chain / "weights" / "unet.json")]
+    flags += ["--out", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=r"foreign\.keras is not an HDF5 file"):
+        predict.main(flags)
+    predict.main([*flags, "--trust"])
+    assert len(read_csv(tmp_path / "out" / "submission.csv")) == 7
+    other = json.loads((chain / "weights" / "unet.json").read_text()) | {"height": 48}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    flags[flags.index("--settings") + 1] = str(tmp_path / "other.json")
+    with pytest.raises(ValueError, match=r"expected \(48, 32, 1\) both"):
+        predict.main([*flags, "--trust"])
+    (tmp_path / "foreign.keras").write_text("no model")
+    with pytest.raises(ValueError, match="cannot be loaded by Keras"):
+        predict.main([*flags, "--trust"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filters": 10**12}, "gives filters 1000000000000; expected a whole number"),
+        ({"filters": 256, "depth": 6}, "too small"),
+        ({"height": 1e400}, "gives height inf; expected a whole number"),
+        ({"threshold": float("nan")}, "gives threshold nan; expected a number, 0 to 1"),
+        ({"mean": True}, "gives mean True"),
+        ({"mean": "9" * 999}, "gives mean '9"),
+        ({"network": "os.system"}, "network 'os.system' in the settings; expected one"),
+        ({"trained_on": "all"}, "is not laid out as a record"),
+        ({"trained_on": [{"subjects": [1]}]}, "is not laid out as a record"),
+        ({"data": [1]}, "is not laid out as a record"),
+        ({"kept": {"dice_coef": "high"}}, "is not laid out as a record"),
+    ],
+)
+def test_a_hostile_record_is_refused(chain, tmp_path, change, message):
+    record = json.loads((chain / "weights" / "unet.json").read_text()) | change
+    (tmp_path / "lent.json").write_text(json.dumps(record))
+    flags = ["--data", str(chain / "data"), "--settings", str(tmp_path / "lent.json")]
+    flags += ["--weights", str(chain / "weights" / "unet.h5")]
+    with pytest.raises(ValueError, match=message) as caught:
+        predict.main([*flags, "--out", str(tmp_path / "out")])
+    assert len(str(caught.value)) < 400
 
 
 def test_a_record_without_a_number_is_refused(chain, tmp_path):
