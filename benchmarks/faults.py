@@ -429,6 +429,47 @@ def fuzz_run_lengths(cases, rng):
     return failures
 
 
+def fuzz_tables(folder, cases, rng):
+    """Read tables of random text as train_masks.csv; return the failures.
+
+    A table is read, or refused with a line that names the file.
+    """
+    path, failures = folder / "train_masks.csv", []
+    words = [
+        "subject,img,pixels",
+        "1,1,1 1",
+        "1,2,",
+        "1,1,1 1",
+        ",,",
+        "a,b,c",
+        '"',
+        "\0",
+    ]
+    words += [
+        "2,1,1 99999999",
+        "2,2,5 1 3 1",
+        "-1,1,1 1",
+        "\ud800",
+        "1" * 5000,
+        "é",
+        ";",
+    ]
+    for _ in range(cases):
+        lines = rng.choices(words, k=rng.randrange(8))
+        if rng.random() < 0.7:
+            lines.insert(0, words[0])
+        ends = rng.choice(["\n", "\r\n", "\r", ""])
+        path.write_bytes(ends.join(lines).encode("utf-8", "surrogatepass"))
+        try:
+            run_length.read_train_masks(path)
+        except ValueError as error:
+            if path.name not in str(error) or "\n" in str(error):
+                failures.append(f"{lines}: {error}")
+        except BaseException as error:
+            failures.append(f"{lines}: {type(error).__name__}: {error}")
+    return failures
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -481,6 +522,8 @@ def main(argv=None):
         missed = counts["masks missed"] + counts["frames missed by the manifest"]
         note("flipped bits", args.flips, ["missed"] * missed)
         note("run-length cases", args.cases, fuzz_run_lengths(args.cases, rng))
+        tables = args.cases // 100
+        note("tables", tables, fuzz_tables(folder, tables, rng))
     print(f"frames read with other pixels, without a manifest: {silent}")
     print(f"flipped bits: {counts}")
     for text in failed[:20]:
