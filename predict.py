@@ -11,14 +11,12 @@ Writes  predictions/validation.csv, validation_truth.csv, submission.csv and ove
 """
 
 import argparse
-import collections
 import itertools
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from skimage.measure import label
 from skimage.segmentation import find_boundaries
 from tqdm import tqdm
@@ -27,16 +25,14 @@ import advice
 import run_length
 import scores
 import stage
+from letterbox import letterbox, take_out
+from pictures import list_pictures, read_picture
 from precision import PRECISIONS, choose_precision
-from preprocess import read_extract, resize, scale
+from preprocess import read_extract, scale
 from trained import load_networks, merge_settings, read_settings
 
 PRESENCE_SHARE = 0.01  # of a frame's pixels
 BATCH = 32  # frames predicted at a time
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-MAX_PIXELS = 1 << 26  # of one picture
-DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
 TRUTH_COLOUR = (0, 200, 0)  # green
 PREDICTION_COLOUR = (255, 140, 0)  # orange
 EXTRACT, PREPROCESS = "python extract_data.py", "python preprocess.py"
@@ -48,14 +44,20 @@ def predict_frames(model, frames, settings):
     Args:
         model: The U-Net.
         frames: Iterable of uint8 arrays `(rows, columns)`, 0 to 255, of any size.
-        settings: Record with `height`, `width`, `mean`, `standard_deviation`.
+        settings: Record with `height`, `width`, `mean`, `standard_deviation`; `aspect` of
+            the training frames, None where any frame is to be stretched; and `crops`, as
+            extract.json has them.
 
     Yields:
         float32 array `(height, width)` in [0, 1] for each frame.
     """
+    size = settings["height"], settings["width"]
 
     def prepare(frame):
-        return resize(np.asarray(frame), settings["height"], settings["width"])
+        frame = np.asarray(frame)
+        top, left, height, width = crop_of(frame.shape, settings)
+        view = frame[top : top + height, left : left + width]
+        return letterbox(view, *size, settings["aspect"])
 
     images = stage.map_threads(prepare, frames)
     while batch := list(itertools.islice(images, BATCH)):
@@ -97,6 +99,15 @@ def keep_share(model, frames, settings):
     return {**settings, "presence": values[-count] if count else 2.0}  # 2: none has it
 
 
+def crop_of(shape, settings):
+    """Return the part of a frame of this size that is looked at: top, left, height, width.
+
+    Frames of a size that was cropped for training are cropped alike.
+    """
+    whole = [0, 0, *shape]
+    return settings["crops"].get(f"{shape[0]}x{shape[1]}", whole)
+
+
 def to_mask(probability, shape, settings):
     """Return the uint8 mask, 0 or 1, of a probability map at the frame's own size.
 
@@ -106,12 +117,15 @@ def to_mask(probability, shape, settings):
     Args:
         probability: float32 array in [0, 1].
         shape: (height, width) of the frame, in pixels.
-        settings: Record with `threshold`; `smallest_area` as a share of the frame; and
-            `presence`, below which a mask is left empty.
+        settings: Record with `threshold`; `smallest_area` as a share of the frame;
+            `presence`, below which a mask is left empty; `aspect` and `crops`.
     """
+    mask = np.zeros(shape, np.uint8)
     if settings["presence"] and presence(probability) < settings["presence"]:
-        return np.zeros(shape, np.uint8)
-    mask = (resize(probability, *shape) >= settings["threshold"]).astype(np.uint8)
+        return mask
+    top, left, height, width = crop_of(shape, settings)
+    found = take_out(probability, (height, width), settings["aspect"])
+    mask[top : top + height, left : left + width] = found >= settings["threshold"]
     if np.count_nonzero(mask) < settings["smallest_area"] * mask.size:
         mask[:] = 0
     return mask
@@ -287,48 +301,6 @@ def predict_test(model, data, out, settings, num_overlays):
         f"{len(numbers)} test frames, {watch.positive} with a nerve: {out}/submission.csv"
     )
     return watch, made
-
-
-def list_pictures(path):
-    """Return the pictures of a folder, or the one named."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; expected a picture or a folder")
-    paths = [path]
-    if path.is_dir():
-        paths = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise ValueError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
-    stems = collections.Counter(p.stem for p in paths)
-    stem, count = stems.most_common(1)[0]
-    if count > 1:
-        raise ValueError(
-            f"{path} holds {count} pictures called {stem}; their masks would be one file"
-        )
-    return paths
-
-
-def read_picture(path):
-    """Return a picture as a uint8 grey array `(height, width)`; colour becomes grey.
-
-    Raises:
-        ValueError: not a whole picture, or of more than 8 bits a channel.
-    """
-    try:
-        image = Image.open(path, formats=FORMATS)
-    except DAMAGED as error:
-        raise ValueError(f"{path} is not a whole picture ({error})") from error
-    with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{path} claims to be {image.height} x {image.width}")
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(
-                f"{path} has more than 8 bits a pixel (Pillow's mode {image.mode}); "
-                "save it with 8, scaled as on the screen of the device"
-            )
-        try:
-            return np.asarray(image.convert("L"))
-        except DAMAGED as error:
-            raise ValueError(f"{path} is not a whole picture ({error})") from error
 
 
 def read_pictures(paths, failed):

@@ -11,12 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 import agreement
 import stage
+from letterbox import resize
 
 EXTRACT = "python extract_data.py"
 VALIDATION_SHARE = 635 / 5635  # the classic 5,000 : 635 of the challenge's frames
@@ -26,24 +26,6 @@ THUMBNAIL = 16  # rows and columns; enough to tell one sweep from another
 SAME_SWEEP = 0.95
 SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is taken
 BLOCK = 64  # frames resized by a thread at a time
-
-
-def resize(image, height, width):
-    """Return a grey frame or mask at another size.
-
-    Args:
-        image: uint8 array `(rows, columns)`.
-        height: Rows wanted, in pixels.
-        width: Columns wanted, in pixels.
-
-    Returns:
-        uint8 array `(height, width)`. Where it shrinks, each pixel is the mean of the
-        area it covers (no aliasing); where it grows, linear interpolation.
-    """
-    rows, columns = image.shape
-    least = min(width, columns), min(height, rows)  # cv2: width first
-    image = cv2.resize(image, least, interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def resize_mask(mask, height, width, soft):
@@ -391,6 +373,8 @@ def main(argv=None):
             "folds": args.folds,
             "fold": args.fold,
             "seed": args.seed,
+            "aspect": extract["width"] / extract["height"],
+            "crops": extract.get("crops") or {},
             "same_sweep": [[s, g] for s, g in group.items() if s != g],
         }
         arrays = {}

@@ -94,7 +94,7 @@ def choose_settings(args, record, arrays):
     settings["init_sha256"] = stage.sha256(args.init) if args.init else None
     if settings["encoder"] and not args.init:
         look(ROOT / settings["encoder"])
-    for name in ("mean", "standard_deviation", "smallest_area"):
+    for name in ("mean", "standard_deviation", "smallest_area", "aspect", "crops"):
         settings[name] = record[name]
     settings["data"] = {
         "split": record["split"],

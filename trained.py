@@ -1,5 +1,7 @@
 """Trained weights: the record beside them, the network, and the mean of several."""
 
+import re
+
 import h5_file
 import stage
 from h5_look import look
@@ -14,6 +16,7 @@ NEEDED = {
     "threshold": (0, 1),
     "smallest_area": (0, 1),
     "presence": (0, 1),
+    "aspect": (0.05, 20),
     "filters": (1, 256),
     "depth": (1, 6),
 }
@@ -36,6 +39,20 @@ def check_numbers(path, settings):
             )
 
 
+def is_within(crop, size):
+    """Tell whether a crop, [top, left, height, width], lies in a frame of "HxW" pixels."""
+    if not isinstance(crop, list) or not all(type(value) is int for value in crop):
+        return False
+    height, width = map(int, size.split("x"))
+    return (
+        len(crop) == 4
+        and min(crop) >= 0
+        and min(crop[2:]) >= 1
+        and crop[0] + crop[2] <= height
+        and crop[1] + crop[3] <= width
+    )
+
+
 def check_provenance(path, settings):
     """Refuse a record whose account of the training is not laid out as train.py's."""
     parts = settings.get("trained_on") or []
@@ -47,9 +64,14 @@ def check_provenance(path, settings):
         and all(isinstance(part.get(n), int) for n in ("frames", "frames_with_nerve"))
         for part in parts
     )
-    kept = settings.get("kept") or {}
+    kept, crops = settings.get("kept") or {}, settings.get("crops")
     if (
         not whole
+        or not isinstance(crops, dict)
+        or not all(
+            re.fullmatch(r"\d{1,5}x\d{1,5}", size) and is_within(crop, size)
+            for size, crop in crops.items()
+        )
         or not isinstance(settings.get("data", {}), dict)
         or not isinstance(kept, dict)
         or not isinstance(kept.get("dice_coef", 0.0), int | float)

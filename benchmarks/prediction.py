@@ -51,13 +51,17 @@ def write_frames(folder, num_frames, height, width):
     stage.publish(folder / "extract.json", record, [path])
 
 
+LIMITS = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.0}
+LIMITS |= {"aspect": 580 / 420, "crops": {}}
+
+
 def write_untrained(path, settings):
     """Write an untrained network with the record that predict.py needs."""
     import h5_file
     from model import build_network
 
     h5_file.save(build_network(settings), path, "dice_coef_loss", ["dice_coef"], 1e-5)
-    record = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.0, **settings}
+    record = {**LIMITS, **settings}
     record["h5_sha256"] = stage.sha256(path)
     stage.write_bytes(path.with_suffix(".json"), stage.to_json(record).encode())
 
@@ -81,7 +85,7 @@ def prepare(folder, weights, filters):
         write_untrained(whole, {**CLASSIC, **NOISE, "filters": filters})
     settings = stage.read_record(whole.with_suffix(".json"), "python train.py")
     quarter = max(1, settings["filters"] // 4)
-    names = (*CLASSIC, *NOISE, "threshold", "smallest_area", "presence")
+    names = (*CLASSIC, *NOISE, *LIMITS)
     write_untrained(small, {**{n: settings[n] for n in names}, "filters": quarter})
     if measure.has("tf2onnx", "ONNX Runtime and OpenVINO"):
         for path in (whole, small):

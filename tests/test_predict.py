@@ -37,6 +37,9 @@ def chain(tmp_path_factory):
     return folder
 
 
+LIMITS = {"presence": 0.0, "aspect": None, "crops": {}}
+
+
 def read_csv(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -435,7 +438,7 @@ def test_full_masks_are_said():
 def test_small_masks_are_dropped():
     probability = np.zeros((10, 10), np.float32)
     probability[:2, :2] = 0.9  # 4 of 100 pixels
-    settings = {"threshold": 0.5, "smallest_area": 0.04, "presence": 0.0}
+    settings = {**LIMITS, "threshold": 0.5, "smallest_area": 0.04}
     assert predict.to_mask(probability, (10, 10), settings).sum() == 4
     settings["smallest_area"] = 0.041
     assert predict.to_mask(probability, (10, 10), settings).sum() == 0

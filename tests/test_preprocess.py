@@ -10,6 +10,7 @@ import pytest
 from conftest import make_raw, run_script, write_tiff
 
 import extract_data
+import letterbox
 import preprocess
 import stage
 
@@ -57,7 +58,7 @@ def of_subjects(data, name, record):
 def test_resize_takes_rows_first():
     image = np.zeros((64, 80), np.uint8)
     image[:32] = 200  # the upper half
-    small = preprocess.resize(image, 16, 8)
+    small = letterbox.resize(image, 16, 8)
     assert small.shape == (16, 8)
     assert small[:8].min() == 200
     assert small[8:].max() == 0
@@ -75,19 +76,19 @@ def test_shrinking_takes_the_mean_of_the_area():
         np.uint8,
     )
     # (0+6+12)/3 = 6; 100; 255; (1+...+6)/6 = 3.5, which rounds to even, 4
-    assert preprocess.resize(image, 2, 2).tolist() == [[6, 100], [255, 4]]
+    assert letterbox.resize(image, 2, 2).tolist() == [[6, 100], [255, 4]]
 
 
 def test_shrinking_does_not_alias():
     # columns 0 and 255 in turn, 9 to a pixel: 4/9 or 5/9 of 255 are 113 and 142;
     # the pixel in the middle alone would be 0 or 255
     stripes = np.tile(np.array([0, 255], np.uint8), (99, 50))[:, :99]
-    assert set(np.unique(preprocess.resize(stripes, 11, 11)).tolist()) == {113, 142}
+    assert set(np.unique(letterbox.resize(stripes, 11, 11)).tolist()) == {113, 142}
 
 
 def test_growing_interpolates_between_neighbours():
     image = np.array([[0, 100]] * 2, np.uint8)
-    grown = preprocess.resize(image, 4, 8)
+    grown = letterbox.resize(image, 4, 8)
     assert grown.shape == (4, 8)
     # centres of the pixels at 0.5 and 1.5 of 2: column k lies at (k + 0.5) / 4 - 0.5
     expected = [min(max((k + 0.5) / 4 - 0.5, 0), 1) * 100 for k in range(8)]
@@ -96,7 +97,7 @@ def test_growing_interpolates_between_neighbours():
 
 def test_one_side_shrinks_without_aliasing_while_the_other_grows():
     stripes = np.tile(np.array([0, 255], np.uint8), (10, 50))[:, :99]
-    assert set(np.unique(preprocess.resize(stripes, 20, 11)).tolist()) == {113, 142}
+    assert set(np.unique(letterbox.resize(stripes, 20, 11)).tolist()) == {113, 142}
 
 
 @pytest.mark.parametrize("factor", [2, 4])

@@ -123,6 +123,7 @@ def test_presence_is_the_mean_of_the_highest_hundredth():
     probability[3, :5] = [0.9, 0.8, 0.7, 0.6, 0.5]  # of 400 pixels the highest 4 count
     assert predict.presence(probability) == pytest.approx(0.75)
     limits = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.75}
+    limits |= {"aspect": None, "crops": {}}
     assert predict.to_mask(probability, (20, 20), limits).sum() == 5
     limits["presence"] = 0.76
     assert predict.to_mask(probability, (20, 20), limits).sum() == 0

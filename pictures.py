@@ -1,0 +1,101 @@
+"""Pictures of people's own: frames as grey arrays, masks by class."""
+
+import collections
+
+import numpy as np
+from PIL import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+MAX_PIXELS = 1 << 26  # of one picture
+DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
+
+
+def list_pictures(path):
+    """Return the pictures of a folder, or the one named.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: no picture, or two that differ by their suffix alone.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; expected a picture or a folder")
+    paths = [path]
+    if path.is_dir():
+        paths = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise ValueError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
+    stems = collections.Counter(p.stem for p in paths)
+    stem, count = stems.most_common(1)[0]
+    if count > 1:
+        raise ValueError(
+            f"{path} holds {count} pictures called {stem}; their masks would be one file"
+        )
+    return paths
+
+
+def open_picture(path):
+    """Return a picture opened by Pillow, of at most MAX_PIXELS and 8 bits a channel."""
+    try:
+        image = Image.open(path, formats=FORMATS)
+    except DAMAGED as error:
+        raise ValueError(f"{path} is not a whole picture ({error})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{path} claims to be {image.height} x {image.width}")
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"{path} has more than 8 bits a pixel (Pillow's mode {image.mode}); "
+            "save it with 8, scaled as on the screen of the device"
+        )
+    return image
+
+
+def read_picture(path):
+    """Return a picture as a uint8 grey array `(height, width)`; colour becomes grey.
+
+    Raises:
+        ValueError: not a whole picture, or of more than 8 bits a channel.
+    """
+    with open_picture(path) as image:
+        try:
+            return np.asarray(image.convert("L"))
+        except DAMAGED as error:
+            raise ValueError(f"{path} is not a whole picture ({error})") from error
+
+
+def read_mask(path, label):
+    """Return a mask drawn as a picture, uint8 `(height, width)`, 0 or 255.
+
+    Args:
+        path: The picture. Of a palette the indices count, not the colours.
+        label: The class that is nerve, a number; None where there is one class beside 0.
+
+    Raises:
+        ValueError: several classes and no label, a label that is no number, a colour
+            picture of several colours, or not a whole picture.
+    """
+    with open_picture(path) as image:
+        try:
+            values = np.asarray(image)
+        except DAMAGED as error:
+            raise ValueError(f"{path} is not a whole picture ({error})") from error
+        lossy = image.format == "JPEG"
+    if values.ndim == 3:  # drawn in a colour, perhaps with an alpha channel
+        values = values[..., :3].max(axis=2)
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    if lossy:  # rings about what was 0 or 255
+        values = np.where(values >= 128, np.uint8(255), np.uint8(0))
+    if label is not None:
+        if not label.isdecimal():
+            raise ValueError(
+                f"--label {label}; expected a number for masks such as {path}"
+            )
+        return np.where(values == int(label), np.uint8(255), np.uint8(0))
+    found = np.unique(values)
+    if len(found) > 2 or (len(found) == 2 and found[0] != 0):
+        text = ", ".join(map(str, found[:8]))
+        raise ValueError(
+            f"{path} holds the values {text}; say which is nerve: --label N"
+        )
+    return np.where(values > 0, np.uint8(255), np.uint8(0))
