@@ -1,14 +1,17 @@
 """Read the challenge's raw TIFFs, check every one, and write them as three arrays.
 
     python extract_data.py --raw raw --data data
+    python extract_data.py --images frames --masks masks --data data
 
 Reads   raw/train/S_I.tif, raw/train/S_I_mask.tif, raw/test/N.tif, and to check them,
-        where present, raw/train_masks.csv and raw/SHA256SUMS
+        where present, raw/train_masks.csv and raw/SHA256SUMS; or frames of your own
+        with a mask each (own_frames.py)
 Writes  data/imgs_train.npy, data/imgs_mask_train.npy, data/imgs_test.npy,
         data/extract.json
 """
 
 import argparse
+import collections
 import functools
 import hashlib
 import io
@@ -21,6 +24,8 @@ import numpy as np
 from PIL import TiffImagePlugin
 from tqdm import tqdm
 
+import own_frames
+import pictures
 import run_length
 import stage
 
@@ -307,6 +312,65 @@ def extract_folder(folder, data, size, digests, skip_bad):
     return part, dict(zip(names, records, strict=True))
 
 
+def extract_own(args, pairs):
+    """Write the arrays of people's own frames; return the record.
+
+    Frames of another size than most are letterboxed into it.
+
+    Args:
+        args: Of the command line.
+        pairs: What `own_frames.find_pairs` returned.
+    """
+    names = [path.name for path, _ in pairs]
+    sizes = [tuple(pictures.open_picture(path).size[::-1]) for path, _ in pairs]
+    crops = own_frames.find_crops(pairs, sizes) if args.crop else {}
+    shown = [tuple(crops.get(f"{h}x{w}", (0, 0, h, w))[2:]) for h, w in sizes]
+    size = collections.Counter(shown).most_common(1)[0][0]
+    known = own_frames.name_subjects(names, args.subject_pattern, args.subjects)
+    subjects = known or [Path(name).stem for name in names]
+    numbers = {name: k for k, name in enumerate(sorted(set(subjects)), 1)}
+    xml = {mask for _, mask in pairs if mask.suffix.lower() == ".xml"}
+    cvat = own_frames.read_cvat(xml.pop(), args.label) if xml else None
+    frames = {(numbers[s], k): k - 1 for k, s in enumerate(subjects, 1)}
+
+    def read(frame):
+        pair = own_frames.read_pair(pairs[frames[frame]], args.label, cvat)
+        return own_frames.fit_pair(*pair, crops, size)
+
+    shape = (len(frames), *size)
+    paths = [args.data / name for name in ARRAYS["train"]]
+    writers = [stage.ArrayWriter(path, shape, np.uint8) for path in paths]
+    kept, areas, skipped = extract(sorted(frames), read, writers, args.skip_bad, "own")
+    for entry in skipped:
+        entry["frame"] = names[int(entry["frame"].split("_")[1]) - 1]
+        for folder in (args.images, args.masks):
+            entry["why"] = entry["why"].replace(f"{folder}/", "")
+    if not kept:
+        raise ValueError(
+            f"{args.images} holds no good frame; the first: {skipped[0]['why']}"
+        )
+    rows = [frames[frame] for frame in kept]
+    arrays = dict(
+        zip(ARRAYS["train"], map(stage.ArrayWriter.close, writers), strict=True)
+    )
+    return {
+        "height": size[0],
+        "width": size[1],
+        "arrays": arrays,
+        "train": {
+            "subject": [frame[0] for frame in kept],
+            "image": [frame[1] for frame in kept],
+            "name": [names[row] for row in rows],
+            "size": [list(sizes[row]) for row in rows],
+            "skipped": skipped,
+            "area": areas,
+        },
+        "subjects_known": known is not None,
+        "subject_names": {str(k): name for name, k in numbers.items()},
+        "crops": crops,
+    }
+
+
 def report(record, data):
     """Print one line of counts, and one where frames were left out."""
     texts, skipped = [], 0
@@ -346,37 +410,82 @@ def parse_args(argv=None):
         action="store_true",
         help="leave bad frames out, and list each in extract.json",
     )
-    return parser.parse_args(argv)
+    own = parser.add_argument_group("frames of your own, instead of --raw")
+    own.add_argument("--images", type=Path, help="folder of frames, in any names")
+    own.add_argument(
+        "--masks",
+        type=Path,
+        help="folder of masks of the same stems, or of labelme's .json; or CVAT's .xml",
+    )
+    own.add_argument("--label", help="what is nerve: number of a class, or its name")
+    own.add_argument(
+        "--subject-pattern",
+        help="regular expression; what its first group finds in a frame's name is its "
+        "subject. Default: every frame is its own",
+    )
+    own.add_argument("--subjects", type=Path, help="CSV with columns name and subject")
+    own.add_argument(
+        "--crop",
+        action="store_true",
+        help="cut borders and text that are the same in all frames of a size",
+    )
+    args = parser.parse_args(argv)
+    if (args.images is None) != (args.masks is None):
+        parser.error("--images and --masks go together")
+    if args.subject_pattern and args.subjects:
+        parser.error("--subject-pattern or --subjects, not both")
+    return args
+
+
+def find_stale(record):
+    """Return the arrays of an earlier run that this one did not make."""
+    names = [name for group in ARRAYS.values() for name in group]
+    return [name for name in names if name not in record["arrays"]]
 
 
 def main(argv=None):
     args = parse_args(argv)
     stage.keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # of damage that is then refused
-    folders = [args.raw / name for name in NAMES if (args.raw / name).is_dir()]
-    if not folders:
-        raise FileNotFoundError(
-            f"{args.raw}/ holds neither train/ nor test/; unpack the challenge's "
-            "train.zip and test.zip there, or make a phantom: python phantom.py"
-        )
-    manifest = args.manifest or args.raw / "SHA256SUMS"
-    digests = read_manifest(manifest) if args.manifest or manifest.exists() else None
-    size = find_size(folders[0])
+    if args.images:
+        pairs = own_frames.find_pairs(args.images, args.masks)
+    else:
+        folders = find_folders(args.raw)
     with stage.lock(args.data):
-        record = {"height": size[0], "width": size[1], "arrays": {}}
-        for folder in folders:
-            record[folder.name], arrays = extract_folder(
-                folder, args.data, size, digests, args.skip_bad
-            )
-            record["arrays"].update(arrays)
-        names = [name for group in ARRAYS.values() for name in group]
+        record = extract_own(args, pairs) if args.images else extract_raw(args, folders)
         stage.publish(
             args.data / "extract.json",
             record,
-            paths=[args.data / name for name in names if name in record["arrays"]],
-            stale=[args.data / name for name in names if name not in record["arrays"]],
+            paths=[args.data / name for name in record["arrays"]],
+            stale=[args.data / name for name in find_stale(record)],
         )
     report(record, args.data)
+
+
+def find_folders(raw):
+    """Return the folders train/ and test/ of the challenge that are there."""
+    folders = [raw / name for name in NAMES if (raw / name).is_dir()]
+    if not folders:
+        raise FileNotFoundError(
+            f"{raw}/ holds neither train/ nor test/; unpack the challenge's train.zip and "
+            "test.zip there, make a phantom (python phantom.py), or name folders of your "
+            "own: --images and --masks"
+        )
+    return folders
+
+
+def extract_raw(args, folders):
+    """Write the arrays of the challenge's folders; return the record."""
+    manifest = args.manifest or args.raw / "SHA256SUMS"
+    digests = read_manifest(manifest) if args.manifest or manifest.exists() else None
+    size = find_size(folders[0])
+    record = {"height": size[0], "width": size[1], "arrays": {}}
+    for folder in folders:
+        record[folder.name], arrays = extract_folder(
+            folder, args.data, size, digests, args.skip_bad
+        )
+        record["arrays"].update(arrays)
+    return record
 
 
 if __name__ == "__main__":

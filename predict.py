@@ -25,7 +25,7 @@ import advice
 import run_length
 import scores
 import stage
-from letterbox import letterbox, take_out
+from letterbox import letterbox, place, take_out
 from pictures import list_pictures, read_picture
 from precision import PRECISIONS, choose_precision
 from preprocess import read_extract, scale
@@ -126,7 +126,9 @@ def to_mask(probability, shape, settings):
     top, left, height, width = crop_of(shape, settings)
     found = take_out(probability, (height, width), settings["aspect"])
     mask[top : top + height, left : left + width] = found >= settings["threshold"]
-    if np.count_nonzero(mask) < settings["smallest_area"] * mask.size:
+    _, _, *inner = place((height, width), probability.shape, settings["aspect"])
+    share = np.prod(inner) / probability.size  # of what training saw as one frame
+    if np.count_nonzero(mask) * share < settings["smallest_area"] * height * width:
         mask[:] = 0
     return mask
 

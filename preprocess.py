@@ -25,6 +25,7 @@ THUMBNAIL = 16  # rows and columns; enough to tell one sweep from another
 # those of subjects 17 and 18, which are one sweep, to 1.00.
 SAME_SWEEP = 0.95
 SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is taken
+COMPARED = 256  # frames compared with all others at a time
 BLOCK = 64  # frames resized by a thread at a time
 
 
@@ -83,22 +84,25 @@ def find_sweeps(images, subjects, folder):
     Returns:
         `{subject: group}`; a group is called after its smallest subject.
     """
-    names = np.unique(subjects).tolist()
+    names, index = np.unique(subjects, return_inverse=True)
     shape = (len(images), THUMBNAIL * THUMBNAIL)
     thumbnails = stage.scratch_array(folder, shape, np.float32)
     for row, image in enumerate(images):
         thumbnail = resize(image, THUMBNAIL, THUMBNAIL).ravel().astype(np.float32)
         thumbnail -= thumbnail.mean()
         thumbnails[row] = thumbnail / max(np.linalg.norm(thumbnail), 1e-6)
-    rows = {name: np.flatnonzero(subjects == name) for name in names}
-    group = {name: name for name in names}
-    for k, one in enumerate(names):
-        mine = thumbnails[rows[one]]
-        for other in names[k + 1 :]:
-            if (mine @ thumbnails[rows[other]].T).max() >= SAME_SWEEP:
+    group = np.arange(len(names))
+    for start in range(0, len(images), COMPARED):
+        alike = thumbnails[start : start + COMPARED] @ thumbnails.T >= SAME_SWEEP
+        rows, others = np.nonzero(alike)
+        links = set(
+            zip(index[rows + start].tolist(), index[others].tolist(), strict=True)
+        )
+        for one, other in links:
+            if group[one] != group[other]:
                 new, old = sorted((group[one], group[other]))
-                group = {n: new if g == old else g for n, g in group.items()}
-    return group
+                group[group == old] = new
+    return dict(zip(names.tolist(), names[group].tolist(), strict=True))
 
 
 def choose_validation(groups, nerve, seed):
@@ -366,7 +370,8 @@ def main(argv=None):
             "standard_deviation": deviation,
             "smallest_area": smallest_area(areas[rows["train"]], frames.shape[1:]),
             "split": args.split,
-            "leaky": args.split == "frames",
+            "leaky": args.split == "frames" or not extract.get("subjects_known", True),
+            "subjects_known": extract.get("subjects_known", True),
             "soft_masks": args.soft_masks,
             "contradictory": args.contradictory,
             "similarity": args.similarity if args.contradictory else None,
@@ -400,10 +405,17 @@ def main(argv=None):
 
 def report(record, data):
     """Print what was split how, and what a user should know about it."""
-    for subject, other in record["same_sweep"]:
+    if not record["subjects_known"]:
         print(
-            f"subjects {other} and {subject} share near-identical frames: kept together"
+            "no subjects are named (extract_data.py --subject-pattern, --subjects): frames "
+            f"are split one by one, {len(record['same_sweep'])} near-identical ones kept "
+            "together"
         )
+    else:
+        for subject, other in record["same_sweep"]:
+            print(
+                f"subjects {other} and {subject} share near-identical frames: kept together"
+            )
     if record["leaky"]:
         print(
             "leaky split: neighbouring frames of one video lie on both sides, so that the "

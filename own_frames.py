@@ -1,0 +1,233 @@
+"""Frames and masks of people's own, in any names and sizes, as extract_data.py takes them.
+
+Masks are pictures (of classes, with --label), or outlines drawn in labelme (a .json beside
+each frame's name) or CVAT (one .xml, "CVAT for images 1.1").
+"""
+
+import csv
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage import draw
+
+import stage
+from letterbox import letterbox
+from pictures import list_pictures, read_mask, read_picture
+
+MAX_TEXT = 1 << 28  # bytes of outlines in one file
+MAX_PLACE = 1e6  # pixels, of an outline's point
+CHANGED = 2  # greys by which a pixel must differ between frames to count as picture
+OPENED = 7  # pixels: strips and letters thinner than that are no picture
+
+
+def find_pairs(images, masks):
+    """Return `[(frame, its mask or outlines)]` as paths, paired by stem.
+
+    Raises:
+        ValueError: frames without a mask, or the other way round; it names them.
+    """
+    frames = {path.stem: path for path in list_pictures(images)}
+    if not masks.exists():
+        raise FileNotFoundError(f"{masks} is missing; expected masks of {images}/")
+    if masks.is_file():
+        paths = [masks]
+    else:
+        paths = sorted(p for p in masks.iterdir() if p.suffix.lower() == ".xml")
+    if paths:
+        if len(paths) > 1 or paths[0].suffix.lower() != ".xml":
+            raise ValueError(
+                f"{masks} is neither a folder of masks nor one .xml of CVAT"
+            )
+        return [(frame, paths[0]) for frame in frames.values()]
+    outlines = sorted(p for p in masks.iterdir() if p.suffix.lower() == ".json")
+    found = {path.stem: path for path in outlines or list_pictures(masks)}
+    for mine, others, what in ((frames, found, "mask"), (found, frames, "frame")):
+        if missing := sorted(set(mine) - set(others)):
+            names = ", ".join(missing[:5])
+            raise ValueError(
+                f"{len(missing)} of {len(mine)} lack a {what} of their name in "
+                f"{masks if what == 'mask' else images}/: {names}"
+            )
+    return [(frames[stem], found[stem]) for stem in frames]
+
+
+def fill(polygons, shape):
+    """Return the mask of outlines, uint8 `(height, width)`, 0 or 255.
+
+    Args:
+        polygons: Lists of (column, row), in pixels from the upper left corner.
+        shape: (height, width).
+    """
+    mask = np.zeros(shape, np.uint8)
+    for polygon in polygons:
+        points = np.array(polygon, np.float64)
+        if points.shape[1:] != (2,) or not np.abs(points).max(initial=0) < MAX_PLACE:
+            raise ValueError("an outline that is no list of points")
+        # of pixels, whose centres lie at halves
+        mask[draw.polygon(points[:, 1] - 0.5, points[:, 0] - 0.5, shape)] = 255
+    return mask
+
+
+def read_text(path):
+    """Return a file's bytes, refused where they are too many."""
+    if path.stat().st_size > MAX_TEXT:
+        raise ValueError(f"{path} has more than {MAX_TEXT >> 20} MB; expected outlines")
+    return path.read_bytes()
+
+
+def read_labelme(path, label):
+    """Return `(polygons, shape)` of a file of labelme; of one label, or of all."""
+    try:
+        record = json.loads(read_text(path))
+        shape = int(record["imageHeight"]), int(record["imageWidth"])
+        shapes = [s for s in record["shapes"] if label in (None, s["label"])]
+        kinds = {s.get("shape_type", "polygon") for s in shapes}
+        polygons = [s["points"] for s in shapes]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is no file of labelme ({error!r:.80})") from error
+    if kinds - {"polygon"}:
+        raise ValueError(f"{path} holds {', '.join(kinds)}; expected polygons alone")
+    return polygons, shape
+
+
+def read_cvat(path, label):
+    """Return `{name: (polygons, shape)}` of a file of CVAT; of one label, or of all."""
+    content = read_text(path)
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise ValueError(f"{path} defines entities, which CVAT never does")
+    found = {}
+    try:
+        for image in ElementTree.fromstring(content).iter("image"):
+            polygons = [
+                [
+                    tuple(map(float, point.split(",")))
+                    for point in p.get("points").split(";")
+                ]
+                for p in image.iter("polygon")
+                if label in (None, p.get("label"))
+            ]
+            shape = int(image.get("height")), int(image.get("width"))
+            found[Path(image.get("name")).stem] = polygons, shape
+    except (ElementTree.ParseError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no .xml of CVAT ({error!r:.80})") from error
+    return found
+
+
+def read_pair(pair, label, cvat):
+    """Return the `(frame, mask)` of a pair of paths, uint8, of one size each.
+
+    Args:
+        pair: (frame, mask) as `find_pairs` returns them.
+        label: The class or name that is nerve, or None.
+        cvat: What `read_cvat` returned of it, where the mask is an .xml.
+    """
+    path, mask_path = pair
+    frame = read_picture(path)
+    suffix = mask_path.suffix.lower()
+    if suffix in (".xml", ".json"):
+        if suffix == ".xml" and path.stem not in cvat:
+            raise ValueError(f"{mask_path} says nothing of {path.name}")
+        outlines = (
+            cvat[path.stem] if suffix == ".xml" else read_labelme(mask_path, label)
+        )
+        polygons, shape = outlines
+        if shape == frame.shape:
+            try:
+                mask = fill(polygons, shape)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{mask_path}: {error}") from error
+    else:
+        mask = read_mask(mask_path, label)
+        shape = mask.shape
+    if shape != frame.shape:
+        raise ValueError(
+            f"{mask_path} is of {shape[0]} x {shape[1]} pixels, {path.name} of "
+            f"{frame.shape[0]} x {frame.shape[1]}"
+        )
+    return frame, mask
+
+
+def name_subjects(names, pattern, table):
+    """Return each frame's subject as text, or None where nothing names them.
+
+    Args:
+        names: The frames' file names.
+        pattern: Regular expression; its first group, or all of it, is the subject.
+        table: CSV with the columns `name` (of the file, or its stem) and `subject`.
+    """
+    if pattern:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"--subject-pattern {pattern!r}: {error}") from error
+        found = [expression.search(name) for name in names]
+        if None in found:
+            name = names[found.index(None)]
+            raise ValueError(f"--subject-pattern {pattern!r} does not match {name}")
+        return [match[1 if expression.groups else 0] for match in found]
+    if table:
+        try:
+            with open(table, newline="", encoding="utf-8-sig") as file:
+                rows = {row["name"]: row["subject"] for row in csv.DictReader(file)}
+        except (KeyError, UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(
+                f"{table} is no CSV with the columns name and subject"
+            ) from error
+        found = [rows.get(name, rows.get(Path(name).stem)) for name in names]
+        if None in found:
+            raise ValueError(f"{table} has no row for {names[found.index(None)]}")
+        return found
+    return None
+
+
+def find_crop(frames):
+    """Return where frames of one size change: top, left, height, width; None without two.
+
+    Burned-in text and borders are the same in all of them.
+
+    Args:
+        frames: Iterable of uint8 arrays of one size.
+    """
+    low = high = None
+    count = 0
+    for frame in frames:
+        low = frame.copy() if low is None else np.minimum(low, frame)
+        high = frame.copy() if high is None else np.maximum(high, frame)
+        count += 1
+    if count < 2:
+        return None
+    moving = (high.astype(int) - low > CHANGED).astype(np.uint8)
+    square = np.ones((OPENED, OPENED), np.uint8)
+    moving = cv2.morphologyEx(moving, cv2.MORPH_CLOSE, square)
+    moving = cv2.morphologyEx(moving, cv2.MORPH_OPEN, square)
+    number, _, parts, _ = cv2.connectedComponentsWithStats(moving)
+    if number < 2:
+        return None
+    left, top, width, height, _ = parts[
+        1 + parts[1:, cv2.CC_STAT_AREA].argmax()
+    ].tolist()
+    return [top, left, height, width]
+
+
+def find_crops(pairs, sizes):
+    """Return `{"HxW": crop}` of the sizes of which there is more than one frame."""
+    crops = {}
+    for size in sorted(set(sizes)):
+        same = [frame for (frame, _), s in zip(pairs, sizes, strict=True) if s == size]
+        if crop := find_crop(stage.map_threads(read_picture, same)):
+            crops[f"{size[0]}x{size[1]}"] = crop
+    return crops
+
+
+def fit_pair(frame, mask, crops, size):
+    """Return a frame and its mask, cropped and letterboxed into (height, width)."""
+    whole = [0, 0, *frame.shape]
+    top, left, height, width = crops.get(f"{frame.shape[0]}x{frame.shape[1]}", whole)
+    view = np.s_[top : top + height, left : left + width]
+    aspect = size[1] / size[0]
+    frame, mask = (letterbox(a[view], *size, aspect) for a in (frame, mask))
+    return frame, np.where(mask >= 128, np.uint8(255), np.uint8(0))

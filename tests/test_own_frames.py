@@ -1,0 +1,316 @@
+"""Frames of people's own: any names, sizes and kinds of mask, into the same arrays."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import extract_data
+import letterbox
+import predict
+import preprocess
+import train
+
+HEIGHT, WIDTH = 48, 60
+BOX = np.s_[10:30, 20:40]  # of the nerve
+
+
+def frame(seed, height=HEIGHT, width=WIDTH):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 120, (height, width), np.uint8)
+    image[BOX] += 100
+    return image
+
+
+def mask(value=255, height=HEIGHT, width=WIDTH):
+    result = np.zeros((height, width), np.uint8)
+    result[BOX] = value
+    return result
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Folders images/ and masks/ of six frames a_1 to c_2, in several formats."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    suffixes = iter([".png", ".jpg", ".bmp", ".tif", ".png", ".PNG"])
+    for seed, stem in enumerate(("a_1", "a_2", "b_1", "b_2", "c_1", "c_2")):
+        Image.fromarray(frame(seed)).save(tmp_path / "images" / (stem + next(suffixes)))
+        Image.fromarray(mask()).save(tmp_path / "masks" / f"{stem}.png")
+    return tmp_path
+
+
+def extract(own, *flags, masks="masks"):
+    folders = ["--images", str(own / "images"), "--masks", str(own / masks)]
+    extract_data.main([*folders, "--data", str(own / "data"), *flags])
+    record = json.loads((own / "data" / "extract.json").read_text())
+    arrays = [
+        np.load(own / "data" / f"imgs{part}.npy") for part in ("_train", "_mask_train")
+    ]
+    return record, *arrays
+
+
+def test_pairs_are_found_by_stem_and_their_pixels_kept(own):
+    record, frames, masks = extract(own)
+    assert frames.shape == masks.shape == (6, HEIGHT, WIDTH)
+    assert record["train"]["name"][:3] == ["a_1.png", "a_2.jpg", "b_1.bmp"]
+    np.testing.assert_array_equal(frames[0], frame(0))
+    np.testing.assert_array_equal(frames[3], frame(3))
+    for found in masks:
+        np.testing.assert_array_equal(found, mask())
+    assert record["train"]["area"] == [400] * 6
+    assert not record["subjects_known"]
+
+
+def test_subjects_by_pattern_and_by_table(own, capsys):
+    record, *_ = extract(own, "--subject-pattern", r"^([a-z])_")
+    assert record["train"]["subject"] == [1, 1, 2, 2, 3, 3]
+    assert record["subject_names"] == {"1": "a", "2": "b", "3": "c"}
+    with open(own / "subjects.csv", "w", newline="") as file:
+        rows = [
+            ("name", "subject"),
+            *((f"{s}_{k}", "xyz"[k]) for s in "abc" for k in (1, 2)),
+        ]
+        csv.writer(file).writerows(rows)
+    record, *_ = extract(own, "--subjects", str(own / "subjects.csv"))
+    assert record["train"]["name"][:3] == ["a_1.png", "b_1.bmp", "c_1.png"]
+    assert record["train"]["subject"] == [1, 1, 1, 2, 2, 2]
+    with pytest.raises(ValueError, match=r"'\^z' does not match a_1\.png"):
+        extract(own, "--subject-pattern", "^z")
+    with pytest.raises(ValueError, match="--subject-pattern '\\('"):
+        extract(own, "--subject-pattern", "(")
+    (own / "subjects.csv").write_text("name,subject\na_1,x\n")
+    with pytest.raises(ValueError, match=r"no row for a_2\.jpg"):
+        extract(own, "--subjects", str(own / "subjects.csv"))
+
+
+def test_a_split_without_subjects_says_so(own, capsys):
+    extract(own)
+    preprocess.main(["--data", str(own / "data"), "--height", "16", "--width", "16"])
+    text = capsys.readouterr().out
+    assert "no subjects are named" in text
+    assert "leaky split" in text
+    record = json.loads((own / "data" / "preprocess.json").read_text())
+    assert record["leaky"]
+
+
+def test_one_class_of_a_palette_picture(own):
+    values = mask(1)
+    values[0:5, 0:5] = 2  # a vessel
+    picture = Image.fromarray(values, "P")
+    picture.putpalette([0, 0, 0, 9, 200, 9, 250, 0, 0])
+    picture.save(own / "masks" / "a_1.png")
+    with pytest.raises(
+        ValueError, match=r"a_1\.png holds the values 0, 1, 2; say which"
+    ):
+        extract(own)
+    for stem in ("a_2", "b_1", "b_2", "c_1", "c_2"):
+        picture.save(own / "masks" / f"{stem}.png")
+    _, _, masks = extract(own, "--label", "1")
+    np.testing.assert_array_equal(masks[0], mask())
+    _, _, masks = extract(own, "--label", "2")
+    assert masks[0].sum() == 25 * 255
+    with pytest.raises(ValueError, match="--label nerve; expected a number"):
+        extract(own, "--label", "nerve")
+
+
+@pytest.mark.parametrize("kind", ["binary", "colour", "jpeg", "of 0 and 1"])
+def test_masks_drawn_in_other_ways(own, kind):
+    path, image = own / "masks" / "a_1.png", Image.fromarray(mask())
+    if kind == "binary":
+        image = image.convert("1")
+    elif kind == "colour":
+        image = Image.fromarray(np.stack([mask(), mask(0), mask(0)], axis=-1))
+    elif kind == "jpeg":
+        path.unlink()
+        path = path.with_suffix(".jpg")
+    else:
+        image = Image.fromarray(mask(1))
+    image.save(path)
+    _, _, masks = extract(own)
+    assert (masks[0] != mask()).sum() <= (40 if kind == "jpeg" else 0)
+
+
+def test_outlines_of_labelme(own):
+    corners = [[20, 10], [40, 10], [40, 30], [20, 30]]
+    (own / "json").mkdir()
+    for stem in ("a_1", "a_2", "b_1", "b_2", "c_1", "c_2"):
+        shapes = [
+            {"label": "nerve", "points": corners, "shape_type": "polygon"},
+            {
+                "label": "artery",
+                "points": [[1, 1], [5, 1], [5, 5]],
+                "shape_type": "polygon",
+            },
+        ]
+        record = {"shapes": shapes, "imageHeight": HEIGHT, "imageWidth": WIDTH}
+        (own / "json" / f"{stem}.json").write_text(json.dumps(record))
+    _, _, masks = extract(own, "--label", "nerve", masks="json")
+    np.testing.assert_array_equal(masks[0], mask())
+    _, _, masks = extract(own, masks="json")  # all of them
+    assert masks[0][2, 3] == 255
+    (own / "json" / "a_1.json").write_text("[" * 10_000)
+    with pytest.raises(ValueError, match=r"a_1\.json is no file of labelme"):
+        extract(own, masks="json")
+
+
+def cvat(names, points="20,10;40,10;40,30;20,30"):
+    images = "".join(
+        f'<image name="x/{name}.png" width="{WIDTH}" height="{HEIGHT}">'
+        f'<polygon label="nerve" points="{points}"/>'
+        '<polygon label="artery" points="1,1;5,1;5,5"/></image>'
+        for name in names
+    )
+    return f'<?xml version="1.0"?><annotations>{images}</annotations>'
+
+
+def test_outlines_of_cvat(own):
+    names = ("a_1", "a_2", "b_1", "b_2", "c_1", "c_2")
+    (own / "all.xml").write_text(cvat(names))
+    _, _, masks = extract(own, "--label", "nerve", masks="all.xml")
+    np.testing.assert_array_equal(masks[0], mask())
+    for text, message in (
+        (cvat(names[1:]), r"says nothing of a_1\.png"),
+        (cvat(names, "1,2;x"), r"is no \.xml of CVAT"),
+        ("<a", r"is no \.xml of CVAT"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]>' + cvat(names), "defines entities"),
+        (cvat(names, "1e300,2;3,4"), "an outline that is no list of points"),
+    ):
+        (own / "all.xml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            extract(own, masks="all.xml")
+
+
+def test_half_of_a_pair_is_named(own):
+    (own / "masks" / "b_1.png").unlink()
+    with pytest.raises(ValueError, match="1 of 6 lack a mask of their name in .*: b_1"):
+        extract(own)
+    (own / "images" / "b_1.bmp").unlink()
+    (own / "images" / "c_2.PNG").unlink()
+    with pytest.raises(
+        ValueError, match="1 of 5 lack a frame of their name in .*: c_2"
+    ):
+        extract(own)
+
+
+def test_a_bad_frame_is_named_and_left_out_where_asked(own):
+    (own / "images" / "a_1.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"a_1\.png is not a whole picture"):
+        extract(own)
+    Image.fromarray(frame(0)).save(own / "images" / "a_1.png")
+    Image.fromarray(mask(255, 20, 20)[:20, :20]).save(own / "masks" / "a_1.png")
+    with pytest.raises(
+        ValueError, match=r"a_1\.png is of 20 x 20 pixels, a_1\.png of 48"
+    ):
+        extract(own)
+    record, frames, _ = extract(own, "--skip-bad")
+    assert len(frames) == 5
+    (entry,) = record["train"]["skipped"]
+    assert entry["frame"] == "a_1.png"
+    assert str(own) not in entry["why"]
+
+
+def test_frames_of_another_size_are_letterboxed(own):
+    wide = frame(9, HEIGHT, 2 * WIDTH)
+    Image.fromarray(wide).save(own / "images" / "a_1.png")
+    Image.fromarray(mask(255, HEIGHT, 2 * WIDTH)).save(own / "masks" / "a_1.png")
+    record, frames, masks = extract(own)
+    assert record["train"]["size"][0] == [HEIGHT, 2 * WIDTH]
+    assert frames.shape[1:] == (HEIGHT, WIDTH)
+    assert not frames[0, :12].any()  # half as high, in the middle
+    assert not frames[0, 36:].any()
+    assert frames[0, 12:36].any(axis=0).all()
+    # 20 x 20 pixels from row 10 and column 20, halved and moved down by 12
+    rows, columns = np.nonzero(masks[0])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (17, 26, 10, 19)
+
+
+def test_what_never_changes_is_cut(own):
+    for number, path in enumerate(sorted((own / "images").iterdir())):
+        image = np.zeros((HEIGHT + 20, WIDTH + 16), np.uint8)
+        image[4 : 4 + HEIGHT, 6 : 6 + WIDTH] = frame(number) + 1
+        image[HEIGHT + 10 : HEIGHT + 16, 3:20] = 200  # burned-in text
+        path.unlink()
+        Image.fromarray(image).save(path.with_suffix(".png"))
+        large = np.zeros_like(image)
+        large[4 : 4 + HEIGHT, 6 : 6 + WIDTH] = mask()
+        Image.fromarray(large).save(own / "masks" / f"{path.stem}.png")
+    record, frames, masks = extract(own, "--crop")
+    assert record["crops"] == {f"{HEIGHT + 20}x{WIDTH + 16}": [4, 6, HEIGHT, WIDTH]}
+    np.testing.assert_array_equal(frames[2], frame(2) + 1)
+    np.testing.assert_array_equal(masks[2], mask())
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (30, 80), (80, 30), (420, 580)])
+def test_what_is_put_into_a_box_comes_out_of_it(shape):
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    smooth = (rows / shape[0] + columns / shape[1]).astype(np.float32) / 2
+    boxed = letterbox.letterbox(smooth, 192, 256, 580 / 420)
+    top, left, height, width = letterbox.place(shape, (192, 256), 580 / 420)
+    assert min(192 - height, 256 - width) == 0
+    # the pixels are of 580 / 420 by 256 / 192: the aspect is kept
+    assert width / 256 * 580 / (height / 192 * 420) == pytest.approx(
+        shape[1] / shape[0], rel=0.02
+    )
+    outside = boxed.copy()
+    outside[top : top + height, left : left + width] = 0
+    assert not outside.any()
+    back = letterbox.take_out(boxed, shape, 580 / 420)
+    assert np.abs(back - smooth).max() < 0.02
+
+
+def test_own_frames_are_predicted_at_their_own_size(own):
+    for path in (own / "images").iterdir():  # one of another size, all with text to cut
+        image = np.array(Image.open(path))
+        image = np.pad(image, ((0, 12), (0, 0)), constant_values=77)
+        path.unlink()
+        Image.fromarray(image).save(path.with_suffix(".png"))
+        large = np.pad(mask(), ((0, 12), (0, 0)))
+        Image.fromarray(large).save(own / "masks" / f"{path.stem}.png")
+    extract(own, "--crop", "--subject-pattern", "^(.)")
+    data, weights = str(own / "data"), str(own / "weights" / "unet.h5")
+    preprocess.main(["--data", data, "--height", "32", "--width", "32"])
+    flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "30"]
+    train.main(["--data", data, "--out", weights, "--learning-rate", "0.01", *flags])
+    record = own / "weights" / "unet.json"
+    settings = json.loads(record.read_text())
+    # of the 48 x 60 pixels left, not of the 60 x 60 of a file
+    assert settings["smallest_area"] == pytest.approx(400 / (HEIGHT * WIDTH))
+    settings["smallest_area"] *= 0.81  # a mask may come out a little smaller
+    record.write_text(json.dumps(settings))
+    Image.fromarray(frame(3, 96, 60)).save(own / "images" / "tall.png")
+    flags = ["--input", str(own / "images"), "--weights", weights]
+    predict.main([*flags, "--out", str(own / "out")])
+    masks = {p.stem: cv2.imread(str(p), 0) for p in (own / "out" / "masks").iterdir()}
+    assert masks["a_1"].shape == (HEIGHT + 12, WIDTH)
+    assert masks["tall"].shape == (96, 60)
+    assert not masks["a_1"][HEIGHT:].any()  # what was cut is never nerve
+    overlap = (masks["a_1"][:HEIGHT] > 0) & (mask() > 0)
+    assert 2 * overlap.sum() / ((masks["a_1"] > 0).sum() + 400) > 0.7
+
+
+def test_flags_that_do_not_fit_are_one_line(own, capsys):
+    for flags, message in (
+        (["--images", "a"], "--images and --masks go together"),
+        (
+            [
+                "--images",
+                "a",
+                "--masks",
+                "b",
+                "--subjects",
+                "c",
+                "--subject-pattern",
+                "d",
+            ],
+            "not both",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            extract_data.main(flags)
+        assert message in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="none is missing; expected masks"):
+        extract(own, masks="none")
