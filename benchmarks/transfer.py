@@ -18,15 +18,12 @@ trainings are resumed.
 import argparse
 import csv
 import json
-import shutil
 import sys
 from pathlib import Path
 
-import cv2
 import measure
 import numpy as np
 import quality
-from PIL import Image
 from scipy.optimize import minimize
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
@@ -42,7 +39,6 @@ RESULTS = quality.ROOT / "benchmarks" / "transfer.jsonl"
 BLOCK = 16  # pixels, of the erased anatomy
 REAL_SUBJECTS, DRAWS = 5, 3
 USGRA_FRAMES, USGRA_REPEATS, NEAR = 30, 5, 0.9  # correlation that makes one sweep
-HEIGHT, WIDTH = 420, 580  # of the challenge's frames
 HISTOGRAM = 32  # bins
 # frames at hand as the challenge published them, with and without a nerve
 ORIGINALS = (*((1, image) for image in range(1, 51)), (10, 100))
@@ -112,13 +108,20 @@ def erase(frame, rng):
     return result
 
 
-def prepare_all(work, raw, row):
-    """Return a folder with all training frames of a raw folder, preprocessed for a row."""
+def prepare_all(work, name, row, source):
+    """Return a folder with all training frames of a source, preprocessed for a row.
+
+    Args:
+        work: Where.
+        name: What the folder's name begins with.
+        row: Key of quality.ROWS.
+        source: Flags of extract_data.py.
+    """
     _, _, flags, _ = quality.row_recipe(row)
-    data = work / "_".join([raw.name, *(flag.lstrip("-") for flag in flags)])
+    data = work / "_".join([name, *(flag.lstrip("-") for flag in flags)])
     if not (data / "preprocess.json").exists():
         python = sys.executable
-        quality.cpu_seconds([python, "extract_data.py", "--raw", raw, "--data", data])
+        quality.cpu_seconds([python, "extract_data.py", *source, "--data", data])
         command = [python, "preprocess.py", "--data", data, *flags, "--split", "none"]
         quality.cpu_seconds(command)
     return data
@@ -170,8 +173,8 @@ def append(line):
 
 def run_phantom(args):
     """Train on phantoms, with and without anatomy; and on few subjects after them."""
-    phantom = prepare_all(args.work, args.phantom, args.row)
-    real = prepare_all(args.work, args.raw, args.row)
+    phantom = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
+    real = prepare_all(args.work, "real", args.row, ["--raw", args.raw])
     train = stage.read_record(real / "extract.json", "-")["train"]
     subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
     everything = np.flatnonzero(nerve)
@@ -248,10 +251,10 @@ def run_presence(args):
     with open(args.phantom / "test_truth.csv", newline="") as file:
         truth = list(csv.DictReader(file))
     nerve = np.array([bool(row["pixels"]) for row in truth])
-    masks = [run_length.decode(row["pixels"], HEIGHT, WIDTH) for row in truth]
+    masks = [run_length.decode(row["pixels"]) for row in truth]
     subjects = [int(row["subject"]) for row in truth]
     for row in dict.fromkeys((args.row, "classic")):
-        data = prepare_all(args.work, args.phantom, row)
+        data = prepare_all(args.work, "phantom", row, ["--raw", args.phantom])
         name = f"presence, {row}"
         if any(r["run"] == name for r in results()):
             continue
@@ -266,7 +269,9 @@ def run_presence(args):
         line["summary"] = scores.summarize(rows, subjects)
         sure = np.array([predict.presence(f[1]) for f in found])
         line["presence_auc"] = round(area_under_curve(sure, nerve), 4)
-        frames, shown = originals(prepare_all(args.work, args.raw, row))
+        frames, shown = originals(
+            prepare_all(args.work, "real", row, ["--raw", args.raw])
+        )
         sure = [
             predict.presence(p) for p in predict.predict_frames(model, frames, settings)
         ]
@@ -282,53 +287,20 @@ def run_presence(args):
         )
 
 
-def letterbox(array):
-    """Return a frame or mask at the challenge's size, black beside what it shows."""
-    height, width = array.shape
-    factor = min(HEIGHT / height, WIDTH / width)
-    size = round(width * factor), round(height * factor)
-    mode = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(array, size, interpolation=mode)
-    result = np.zeros((HEIGHT, WIDTH), np.uint8)
-    top, left = (HEIGHT - size[1]) // 2, (WIDTH - size[0]) // 2
-    result[top : top + size[1], left : left + size[0]] = small
-    return result
-
-
-def write_usgra(source, raw):
-    """Lay out the collection as the challenge's folder, near-identical frames a subject."""
-    if raw.exists():
-        return
-    names = sorted(path.name for path in (source / "images").iterdir())
-    images = [np.array(Image.open(source / "images" / n).convert("L")) for n in names]
-    # palette pictures: Pillow gives the indices, of which 1 is nerve
-    masks = [np.array(Image.open(source / "masks" / n)) == 1 for n in names]
-    frames = np.stack([letterbox(image) for image in images])
+def find_sweeps(frames):
+    """Return a number for each frame, shared by near-identical ones, int array `(N,)`."""
     near = agreement.find_near_identical(frames, np.zeros(len(frames), int), NEAR)
     linked = np.zeros((len(frames), len(frames)), bool)
     for row, others in enumerate(near):
         linked[row, list(others)] = True
-    _, subject = connected_components(linked, directed=False)
-    making = raw.with_name(raw.name + ".making")
-    shutil.rmtree(making, ignore_errors=True)
-    (making / "train").mkdir(parents=True)
-    for number, (frame, mask, s) in enumerate(zip(frames, masks, subject, strict=True)):
-        stem = making / "train" / f"{s + 1}_{number + 1}"
-        Image.fromarray(frame).save(f"{stem}.tif", compression="tiff_lzw")
-        mask = np.where(letterbox(mask.astype(np.uint8) * 255) >= 128, 255, 0)
-        mask = Image.fromarray(mask.astype(np.uint8))
-        mask.save(f"{stem}_mask.tif", compression="tiff_lzw")
-    making.rename(raw)
+    return connected_components(linked, directed=False)[1]
 
 
 def run_usgra(args):
     """Learn the nerves of another collection from few of its frames."""
-    raw = args.work / "usgra"
-    write_usgra(args.usgra, raw)
-    data = prepare_all(args.work / "prepared", raw, args.row)
-    subjects = np.array(
-        stage.read_record(data / "extract.json", "-")["train"]["subject"]
-    )
+    folders = [f"--{n}={args.usgra / n}" for n in ("images", "masks")]
+    data = prepare_all(args.work, "usgra", args.row, [*folders, "--label", "1"])
+    subjects = find_sweeps(np.load(data / "imgs_train.npy"))
     for repeat in range(USGRA_REPEATS):
         order = np.random.default_rng(repeat).permutation(np.unique(subjects))
         ranked = np.concatenate([np.flatnonzero(subjects == s) for s in order])
