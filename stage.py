@@ -413,10 +413,9 @@ def run(main):
     """Run a script's `main`; a foreseeable mistake is one line on stderr and status 1."""
     try:
         main()
-    except KeyboardInterrupt:
-        print(
-            "\nstopped; the previous outputs are intact, run it again", file=sys.stderr
-        )
+    except KeyboardInterrupt as error:
+        text = str(error) or "stopped; the previous outputs are intact, run it again"
+        print(f"\n{text}", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)

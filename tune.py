@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+import inference
 import predict
 import scores
 import stage
@@ -36,7 +37,7 @@ def measure(model, frames, masks, settings):
         model: The U-Net.
         frames: Iterable of uint8 arrays `(rows, columns)`.
         masks: Iterable of their true masks, same sizes, above 0 where nerve.
-        settings: Record as of `predict.predict_frames`.
+        settings: Record as of `inference.predict_frames`.
 
     Returns:
         `(dice, area, presence, empty)`: Dice and the predicted mask's share of the frame,
@@ -49,14 +50,14 @@ def measure(model, frames, masks, settings):
         truth, shape = mask > 0, mask.shape
         row = {**settings, "smallest_area": 0.0, "presence": 0.0}
         found = [
-            predict.to_mask(probability, shape, {**row, "threshold": t})
+            inference.to_mask(probability, shape, {**row, "threshold": t})
             for t in THRESHOLDS
         ]
         dice = [scores.dice(truth, m) for m in found]
         area = [np.count_nonzero(m) / m.size for m in found]
-        return dice, area, predict.presence(probability), not truth.any()
+        return dice, area, inference.presence(probability), not truth.any()
 
-    probabilities = predict.predict_frames(model, frames, settings)
+    probabilities = inference.predict_frames(model, frames, settings)
     pairs = zip(masks, probabilities, strict=True)
     results = tqdm(stage.map_threads(work, pairs), "frames", disable=None)
     return tuple(np.array(column) for column in zip(*results, strict=True))

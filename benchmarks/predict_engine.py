@@ -23,6 +23,7 @@ from run_length_speed import snippet
 
 sys.path.insert(0, str(measure.ROOT))
 
+import inference
 import predict
 import stage
 import trained
@@ -42,7 +43,7 @@ def load_stock(weights):
 
 
 def load_onnxruntime(path):
-    """Return ONNX Runtime's session as what `predict.predict_frames` calls."""
+    """Return ONNX Runtime's session as what `inference.predict_frames` calls."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -51,7 +52,7 @@ def load_onnxruntime(path):
 
 
 def load_openvino(path, precision, batch_size):
-    """Return OpenVINO's compiled network as what `predict.predict_frames` calls.
+    """Return OpenVINO's compiled network as what `inference.predict_frames` calls.
 
     Args:
         path: The .onnx file.
@@ -121,10 +122,10 @@ def time_submission(engine, model, data, settings):
     with tempfile.TemporaryDirectory() as out:
         out = Path(out)
         if engine == "stock":
-            model.predict(resize_stock(frames[: predict.BATCH], settings), verbose=0)
+            model.predict(resize_stock(frames[: inference.BATCH], settings), verbose=0)
             submit = functools.partial(submit_stock, model, data, out, settings)
         else:
-            list(predict.predict_frames(model, frames[: predict.BATCH], settings))
+            list(inference.predict_frames(model, frames[: inference.BATCH], settings))
             arguments = model, data, out, settings, 0
             submit = functools.partial(predict.predict_test, *arguments)
         return {"seconds": measure.seconds_of(submit), "frames": len(frames)}
@@ -141,8 +142,8 @@ def time_frames(engine, model, data, settings, calls):
             probability = model.predict(resize_stock([frame], settings), verbose=0)
             stock_mask(probability[0, ..., 0], frame.shape)
         else:
-            (probability,) = predict.predict_frames(model, [frame], settings)
-            predict.to_mask(probability, frame.shape, settings)
+            (probability,) = inference.predict_frames(model, [frame], settings)
+            inference.to_mask(probability, frame.shape, settings)
         times.append(1000 * (time.perf_counter() - start))
     half, most = np.percentile(times[WARM_UP:], (50, 99)).tolist()
     return {"median_ms": half, "percentile_99_ms": most}
@@ -167,7 +168,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     settings = stage.read_record(args.weights.with_suffix(".json"), "train.py")
-    batch_size = 1 if args.calls else predict.BATCH
+    batch_size = 1 if args.calls else inference.BATCH
     model = load_engine(args.engine, args.weights, settings, args.precision, batch_size)
     if args.calls:
         result = time_frames(args.engine, model, args.data, settings, args.calls)

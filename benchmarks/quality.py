@@ -27,7 +27,7 @@ sys.path.insert(0, str(measure.ROOT))
 
 import encoder
 import evaluate
-import predict
+import inference
 import run_length
 import scores
 import stage
@@ -190,7 +190,7 @@ def score_fold(weights, data, out):
     extract, frames, masks = read_extract(data)
     rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
     dice, kept = {}, []
-    results = predict.find_masks(model, (frames[row] for row in rows), settings)
+    results = inference.find_masks(model, (frames[row] for row in rows), settings)
     for row, (_, probability, found, _) in zip(rows, results, strict=True):
         kept.append(probability.astype(np.float16))
         if masks[row].any():

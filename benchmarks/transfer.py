@@ -29,7 +29,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 
 import agreement
-import predict
+import inference
 import run_length
 import scores
 import stage
@@ -263,17 +263,18 @@ def run_presence(args):
         settings = trained.read_settings(out, None)
         model = trained.load_network(out, settings)
         frames = np.load(data / "imgs_test.npy", mmap_mode="r")
-        found = list(predict.find_masks(model, frames, settings))
+        found = list(inference.find_masks(model, frames, settings))
         rows = [scores.frame_scores(m, f[2]) for m, f in zip(masks, found, strict=True)]
         line = {"run": name, "repeat": 0, "cpu_seconds": round(seconds, 1)}
         line["summary"] = scores.summarize(rows, subjects)
-        sure = np.array([predict.presence(f[1]) for f in found])
+        sure = np.array([inference.presence(f[1]) for f in found])
         line["presence_auc"] = round(area_under_curve(sure, nerve), 4)
         frames, shown = originals(
             prepare_all(args.work, "real", row, ["--raw", args.raw])
         )
         sure = [
-            predict.presence(p) for p in predict.predict_frames(model, frames, settings)
+            inference.presence(p)
+            for p in inference.predict_frames(model, frames, settings)
         ]
         line["originals_auc"] = round(area_under_curve(np.array(sure), shown), 4)
         append(line)

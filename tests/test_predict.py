@@ -13,6 +13,7 @@ from PIL import Image
 import advice
 import evaluate
 import extract_data
+import inference
 import predict
 import preprocess
 import scores
@@ -114,14 +115,16 @@ def test_several_weights_give_the_mean_probability_each_with_its_own_scaling(
     records = [trained.read_settings(path, None) for path in two]
     frames = np.load(chain / "data" / "imgs_test.npy")
     alone = [
-        list(predict.predict_frames(trained.load_network(path, record), frames, record))
+        list(
+            inference.predict_frames(trained.load_network(path, record), frames, record)
+        )
         for path, record in zip(two, records, strict=True)
     ]
     assert (
         np.abs(np.subtract(*alone)).max() > 0.01
     )  # the scaling does make a difference
     model = trained.load_networks(two, records)
-    together = list(predict.predict_frames(model, frames, records[0]))
+    together = list(inference.predict_frames(model, frames, records[0]))
     np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-5)
 
 
@@ -217,7 +220,7 @@ def test_a_bad_picture_is_named_and_the_others_are_done(chain, tmp_path, capsys)
     Image.fromarray(frame).save(pictures / "good.png")
     (pictures / "text.png").write_text("no picture")
     Image.fromarray(frame.astype(np.uint16) * 100).save(pictures / "deep.png")
-    with pytest.raises(ValueError, match="2 of 3 pictures were left out"):
+    with pytest.raises(ValueError, match="2 of 3 files were left out"):
         predict_again(chain, tmp_path / "out", "--input", str(pictures))
     errors = capsys.readouterr().err
     assert "text.png is not a whole picture" in errors
@@ -229,7 +232,7 @@ def test_two_pictures_of_one_name_are_refused(chain, tmp_path):
     frame = Image.fromarray(np.zeros((20, 20), np.uint8))
     frame.save(tmp_path / "a.png")
     frame.save(tmp_path / "a.bmp")
-    with pytest.raises(ValueError, match="2 pictures called a"):
+    with pytest.raises(ValueError, match="2 files called a"):
         predict_again(chain, tmp_path / "out", "--input", str(tmp_path))
 
 
@@ -439,9 +442,9 @@ def test_small_masks_are_dropped():
     probability = np.zeros((10, 10), np.float32)
     probability[:2, :2] = 0.9  # 4 of 100 pixels
     settings = {**LIMITS, "threshold": 0.5, "smallest_area": 0.04}
-    assert predict.to_mask(probability, (10, 10), settings).sum() == 4
+    assert inference.to_mask(probability, (10, 10), settings).sum() == 4
     settings["smallest_area"] = 0.041
-    assert predict.to_mask(probability, (10, 10), settings).sum() == 0
+    assert inference.to_mask(probability, (10, 10), settings).sum() == 0
 
 
 def test_evenly_spaced_numbers():
@@ -514,7 +517,7 @@ def test_a_failed_run_leaves_earlier_predictions_as_they_were(
     def fail(*args):
         raise OSError("disk is full")
 
-    monkeypatch.setattr(predict, "to_mask", fail)
+    monkeypatch.setattr(inference, "to_mask", fail)
     with pytest.raises(OSError, match="disk is full"):
         predict_again(chain, tmp_path / "out", "--data", str(chain / "data"))
     assert stage.sha256(tmp_path / "out" / "submission.csv") == before

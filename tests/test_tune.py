@@ -9,6 +9,7 @@ import pytest
 from conftest import make_raw
 
 import extract_data
+import inference
 import predict
 import preprocess
 import train
@@ -121,12 +122,12 @@ def test_flags_that_do_not_fit_are_one_line(flags, message, capsys):
 def test_presence_is_the_mean_of_the_highest_hundredth():
     probability = np.zeros((20, 20), np.float32)
     probability[3, :5] = [0.9, 0.8, 0.7, 0.6, 0.5]  # of 400 pixels the highest 4 count
-    assert predict.presence(probability) == pytest.approx(0.75)
+    assert inference.presence(probability) == pytest.approx(0.75)
     limits = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.75}
     limits |= {"aspect": None, "crops": {}}
-    assert predict.to_mask(probability, (20, 20), limits).sum() == 5
+    assert inference.to_mask(probability, (20, 20), limits).sum() == 5
     limits["presence"] = 0.76
-    assert predict.to_mask(probability, (20, 20), limits).sum() == 0
+    assert inference.to_mask(probability, (20, 20), limits).sum() == 0
 
 
 def shown(out):
@@ -141,7 +142,7 @@ def test_prevalence_keeps_that_share_of_the_surest_frames(copy, monkeypatch):
         for _, value in zip(frames, values, strict=False):
             yield np.full((32, 32), value, np.float32)
 
-    monkeypatch.setattr(predict, "predict_frames", predict_frames)
+    monkeypatch.setattr(inference, "predict_frames", predict_frames)
     record = copy / "weights" / "unet.json"  # nothing else empties a mask
     settings = json.loads(record.read_text()) | {"smallest_area": 0.0, "threshold": 0.0}
     record.write_text(json.dumps(settings))
@@ -160,7 +161,7 @@ def test_prevalence_of_a_folder_of_pictures(copy):
     pictures = copy / "raw" / "test"
     (pictures / "broken.png").write_bytes(b"no picture")
     flags = ["--input", str(pictures), "--weights", weights, "--prevalence", "0.5"]
-    with pytest.raises(ValueError, match="1 of 11 pictures"):
+    with pytest.raises(ValueError, match="1 of 11 files"):
         predict.main([*flags, "--out", str(copy / "out")])
     with open(copy / "out" / "frames.csv", newline="") as file:
         areas = [int(row["area"]) for row in csv.DictReader(file)]

@@ -1,0 +1,245 @@
+"""Frames out of a picture, a video, a DICOM file or a camera, one after the other.
+
+DICOM needs pydicom and highdicom: pip install -r requirements-dicom.txt
+"""
+
+import contextlib
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from pictures import MAX_PIXELS, SUFFIXES, read_picture
+
+# FFmpeg's own lines about damaged files; the errors here say what is wrong
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+VIDEO = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg", ".wmv")
+DICOM = (".dcm", ".dicom", ".ima")
+RATE = 25.0  # frames/s where a file does not say
+CENTIMETRES = 3  # DICOM's code of a region's physical units
+MAX_FRAMES = 10**7
+
+
+class Source(NamedTuple):
+    """Frames that belong together."""
+
+    name: str  # of the file, or "camera0"
+    path: Path | None
+    kind: str  # "picture", "video", "dicom" or "camera"
+    frames: object  # iterable of uint8 arrays (height, width)
+    count: int | None  # of frames, where it is known
+    rate: float  # frames/s
+    spacing: tuple | None  # millimetres from row to row and from column to column
+
+    @property
+    def stem(self):
+        """What its files are called after."""
+        return Path(self.name).stem
+
+    @property
+    def moving(self):
+        """Whether its frames follow each other in time."""
+        return self.kind == "camera" or self.count is None or self.count > 1
+
+
+def is_dicom(path):
+    """Tell whether a file is DICOM, whatever it is called."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+    return False
+
+
+def list_files(path):
+    """Return the files of a folder that hold frames, or the one named.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: none, or two whose results would have one name.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing; expected a picture, video or DICOM file, a folder of "
+            "them, or the number of a camera"
+        )
+    if not path.is_dir():
+        return [path]
+    known = (*SUFFIXES, *VIDEO, *DICOM)
+    paths = sorted(
+        p
+        for p in path.iterdir()
+        if p.is_file()
+        and not p.name.startswith(".")
+        and (p.suffix.lower() in known or is_dicom(p))
+    )
+    if not paths:
+        raise ValueError(f"{path} holds no picture, video or DICOM file")
+    stems = [p.stem for p in paths]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise ValueError(
+                f"{path} holds {stems.count(stem)} files called {stem}; their masks would "
+                "be one file"
+            )
+    return paths
+
+
+def open_source(path):
+    """Return the Source of a file, or of a camera where `path` is a number.
+
+    Raises:
+        ValueError: it cannot be read; the message names it.
+    """
+    if str(path).isdecimal() and not Path(path).exists():
+        return open_camera(int(str(path)))
+    suffix = path.suffix.lower()
+    if suffix in VIDEO:
+        return open_video(path)
+    if suffix in DICOM or is_dicom(path):
+        return open_dicom(path)
+    frame = read_picture(path)
+    return Source(path.name, path, "picture", [frame], 1, RATE, None)
+
+
+def grey(frame, name):
+    """Return a frame of OpenCV's, blue first, as grey."""
+    if frame.shape[0] * frame.shape[1] > MAX_PIXELS:
+        raise ValueError(f"{name} has frames of {frame.shape[0]} x {frame.shape[1]}")
+    return frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+
+
+def read_capture(capture, name):
+    """Yield the frames of an open video or camera; release it at the end."""
+    try:
+        while True:
+            found, frame = capture.read()
+            if not found:
+                return
+            yield grey(frame, name)
+    finally:
+        capture.release()
+
+
+def open_video(path):
+    """Return the Source of a video."""
+    if not path.is_file() or path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    found, first = capture.read() if capture.isOpened() else (False, None)
+    if not found:
+        capture.release()
+        raise ValueError(f"{path} is no video that can be decoded, or is cut short")
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    count = int(max(0, min(capture.get(cv2.CAP_PROP_FRAME_COUNT), MAX_FRAMES)))
+
+    def frames():
+        yield grey(first, path)
+        yield from read_capture(capture, path)
+
+    rate = rate if 0 < rate < 1000 else RATE
+    return Source(path.name, path, "video", frames(), count or None, rate, None)
+
+
+def open_camera(number):
+    """Return the Source of a camera."""
+    level = cv2.getLogLevel() if hasattr(cv2, "getLogLevel") else None
+    if level is not None:
+        cv2.setLogLevel(0)  # what it says of absent cameras
+    capture = cv2.VideoCapture(number)
+    if level is not None:
+        cv2.setLogLevel(level)
+    if not capture.isOpened():
+        capture.release()
+        raise ValueError(f"there is no camera {number}, or another program holds it")
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    name = f"camera{number}"
+    rate = rate if 0 < rate < 1000 else RATE
+    return Source(name, None, "camera", read_capture(capture, name), None, rate, None)
+
+
+def open_dicom(path):
+    """Return the Source of a DICOM file, of one frame or several.
+
+    The dataset's pixels are read frame by frame. Inverted greys are turned, windows applied
+    where it names one, and more than 8 bits scaled from lowest to highest.
+    """
+    try:
+        import pydicom
+        from pydicom.pixels import iter_pixels
+    except ImportError as error:
+        raise ValueError(
+            f"{path} is DICOM, which needs: pip install -r requirements-dicom.txt"
+        ) from error
+    warnings.filterwarnings("ignore", module="pydicom")
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, force=False)
+        count = int(dataset.get("NumberOfFrames", 1) or 1)
+        height, width = int(dataset.Rows), int(dataset.Columns)
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is no DICOM file with pixels ({text:.120})"
+        ) from error
+    except pydicom.errors.InvalidDicomError as error:
+        raise ValueError(f"{path} is no DICOM file") from error
+    if height * width > MAX_PIXELS or not 1 <= count <= MAX_FRAMES:
+        raise ValueError(f"{path} claims to hold {count} frames of {height} x {width}")
+
+    def frames():
+        try:
+            deflated = dataset.file_meta.TransferSyntaxUID.is_deflated
+            # a deflated file has to be read whole
+            for frame in iter_pixels(pydicom.dcmread(path) if deflated else path):
+                yield dicom_grey(frame, dataset)
+        except Exception as error:  # decoders of others may raise anything
+            text = " ".join(str(error).split())
+            raise ValueError(
+                f"{path} cannot be decoded ({text:.160}); JPEG lossless needs: "
+                "pip install pylibjpeg pylibjpeg-libjpeg"
+            ) from error
+
+    rate = float(
+        dataset.get("CineRate", 0) or dataset.get("RecommendedDisplayFrameRate", 0)
+    )
+    if not 0 < rate < 1000:
+        rate = RATE
+    return Source(
+        path.name, path, "dicom", frames(), count, rate, dicom_spacing(dataset)
+    )
+
+
+def dicom_grey(frame, dataset):
+    """Return one decoded frame of a dataset as a uint8 grey array `(height, width)`."""
+    if frame.ndim == 3:  # pydicom gives colours as red, green, blue
+        return cv2.cvtColor(
+            np.ascontiguousarray(frame[..., :3], np.uint8), cv2.COLOR_RGB2GRAY
+        )
+    if frame.dtype != np.uint8 or "WindowCenter" in dataset:
+        from pydicom.pixels import apply_voi_lut
+
+        values = np.asarray(apply_voi_lut(frame, dataset), np.float64)
+        low, high = values.min(), values.max()
+        if "WindowCenter" in dataset:  # apply_voi_lut scales to the stored range
+            low, high = 0.0, 2.0 ** int(dataset.BitsStored) - 1
+        frame = ((values - low) * (255 / max(high - low, 1e-9))).clip(0, 255)
+        frame = np.rint(frame).astype(np.uint8)
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        frame = 255 - frame
+    return frame
+
+
+def dicom_spacing(dataset):
+    """Return (row, column) spacing in millimetres, or None where the file gives none."""
+    with contextlib.suppress(AttributeError, TypeError, ValueError, IndexError):
+        row, column = map(float, dataset.PixelSpacing)
+        if row > 0 and column > 0:
+            return row, column
+    for region in dataset.get("SequenceOfUltrasoundRegions") or ():
+        with contextlib.suppress(AttributeError, TypeError, ValueError):
+            units = region.PhysicalUnitsXDirection, region.PhysicalUnitsYDirection
+            row, column = abs(region.PhysicalDeltaY), abs(region.PhysicalDeltaX)
+            if units == (CENTIMETRES, CENTIMETRES) and row > 0 and column > 0:
+                return 10.0 * row, 10.0 * column
+    return None

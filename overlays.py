@@ -1,0 +1,30 @@
+"""Outlines of masks drawn over frames, and pictures written."""
+
+import cv2
+import numpy as np
+from skimage.segmentation import find_boundaries
+
+import stage
+
+TRUTH_COLOUR = (0, 200, 0)  # green
+PREDICTION_COLOUR = (255, 140, 0)  # orange
+
+
+def outline(image, mask, colour):
+    """Return an RGB picture with a mask's outline drawn, two pixels wide.
+
+    Args:
+        image: uint8 array `(height, width)` grey or `(height, width, 3)` RGB.
+        mask: Array `(height, width)`, 0 and 1.
+        colour: RGB, 0 to 255.
+    """
+    picture = np.stack([image] * 3, axis=-1) if image.ndim == 2 else image.copy()
+    picture[find_boundaries(mask, mode="thick")] = colour
+    return picture
+
+
+def write_picture(path, picture):
+    """Write a grey or RGB uint8 array as PNG."""
+    if picture.ndim == 3:
+        picture = picture[..., ::-1]  # cv2 writes blue first
+    stage.write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())

@@ -1,0 +1,182 @@
+"""Masks, overlays and a table of people's own frames: pictures, videos, DICOM, a camera."""
+
+import contextlib
+import itertools
+import os
+import sys
+import time
+
+import cv2
+import numpy as np
+from skimage.measure import label
+from tqdm import tqdm
+
+import advice
+import dicom_seg
+import stage
+from frames import list_files, open_source
+from inference import find_masks, keep_share, presence
+from overlays import PREDICTION_COLOUR, outline, write_picture
+
+SMOOTHING = 0.5  # share of the frames before, in a video
+COLUMNS = ("name", "frame", "height", "width", "presence", "highest", "parts", "area")
+COLUMNS += ("area_mm2", "centroid_row", "centroid_column", "longest_axis")
+COLUMNS += ("longest_axis_mm",)
+
+
+def measure_mask(mask, spacing):
+    """Return what the table says of a mask, from `parts` on; "" where it is not defined.
+
+    Args:
+        mask: uint8 array `(height, width)`, 0 and 1.
+        spacing: (row, column) in millimetres, or None.
+
+    Returns:
+        Number of parts; area in pixels and mm2; row and column of the centre of mass;
+        greatest distance of two pixels' centres, in pixels and mm.
+    """
+    area = int(np.count_nonzero(mask))
+    if not area:
+        return [0, 0, "" if spacing is None else "0", *[""] * 4]
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    points = cv2.convexHull(np.concatenate(contours))[:, 0].astype(np.float64)
+
+    def longest(points):
+        return np.linalg.norm(points[:, np.newaxis] - points, axis=2).max()
+
+    row, column = (places.mean() for places in np.nonzero(mask))
+    area_mm2 = axis_mm = ""
+    if spacing is not None:
+        area_mm2 = f"{area * spacing[0] * spacing[1]:.2f}"
+        axis_mm = f"{longest(points * (spacing[1], spacing[0])):.2f}"
+    return [
+        label(mask).max(),
+        area,
+        area_mm2,
+        f"{row:.1f}",
+        f"{column:.1f}",
+        f"{longest(points):.1f}",
+        axis_mm,
+    ]
+
+
+@contextlib.contextmanager
+def write_video(path, rate):
+    """Yield a function that appends an RGB picture to an MP4, named when it is whole."""
+    making = path.with_name(f".{path.stem}.tmp.mp4")  # OpenCV goes by the suffix
+    writer, size = None, None
+
+    def append(picture):
+        nonlocal writer, size
+        if writer is None:
+            size = picture.shape[1::-1]  # cv2: width first
+            code = cv2.VideoWriter_fourcc(*"mp4v")
+            writer = cv2.VideoWriter(str(making), code, rate, size)
+            if not writer.isOpened():
+                raise ValueError(f"{path} cannot be written by this OpenCV")
+        writer.write(np.ascontiguousarray(cv2.resize(picture, size)[..., ::-1]))
+
+    try:
+        yield append
+    finally:
+        if writer is not None:
+            writer.release()
+            os.replace(making, path)
+
+
+def predict_source(model, source, args, settings, writer, watch):
+    """Write what is found in one source; return its masks where they are asked for.
+
+    Args:
+        model: The U-Net.
+        source: `frames.Source`.
+        args: Of the command line.
+        settings: The weights' record.
+        writer: csv writer of frames.csv.
+        watch: `advice.Watch`.
+    """
+    frames = itertools.islice(source.frames, args.frames)
+    if source.kind == "camera":  # one by one, as they come
+        found = itertools.chain.from_iterable(
+            find_masks(model, [frame], settings) for frame in frames
+        )
+    else:
+        smoothing = args.smoothing if source.moving else 0.0
+        found = find_masks(model, frames, settings, smoothing)
+    total, kept = source.count, []
+    if total and args.frames:
+        total = min(total, args.frames)
+    bar = tqdm(found, source.name, total=total, unit=" frames", disable=None)
+    overlay = args.out / "overlays" / f"{source.stem}.mp4"
+    video = write_video(overlay, source.rate)
+    begin, count = time.monotonic(), 0
+    with video as append, bar:
+        for number, (frame, probability, mask, _) in enumerate(bar, 1):
+            watch.see(frame, probability, mask)
+            count = number
+            picture = outline(frame, mask, PREDICTION_COLOUR)
+            if source.moving:
+                append(picture)
+                stem = f"{source.stem}_{number:05}"
+            else:
+                stem = source.stem
+                write_picture(args.out / "overlays" / f"{stem}.png", picture)
+            write_picture(args.out / "masks" / f"{stem}.png", mask * 255)
+            values = f"{presence(probability):.4f}", f"{probability.max():.4f}"
+            row = [stage.as_text(source.name), number, *frame.shape, *values]
+            writer.writerow([*row, *measure_mask(mask, source.spacing)])
+            if args.dicom_seg and source.kind == "dicom":
+                kept.append(mask)
+    if source.moving:
+        seconds = max(time.monotonic() - begin, 1e-9)
+        print(
+            f"{source.name}: {count} frames, {count / seconds:.1f} frames/s: {overlay}"
+        )
+    return kept
+
+
+def predict(model, args, settings):
+    """Predict all that `args.input` names; return `advice.Watch`.
+
+    Raises:
+        ValueError: sources were left out; all others are done.
+    """
+    for name in ("masks", "overlays"):
+        stage.make_folder(args.out / name)
+    camera = str(args.input).isdecimal() and not args.input.exists()
+    paths = [args.input] if camera else list_files(args.input)
+    watch, failed, stopped = advice.Watch(), [], False
+    if args.prevalence is not None:
+        if camera:
+            raise ValueError("--prevalence ranks a set of frames; a camera has no end")
+        settings = keep_share(model, every_frame(paths), settings)
+    with stage.write_csv(args.out / "frames.csv", COLUMNS) as writer:
+        try:
+            for path in paths:
+                try:
+                    source = open_source(path)
+                    masks = predict_source(model, source, args, settings, writer, watch)
+                    if masks:
+                        folder = args.out / "segmentations"
+                        dicom_seg.write(path, masks, folder / f"{source.stem}.dcm")
+                except ValueError as error:
+                    failed.append(str(error))
+        except KeyboardInterrupt:
+            stopped = True
+    print(
+        f"{watch.frames} frames, {watch.positive} with a nerve: {args.out}/frames.csv"
+    )
+    for error in failed:
+        print(f"left out: {error}", file=sys.stderr)
+    if stopped:
+        raise KeyboardInterrupt("stopped: what was found so far is written")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(paths)} files were left out")
+    return watch
+
+
+def every_frame(paths):
+    """Yield all frames of all files that can be read."""
+    for path in paths:
+        with contextlib.suppress(ValueError):
+            yield from open_source(path).frames

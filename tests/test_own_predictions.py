@@ -1,0 +1,408 @@
+"""Predicting on anything: pictures, videos, DICOM and cameras, good ones and bad ones."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from conftest import ROOT, draw_frame, make_raw
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+
+import dicom_seg
+import extract_data
+import frames as sources
+import inference
+import own_predictions
+import predict
+import preprocess
+import train
+
+HEIGHT, WIDTH = 64, 80
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """An .h5 that finds bright ovals."""
+    folder = tmp_path_factory.mktemp("own")
+    make_raw(folder / "raw", subjects=5, frames=8, test=2)
+    data, weights = str(folder / "data"), folder / "weights" / "unet.h5"
+    extract_data.main(["--raw", str(folder / "raw"), "--data", data])
+    preprocess.main(["--data", data, "--height", "32", "--width", "32"])
+    flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "25"]
+    train.main(
+        ["--data", data, "--out", str(weights), "--learning-rate", "0.005", *flags]
+    )
+    return weights
+
+
+def sweep(count=6):
+    """Return frames with a nerve each, uint8 `(count, HEIGHT, WIDTH)`, and their masks."""
+    pairs = [draw_frame(2, number, True, 3, HEIGHT, WIDTH) for number in range(count)]
+    return tuple(np.stack(arrays) for arrays in zip(*pairs, strict=True))
+
+
+def write_video(path, frames, code="MJPG"):
+    writer = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*code), 20, (WIDTH, HEIGHT)
+    )
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
+    writer.release()
+
+
+def write_dicom(path, frames, **more):
+    """Write frames as an ultrasound picture or cine loop; `more` changes attributes."""
+    multi = len(frames) > 1
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = (
+        pydicom.uid.UltrasoundMultiFrameImageStorage
+        if multi
+        else pydicom.uid.UltrasoundImageStorage
+    )
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset = Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    for name in ("StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(dataset, name, pydicom.uid.generate_uid())
+    dataset.PatientID, dataset.PatientName, dataset.StudyID = "1", "Phantom", "1"
+    for name in ("PatientBirthDate", "PatientSex", "AccessionNumber"):
+        setattr(dataset, name, "")
+    dataset.ReferringPhysicianName, dataset.StudyDate = "", "20200101"
+    dataset.StudyTime, dataset.Modality = "120000", "US"
+    dataset.SeriesNumber = dataset.InstanceNumber = 1
+    dataset.Rows, dataset.Columns = frames.shape[1:3]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8 * frames.dtype.itemsize
+    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, 0
+    if multi:
+        dataset.NumberOfFrames, dataset.CineRate = len(frames), 15
+    dataset.PixelData = frames.tobytes()
+    for name, value in more.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return dataset
+
+
+def run(weights, source, out, *flags):
+    """Predict; return the rows of frames.csv."""
+    predict.main(
+        ["--input", str(source), "--weights", str(weights), "--out", str(out), *flags]
+    )
+    return read_table(out)
+
+
+def read_table(out):
+    with open(out / "frames.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def dice(found, truth):
+    found, truth = found > 0, truth > 0
+    return 2 * (found & truth).sum() / (found.sum() + truth.sum())
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_a_video_gives_a_mask_and_a_row_for_each_frame_and_an_overlay(
+    weights, tmp_path, suffix, capsys
+):
+    frames, masks = sweep()
+    write_video(
+        tmp_path / f"clip{suffix}", frames, "MJPG" if suffix == ".avi" else "mp4v"
+    )
+    rows = run(
+        weights, tmp_path / f"clip{suffix}", tmp_path / "out", "--smoothing", "0"
+    )
+    assert [row["frame"] for row in rows] == list("123456")
+    assert list(rows[0]) == list(own_predictions.COLUMNS)
+    for number, (row, truth) in enumerate(zip(rows, masks, strict=True), 1):
+        found = cv2.imread(str(tmp_path / f"out/masks/clip_{number:05}.png"), 0)
+        assert set(np.unique(found)) <= {0, 255}
+        assert dice(found, truth) > 0.6
+        assert int(row["area"]) == (found > 0).sum()
+        assert row["area_mm2"] == ""
+        centre = np.argwhere(found).mean(axis=0)
+        assert float(row["centroid_row"]) == pytest.approx(centre[0], abs=0.06)
+        assert float(row["centroid_column"]) == pytest.approx(centre[1], abs=0.06)
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "overlays" / "clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(20)
+    assert "frames/s" in capsys.readouterr().out
+
+
+def test_smoothing_is_causal_and_steadies_what_flickers():
+    maps = [np.full((2, 2), value, np.float32) for value in (0.0, 1.0, 0.0, 1.0)]
+    values = [float(p[0, 0]) for p in inference.smooth(iter(maps), 0.5)]
+    assert values == [0.0, 0.5, 0.25, 0.625]
+    one = inference.smooth(iter([maps[1]]), 0.5)
+    assert float(next(one)[0, 0]) == 1.0
+
+
+def test_longest_axis_and_area_in_millimetres():
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10, 5:36] = 1  # 31 pixels in a row
+    values = own_predictions.measure_mask(mask, (0.5, 0.1))
+    assert values == [1, 31, "1.55", "10.0", "20.0", "30.0", "3.00"]
+    mask[20:31, 5] = 1  # 11 pixels in a column, a part of its own
+    values = own_predictions.measure_mask(mask, (0.5, 0.1))
+    assert values[:2] == [2, 42]
+    # from (30, 5) to (10, 35): 20 rows of 0.5 mm, 30 columns of 0.1 mm
+    assert float(values[6]) == pytest.approx(np.hypot(10, 3), abs=0.01)
+    assert own_predictions.measure_mask(mask * 0, None) == [0, 0, "", "", "", "", ""]
+
+
+def test_a_cine_loop_is_measured_in_millimetres_and_its_segmentation_read_back(
+    weights, tmp_path
+):
+    frames, masks = sweep()
+    region = Dataset()
+    region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3
+    region.PhysicalDeltaX, region.PhysicalDeltaY = 0.01, 0.02  # cm
+    source = write_dicom(
+        tmp_path / "cine.dcm", frames, SequenceOfUltrasoundRegions=[region]
+    )
+    rows = run(weights, tmp_path / "cine.dcm", tmp_path / "out", "--dicom-seg")
+    assert len(rows) == 6
+    for row in rows:
+        assert float(row["area_mm2"]) == pytest.approx(
+            int(row["area"]) * 0.02, abs=0.01
+        )
+    found = highdicom.seg.segread(tmp_path / "out" / "segmentations" / "cine.dcm")
+    ((study, series, instance),) = found.get_source_image_uids()
+    assert study == source.StudyInstanceUID
+    assert series == source.SeriesInstanceUID
+    assert instance == source.SOPInstanceUID
+    assert (found.Rows, found.Columns) == (HEIGHT, WIDTH)
+    pixels = found.get_pixels_by_source_frame(
+        instance, range(1, 7), ignore_spatial_locations=True
+    )[..., 0]
+    for number, frame in enumerate(pixels, 1):
+        picture = cv2.imread(str(tmp_path / f"out/masks/cine_{number:05}.png"), 0)
+        np.testing.assert_array_equal(frame > 0, picture > 0)
+    for sequence in dicom_seg.references(found):
+        assert sequence[0].ReferencedSOPClassUID == source.SOPClassUID
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "overlays" / "cine.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(15)
+
+
+def test_a_still_of_dicom_and_its_segmentation(weights, tmp_path):
+    frames, masks = sweep(1)
+    write_dicom(tmp_path / "still", frames, PixelSpacing=[0.1, 0.2])  # of no suffix
+    (row,) = run(weights, tmp_path / "still", tmp_path / "out", "--dicom-seg")
+    assert float(row["area_mm2"]) == pytest.approx(int(row["area"]) * 0.02, abs=0.01)
+    found = highdicom.seg.segread(tmp_path / "out" / "segmentations" / "still.dcm")
+    picture = cv2.imread(str(tmp_path / "out" / "masks" / "still.png"), 0)
+    np.testing.assert_array_equal(found.pixel_array > 0, picture > 0)
+    assert dice(picture, masks[0]) > 0.6
+
+
+def encode(frame, kind):
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(
+        buffer, kind, **({"quality": 95} if kind == "JPEG" else {})
+    )
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        "JPEGBaseline8Bit",
+        "JPEG2000Lossless",
+        "RLELossless",
+        "JPEGLSLossless",
+        "Deflated",
+    ],
+)
+def test_the_common_compressed_transfer_syntaxes(tmp_path, syntax):
+    frames, _ = sweep(3)
+    path = tmp_path / "a.dcm"
+    dataset = write_dicom(path, frames)
+    uid = {"Deflated": "DeflatedExplicitVRLittleEndian"}.get(syntax, syntax)
+    uid = getattr(pydicom.uid, uid)
+    if syntax in ("RLELossless", "JPEGLSLossless"):
+        dataset.compress(uid)
+    elif syntax != "Deflated":
+        kind = "JPEG" if syntax == "JPEGBaseline8Bit" else "JPEG2000"
+        dataset.PixelData = encapsulate([encode(frame, kind) for frame in frames])
+        dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = uid
+    dataset.save_as(path, enforce_file_format=True)
+    found = np.stack(list(sources.open_source(path).frames))
+    tolerance = 20 if syntax == "JPEGBaseline8Bit" else 0
+    assert np.abs(found.astype(int) - frames).max() <= tolerance
+
+
+def test_colours_windows_and_inverted_greys_of_dicom(tmp_path):
+    frames, _ = sweep(2)
+    path = tmp_path / "a.dcm"
+    rgb = np.repeat(frames[..., np.newaxis], 3, axis=-1)
+    more = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}
+    write_dicom(path, rgb, **more, PlanarConfiguration=0)
+    np.testing.assert_array_equal(list(sources.open_source(path).frames), frames)
+    write_dicom(path, 255 - frames, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(list(sources.open_source(path).frames), frames)
+    deep = frames.astype(np.uint16) * 100  # more than 8 bits: from lowest to highest
+    write_dicom(path, deep)
+    for found, frame in zip(sources.open_source(path).frames, frames, strict=True):
+        span = float(frame.max() - frame.min())
+        expected = (frame - frame.min()) / span * 255
+        assert np.abs(found - expected).max() <= 1
+    window = {"WindowCenter": 10_000, "WindowWidth": 10_000}
+    write_dicom(path, deep, **window)
+    found = next(iter(sources.open_source(path).frames))
+    assert found[deep[0] < 4900].max(initial=0) == 0
+    assert found[deep[0] > 15_100].min(initial=255) == 255
+
+
+def bad_files(folder):
+    """Write files that cannot be read; return `{name: what is said of it}`."""
+    frames, _ = sweep()
+    write_video(folder / "cut.avi", frames)
+    whole = (folder / "cut.avi").read_bytes()
+    (folder / "cut.avi").write_bytes(whole[:300])
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "words.mp4").write_text("no video")
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "text.dcm").write_text("no DICOM")
+    write_dicom(folder / "no_pixels.dcm", frames)
+    dataset = pydicom.dcmread(folder / "no_pixels.dcm")
+    del dataset.PixelData
+    dataset.save_as(folder / "no_pixels.dcm")
+    write_dicom(folder / "short.dcm", frames)
+    dataset = pydicom.dcmread(folder / "short.dcm")
+    dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 2]
+    dataset.save_as(folder / "short.dcm")
+    write_dicom(folder / "huge.dcm", frames)
+    dataset = pydicom.dcmread(folder / "huge.dcm")
+    dataset.Rows = dataset.Columns = 65_000
+    dataset.save_as(folder / "huge.dcm")
+    return {
+        "cut.avi": "no video that can be decoded",
+        "empty.mp4": "is empty",
+        "words.mp4": "no video that can be decoded",
+        "broken.png": "is not a whole picture",
+        "text.dcm": "is no DICOM file",
+        "no_pixels.dcm": "cannot be decoded",
+        "short.dcm": "cannot be decoded",
+        "huge.dcm": "claims to hold",
+    }
+
+
+def test_bad_files_are_named_and_the_rest_of_the_folder_done(weights, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    expected = bad_files(folder)
+    frames, _ = sweep(2)
+    Image.fromarray(frames[0]).save(folder / "=good.png")
+    write_video(folder / "good.avi", frames)
+    with pytest.raises(
+        ValueError, match=f"{len(expected)} of {len(expected) + 2} files"
+    ):
+        run(weights, folder, tmp_path / "out")
+    said = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("left out: ")
+    ]
+    assert len(said) == len(expected)
+    for name, text in expected.items():
+        (line,) = (line for line in said if name in line)
+        assert text in line
+    rows = read_table(tmp_path / "out")
+    assert {row["name"] for row in rows} >= {"'=good.png", "good.avi"}
+
+
+def test_a_frame_of_4k_is_done(weights, tmp_path):
+    frames, masks = sweep(1)
+    large = cv2.resize(frames[0], (3840, 2160), interpolation=cv2.INTER_LINEAR)
+    Image.fromarray(large).save(tmp_path / "large.png")
+    (row,) = run(weights, tmp_path / "large.png", tmp_path / "out")
+    assert (row["height"], row["width"]) == ("2160", "3840")
+    assert cv2.imread(str(tmp_path / "out/masks/large.png"), 0).shape == (2160, 3840)
+
+
+def test_an_absent_camera_an_empty_folder_and_nothing(weights, tmp_path):
+    with pytest.raises(ValueError, match="1 of 1 files were left out"):
+        run(weights, "97", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no picture, video or DICOM file"):
+        run(weights, tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="is missing; expected a picture"):
+        run(weights, tmp_path / "none.mp4", tmp_path / "out")
+    with pytest.raises(ValueError, match="a camera has no end"):
+        run(weights, "0", tmp_path / "out", "--prevalence", "0.5")
+
+
+class FakeCamera:
+    """Gives a few frames, then ends, as a camera that is unplugged."""
+
+    def __init__(self, frames):
+        self.frames = iter(frames)
+
+    def isOpened(self):
+        return True
+
+    def get(self, _):
+        return 30.0
+
+    def read(self):
+        frame = next(self.frames, None)
+        return frame is not None, frame
+
+    def release(self):
+        pass
+
+
+def test_a_camera_is_followed_frame_by_frame(weights, tmp_path, monkeypatch):
+    frames, _ = sweep()
+    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda number: FakeCamera(frames))
+    rows = run(weights, "0", tmp_path / "out", "--frames", "4")
+    assert [row["name"] for row in rows] == ["camera0"] * 4
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 4
+
+
+def test_dicom_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
+    write_dicom(tmp_path / "a.dcm", sweep(1)[0])
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ValueError, match=r"pip install -r requirements-dicom\.txt"):
+        sources.open_source(tmp_path / "a.dcm")
+
+
+def test_ctrl_c_finishes_the_file(weights, tmp_path):
+    frames, _ = sweep()
+    write_video(tmp_path / "long.avi", np.concatenate([frames] * 400))
+    command = [sys.executable, str(ROOT / "predict.py"), "--input", "long.avi"]
+    command += ["--weights", str(weights), "--out", "out"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    deadline = time.monotonic() + 120
+    while len(list(Path(tmp_path).glob("out/masks/*.png"))) < 40:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert "stopped: what was found so far is written" in errors
+    assert "Traceback" not in errors
+    rows = read_table(tmp_path / "out")
+    assert 40 <= len(rows) < 2400
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "overlays" / "long.mp4"))
+    assert abs(capture.get(cv2.CAP_PROP_FRAME_COUNT) - len(rows)) <= 1
+    assert json.loads(weights.with_suffix(".json").read_text())["threshold"] == 0.5
