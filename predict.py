@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 import advice
+import engines
 import frames as sources
 import own_predictions
 import run_length
@@ -206,6 +207,13 @@ def parse_args(argv=None):
         help="load whole models of others (.h5, .keras), whatever code they hold: only "
         "where you would run their scripts, too",
     )
+    add(
+        "--engine",
+        choices=engines.NAMES,
+        default=engines.KERAS,
+        help="to compute with; others than Keras use what export.py wrote, without "
+        "importing TensorFlow",
+    )
     add("--out", type=Path, default="predictions", help="folder to write")
     add(
         "--precision",
@@ -225,6 +233,8 @@ def parse_args(argv=None):
         parser.error(f"--overlays {args.overlays}; expected 0 or more")
     if args.prevalence is not None and not 0 <= args.prevalence <= 1:
         parser.error(f"--prevalence {args.prevalence}; expected 0 to 1")
+    if args.engine != engines.KERAS and (len(args.weights) > 1 or args.trust):
+        parser.error(f"--engine {args.engine} takes one of your own .h5, exported")
     if not 0 <= args.smoothing < 1:
         parser.error(f"--smoothing {args.smoothing}; expected 0 to below 1")
     if args.frames is not None and args.frames < 1:
@@ -238,9 +248,13 @@ def main(argv=None):
     settings = merge_settings(args.weights, records)
     settings["prevalence"] = args.prevalence
     parts = find_parts(args.input, args.data)
-    precision, why = choose_precision(args.precision)
-    print(f"precision {precision}: {why}")
-    model = load_networks(args.weights, records, precision, args.trust)
+    if args.engine == engines.KERAS:
+        precision, why = choose_precision(args.precision)
+        print(f"precision {precision}: {why}")
+        model = load_networks(args.weights, records, precision, args.trust)
+    else:
+        path = engines.check(args.weights[0], args.engine, settings)
+        model = engines.load(args.engine, path)
     functions = {"validation": predict_validation, "test": predict_test}
     with stage.lock(args.out):
         made = []

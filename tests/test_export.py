@@ -1,0 +1,163 @@
+"""Exports: as good as Keras, refused where they are of others, without TensorFlow."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, make_raw
+
+import engines
+import export
+import extract_data
+import predict
+import preprocess
+import run_length
+import train
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder with data/ and weights/, exported; and what the script printed."""
+    folder = tmp_path_factory.mktemp("export")
+    make_raw(folder / "raw", subjects=5, frames=8, test=6)
+    data, weights = str(folder / "data"), str(folder / "weights" / "unet.h5")
+    extract_data.main(["--raw", str(folder / "raw"), "--data", data])
+    preprocess.main(["--data", data, "--height", "32", "--width", "48"])
+    flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "20"]
+    train.main(["--data", data, "--out", weights, "--learning-rate", "0.005", *flags])
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "export.py"), "--data", data, "--weights", weights],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_every_form_is_written_and_compared(exported):
+    folder, text = exported
+    names = {path.name for path in (folder / "weights").iterdir()}
+    assert names >= {
+        "unet.onnx",
+        "unet.xml",
+        "unet.bin",
+        "unet.tflite",
+        "unet_float16.tflite",
+        "unet_int8.tflite",
+        "unet_savedmodel",
+        "unet.exports.json",
+    }
+    assert not [name for name in names if name.endswith(".tmp")]
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
+    keras = float(rows["keras"][1])
+    for engine in (*engines.FILES, "savedmodel"):
+        megabytes, dice, difference, spent = map(float, rows[engine])
+        limit = 0.01 if engine == "litert-int8" else 0.002
+        assert abs(dice - keras) <= limit
+        assert difference == pytest.approx(dice - keras, abs=2e-4)
+        assert spent > 0
+    assert keras > 0.2  # a network that finds something
+
+
+def read_masks(out):
+    with open(out / "submission.csv", newline="") as file:
+        return [
+            run_length.decode(row["pixels"], 64, 80) for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize("engine", engines.FILES)
+def test_engines_predict_without_tensorflow_what_keras_does(exported, tmp_path, engine):
+    folder, _ = exported
+    flags = ["--data", str(folder / "data"), "--weights"]
+    flags += [str(folder / "weights" / "unet.h5"), "--out"]
+    code = (
+        "import sys, predict, stage; sys.argv = ['predict.py', *sys.argv[1:]]; "
+        "status = stage.run(predict.main); "
+        "assert not {'tensorflow', 'keras'} & set(sys.modules), 'imported'; "
+        "sys.exit(status)"
+    )
+    out = tmp_path / engine
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags, str(out), "--engine", engine],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    predict.main([*flags, str(tmp_path / "keras"), "--precision", "float32"])
+    pairs = zip(read_masks(out), read_masks(tmp_path / "keras"), strict=True)
+    differing = np.mean([np.mean(one != two) for one, two in pairs])
+    assert differing < (0.03 if engine == "litert-int8" else 0.005)
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    return shutil.copytree(exported[0], tmp_path / "copy")
+
+
+def refused(copy, message, *flags):
+    weights = str(copy / "weights" / "unet.h5")
+    data = ["--data", str(copy / "data"), "--out", str(copy / "out")]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        predict.main([*data, "--weights", weights, "--engine", "onnx", *flags])
+
+
+def test_an_export_that_is_missing_changed_or_of_other_weights_is_refused(copy):
+    path = copy / "weights" / "unet.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    refused(copy, r"unet\.onnx is not what python export\.py wrote")
+    path.unlink()
+    refused(copy, r"unet\.onnx is missing; make it with: python export\.py --weights")
+    path.write_bytes(content)
+    record = copy / "weights" / "unet.json"
+    settings = json.loads(record.read_text())
+    h5 = copy / "weights" / "unet.h5"
+    h5.write_bytes(h5.read_bytes() + b"\0")  # as another training's would
+    settings["h5_sha256"] = export.stage.sha256(h5)
+    record.write_text(json.dumps(settings))
+    refused(copy, r"unet\.onnx is of other weights")
+    (copy / "weights" / "unet.exports.json").unlink()
+    refused(copy, r"unet\.exports\.json is missing; make it with")
+
+
+def test_an_engine_that_is_not_installed_says_what_to_install(copy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    refused(copy, r"engine onnx needs: pip install -r requirements-export\.txt")
+
+
+def test_a_file_that_the_engine_cannot_read_is_one_line(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"no network")
+    for engine in ("onnx", "openvino", "litert"):
+        with pytest.raises(ValueError, match=rf"a\.onnx cannot be read by {engine}"):
+            engines.load(engine, tmp_path / "a.onnx")
+
+
+def test_arrays_of_another_size_are_refused(copy):
+    preprocess.main(["--data", str(copy / "data"), "--height", "32", "--width", "32"])
+    flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
+    with pytest.raises(ValueError, match=r"take 32 x 48; mend it with: .*--width 48"):
+        export.main(flags)
+
+
+def test_a_form_that_differs_too_much_is_an_error(copy, monkeypatch):
+    original = export.mean_dice
+
+    def worse(model, frames, masks, settings, name):
+        return original(model, frames, masks, settings, name) - 0.003 * (name == "onnx")
+
+    monkeypatch.setattr(export, "mean_dice", worse)
+    flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
+    with pytest.raises(ValueError, match="^onnx: Dice differs from Keras's by more"):
+        export.main(flags)
+
+
+def test_other_weights_than_one_h5_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        predict.main(["--engine", "onnx", "--weights", "a.h5", "b.h5"])
+    assert "takes one of your own .h5" in capsys.readouterr().err
