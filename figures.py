@@ -21,8 +21,8 @@ import run_length
 import stage
 from anatomy import draw_mask
 from checkpoint import COLUMNS, draw_history, kept_epoch
+from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from phantom import plan_frames
-from predict import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from scanner import make_subject, render
 from scores import dice
 

@@ -30,6 +30,18 @@ THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 16))
 STEPS = 40  # values tried of `smallest_area`, and of `presence`
 
 
+def measure_frame(truth, probability, settings):
+    """Measure one frame's masks at all thresholds; returns a row of what `measure` does."""
+    row = {**settings, "smallest_area": 0.0, "presence": 0.0}
+    found = [
+        inference.to_mask(probability, truth.shape, {**row, "threshold": t})
+        for t in THRESHOLDS
+    ]
+    dice = [scores.dice(truth > 0, mask) for mask in found]
+    area = [np.count_nonzero(mask) / mask.size for mask in found]
+    return dice, area, inference.presence(probability), not truth.any()
+
+
 def measure(model, frames, masks, settings):
     """Measure each frame's masks at all thresholds.
 
@@ -46,16 +58,7 @@ def measure(model, frames, masks, settings):
     """
 
     def work(pair):
-        mask, probability = pair
-        truth, shape = mask > 0, mask.shape
-        row = {**settings, "smallest_area": 0.0, "presence": 0.0}
-        found = [
-            inference.to_mask(probability, shape, {**row, "threshold": t})
-            for t in THRESHOLDS
-        ]
-        dice = [scores.dice(truth, m) for m in found]
-        area = [np.count_nonzero(m) / m.size for m in found]
-        return dice, area, inference.presence(probability), not truth.any()
+        return measure_frame(*pair, settings)
 
     probabilities = inference.predict_frames(model, frames, settings)
     pairs = zip(masks, probabilities, strict=True)

@@ -1,0 +1,145 @@
+"""report.py: one page with everything in it, that says what was measured."""
+
+import html.parser
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import make_raw
+
+import extract_data
+import predict
+import preprocess
+import report
+import train
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A folder with data/, weights/ and predictions/ of a short training."""
+    folder = tmp_path_factory.mktemp("report")
+    make_raw(folder / "raw", subjects=6, frames=15, test=2)
+    data, weights = str(folder / "data"), str(folder / "weights" / "unet.h5")
+    extract_data.main(["--raw", str(folder / "raw"), "--data", data])
+    flags = ["--height", "32", "--width", "32", "--folds", "3", "--fold", "0"]
+    preprocess.main(["--data", data, *flags])
+    flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "8"]
+    train.main(["--data", data, "--out", weights, "--learning-rate", "0.005", *flags])
+    return folder
+
+
+def make(folder, *flags):
+    data, weights = folder / "data", folder / "weights" / "unet.h5"
+    out = folder / "pages" / "report.html"
+    report.main(
+        ["--data", str(data), "--weights", str(weights), "--out", str(out), *flags]
+    )
+    return out.read_text()
+
+
+class Collector(html.parser.HTMLParser):
+    """Gathers tags, addresses and text of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.open_tags, self.addresses, self.pictures, self.text = [], [], 0, []
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag == "img":
+            self.pictures += 1
+        if tag not in ("img", "meta"):
+            self.open_tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open_tags.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_holds_all_it_shows_and_the_scores_of_predict(chain, capsys):
+    page = make(chain)
+    capsys.readouterr()
+    flags = ["--data", str(chain / "data"), "--out", str(chain / "predictions")]
+    predict.main([*flags, "--weights", str(chain / "weights" / "unet.h5")])
+    printed = capsys.readouterr().out
+    found = Collector()
+    found.feed(page)
+    assert not found.open_tags
+    assert found.addresses
+    assert all(address.startswith("data:image/") for address in found.addresses)
+    assert not re.search(r"https?://|<script|@import|url\(", page)
+    # 8 plots; of 30 frames 12 without a nerve, most of them found empty: of the others
+    # 12 worst and 12 best
+    assert found.pictures == 8 + 2 * report.SHOWN
+    assert len(page) < 5_000_000
+    text = " ".join(found.text)
+    for name in ("challenge_dice", "nerve_dice", "sensitivity"):
+        value = float(re.search(rf"^{name} +([\d.]+)", printed, re.M)[1])
+        assert f"{value:.3f}" in text, name
+
+
+def test_frames_of_one_kind_are_said(chain, tmp_path):
+    copy = shutil.copytree(chain, tmp_path / "copy")
+    tally = report.Tally()
+    settings = json.loads((copy / "weights" / "unet.json").read_text())
+    mask = np.zeros((64, 80), np.uint8)
+    mask[10:30, 10:30] = 1
+    frame = np.full((64, 80), 100, np.uint8)
+    probability = np.full((32, 32), 0.9, np.float32)
+    for image in range(3):
+        tally.see((1, image), frame, mask, probability, mask, settings)
+    page = report.write_page(tally, settings, copy / "weights" / "unet.h5", ["<odd>"])
+    assert "All frames are with a nerve" in page
+    assert "&lt;odd&gt;" in page
+    assert tally.pixels[report.BINS - 1, 0] == 3 * 32 * 32
+    assert not tally.pixels[: report.BINS - 1].any()
+    # of 5,120 pixels 400 are nerve
+    share = tally.pixels[report.BINS - 1, 1] / tally.pixels[report.BINS - 1, 0]
+    assert share == pytest.approx(400 / 5120, abs=0.02)
+
+
+def test_the_worst_and_the_best_are_kept():
+    tally = report.Tally()
+    settings = {"threshold": 0.5, "aspect": None, "crops": {}}
+    frame, probability = np.zeros((40, 60), np.uint8), np.zeros((16, 16), np.float32)
+    truth = np.zeros((40, 60), np.uint8)
+    truth[:, :20] = 1
+    for number in range(30):
+        mask = np.zeros((40, 60), np.uint8)
+        mask[:, : 1 + number * 7 % 30] = 1  # every width from 1 to 30 once
+        tally.see((1, number), frame, truth, probability, mask, settings)
+    dice = sorted(row["dice"] for row in tally.rows)
+    worst, best = (sorted(item[4] for item in h) for h in (tally.worst, tally.best))
+    assert worst == dice[:12]
+    assert best == dice[-12:]
+    page = report.show_frames(tally.best)
+    assert page.index("Dice 1.00") < page.index("Dice 0.9")
+
+
+def test_rates_and_their_area():
+    values = np.array([0.9, 0.8, 0.8, 0.3])
+    positive = np.array([True, True, False, False])
+    false, true, area = report.rates(values, positive)
+    np.testing.assert_allclose(false, [0, 0, 0.5, 1])
+    np.testing.assert_allclose(true, [0, 0.5, 1, 1])
+    assert area == pytest.approx(0.875)  # of 4 pairs 3 right and one even
+
+
+def test_no_validation_frames_is_one_line(chain, tmp_path):
+    copy = shutil.copytree(chain, tmp_path / "copy")
+    flags = ["--data", str(copy / "data"), "--height", "32", "--width", "32"]
+    preprocess.main([*flags, "--split", "none"])
+    with pytest.raises(ValueError, match="holds no validation frames to report on"):
+        make(copy)
+
+
+def test_subjects_that_were_trained_on_are_refused(chain, tmp_path):
+    copy = shutil.copytree(chain, tmp_path / "copy")
+    flags = ["--data", str(copy / "data"), "--height", "32", "--width", "32"]
+    preprocess.main([*flags, "--folds", "3", "--fold", "1"])
+    with pytest.raises(ValueError, match="the weights were trained on subjects"):
+        make(copy)
