@@ -1,0 +1,234 @@
+"""app.py in a real browser: it opens, takes files, follows sliders, and stays at home."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlparse
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, draw_frame, make_raw
+
+import app
+import extract_data
+import preprocess
+import stage
+import train
+
+pytest.importorskip("gradio", reason="app.py's packages are not installed")
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run")
+FLAGS += ("disable-background-networking", "disable-component-update", "disable-sync")
+FLAGS += ("window-size=1300,1000",)
+HEIGHT, WIDTH = 64, 80
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder with the .h5 of a short training."""
+    folder = tmp_path_factory.mktemp("app")
+    make_raw(folder / "raw", subjects=5, frames=8, test=2)
+    data, out = str(folder / "data"), str(folder / "weights" / "unet_nerve.h5")
+    extract_data.main(["--raw", str(folder / "raw"), "--data", data])
+    preprocess.main(["--data", data, "--height", "32", "--width", "32"])
+    flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "20"]
+    train.main(["--data", data, "--out", out, "--learning-rate", "0.005", *flags])
+    return folder / "weights"
+
+
+def test_sliders_change_masks_and_downloads(weights, tmp_path):
+    networks = app.Networks(weights)
+    frame, truth = draw_frame(2, 1, True, 3, HEIGHT, WIDTH)
+    cv2.imwrite(str(tmp_path / "own.png"), frame)
+    state = app.analyse(networks, "unet_nerve", str(tmp_path / "own.png"))
+    areas = [app.find(state, 1, t, 0)[2].sum() for t in (0.05, 0.5, 0.95)]
+    assert areas[0] >= areas[1] >= areas[2]
+    assert areas[0] > areas[2]
+    assert app.find(state, 1, 0.5, 90)[2].sum() == 0
+    found = app.find(state, 1, 0.5, 0)[2]
+    assert 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum()) > 0.6
+    mask, overlay, table = app.save(state, 1, 0.5, 0)
+    np.testing.assert_array_equal(cv2.imread(mask, 0), found * 255)
+    assert cv2.imread(overlay).shape == (HEIGHT, WIDTH, 3)
+    assert len(Path(table).read_text().splitlines()) == 2
+
+
+def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(weights, tmp_path):
+    networks = app.Networks(weights)
+    state = app.analyse(networks, "unet_nerve", None)
+    overlay, probability, text = app.show(state, 1, 0.5, 0)
+    assert overlay.shape == probability.shape == (420, 580, 3)
+    assert "phantom.png" in text
+    code = cv2.VideoWriter_fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(tmp_path / "c.avi"), code, 20, (WIDTH, HEIGHT))
+    for number in range(5):
+        grey, _ = draw_frame(2, number, True, 3, HEIGHT, WIDTH)
+        writer.write(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    writer.release()
+    state = app.analyse(networks, "unet_nerve", str(tmp_path / "c.avi"))
+    assert len(state["probabilities"]) == 5
+    table = Path(app.save(state, 2, 0.5, 0)[2])
+    assert len(table.read_text().splitlines()) == 6
+
+
+def test_no_weights_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no \.h5 with its \.json"):
+        app.Networks(tmp_path)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture
+def server(weights, tmp_path):
+    """The address of a running app.py, in a process of its own."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "app.py"), "--weights", str(weights)]
+    log = open(tmp_path / "app.log", "w")  # noqa: SIM115
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--no-browser"], stdout=log, stderr=log
+    )
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=2)
+            break
+        except OSError:
+            assert process.poll() is None, (tmp_path / "app.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+    yield address
+    process.terminate()
+    process.wait(30)
+    log.close()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if not (CHROMIUM and DRIVER):
+        print(
+            "chromium and chromedriver are absent: the page is not tested in a browser"
+        )
+        pytest.skip("chromium or chromedriver is absent")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    folder = {"download.default_directory": str(tmp_path / "downloads")}
+    options.add_experimental_option("prefs", folder)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def wait_for(function, seconds=60):
+    """Return the first true value of a function, which may fail until then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if value := function():
+                return value
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.2)
+
+
+def requested(driver):
+    """Return the hosts that the browser asked for anything so far."""
+    hosts = set()
+    for entry in driver.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] in (
+            "Network.requestWillBeSent",
+            "Network.webSocketCreated",
+        ):
+            parameters = message["params"]
+            url = urlparse(parameters.get("url") or parameters["request"]["url"])
+            if url.scheme in ("http", "https", "ws", "wss"):
+                hosts.add(url.hostname)
+    return hosts
+
+
+def test_a_visit_in_a_browser(server, browser, tmp_path):
+    def find(selector):
+        return browser.find_element("css selector", selector)
+
+    def picture(name):
+        return find(f"#{name} img").get_attribute("src")
+
+    def numbers():
+        return find("#numbers").text
+
+    browser.get(server)
+    wait_for(lambda: "phantom.png" in numbers())
+    first = wait_for(lambda: picture("overlay"))
+    assert wait_for(lambda: picture("probability"))
+    assert "Research only" in find("body").text
+    frame, _ = draw_frame(2, 1, True, 3, HEIGHT, WIDTH)
+    cv2.imwrite(str(tmp_path / "own.png"), frame)
+    find("#upload input[type=file]").send_keys(str(tmp_path / "own.png"))
+    wait_for(lambda: "own.png" in numbers())
+    wait_for(lambda: picture("overlay") != first)
+
+    def area():
+        line = next(li for li in numbers().splitlines() if li.startswith("area"))
+        return int(line.split()[1])
+
+    before = area()
+    assert before > 0
+    slider = find("#threshold input[type=range]")
+    from selenium.webdriver.common.keys import Keys
+
+    slider.send_keys(Keys.END)  # the highest threshold
+    wait_for(lambda: area() < before)
+    fewest = area()
+    slider.send_keys(Keys.HOME)
+    wait_for(lambda: area() > fewest)
+    find("#prepare").click()
+    links = wait_for(
+        lambda: (
+            len(browser.find_elements("css selector", "#files a[href]")) >= 3
+            and browser.find_elements("css selector", "#files a[href]")
+        )
+    )
+    contents = {}
+    for link in links:
+        address = link.get_attribute("href")
+        contents[address.rpartition("_")[2]] = urllib.request.urlopen(address).read()
+    mask = cv2.imdecode(np.frombuffer(contents["mask.png"], np.uint8), 0)
+    assert (mask > 0).sum() == area()
+    assert contents["frames.csv"].startswith(b"name,frame,height")
+    # a file that is none: a message, and the page goes on
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    find("#upload button[aria-label='Clear']").click()
+    wait_for(lambda: "phantom.png" in numbers())
+    find("#upload input[type=file]").send_keys(str(tmp_path / "broken.png"))
+    wait_for(lambda: "not a whole picture" in find("body").text)
+    assert requested(browser) == {"127.0.0.1"}
+
+
+def test_a_wrong_port_and_missing_packages_are_one_line(weights, capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        app.main(["--port", "80"])
+    assert "--port 80; expected 1024 to 65535" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    status = stage.run(lambda: app.main(["--weights", str(weights)]))
+    assert status == 1
+    assert "pip install -r requirements-app.txt" in capsys.readouterr().err
