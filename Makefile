@@ -6,12 +6,12 @@ DEMO = demo
 
 .PHONY: demo test test-all lint figures lock audit clean
 
-demo: .venv/installed  ## phantom, training and scores in a folder of its own
+demo: .venv/installed  ## phantom, fine-tuning and scores in a folder of its own
 	$(RUN) phantom.py --out $(DEMO)/raw --train 400 --test 100 --subjects 16
 	$(RUN) extract_data.py --raw $(DEMO)/raw --data $(DEMO)/data
-	$(RUN) preprocess.py --data $(DEMO)/data
+	$(RUN) preprocess.py --data $(DEMO)/data --height 192 --width 256 --soft-masks
 	$(RUN) train.py --data $(DEMO)/data --out $(DEMO)/weights/unet.h5 --resume \
-		--filters 16 --learning-rate 1e-3 --batch-size 16 --epochs 12
+		--recipe modern --init weights/unet_nerve.h5 --epochs 4
 	$(RUN) predict.py --data $(DEMO)/data --weights $(DEMO)/weights/unet.h5 \
 		--out $(DEMO)/predictions
 	$(RUN) evaluate.py $(DEMO)/predictions/submission.csv $(DEMO)/raw/test_truth.csv \

@@ -17,6 +17,7 @@ import prediction
 import run_length_speed
 import stages
 import training_step
+import video
 
 import run_length
 from model import build_network, build_unet
@@ -157,3 +158,15 @@ def test_prediction_measures_each_engine_on_both_networks(tmp_path):
     assert list(line["results"]) == ["whole", "4 filters", "1 filters"]
     for rows in line["results"].values():
         assert {"stock Keras, float32", "predict.py, float32"} <= set(rows)
+
+
+def test_video_compares_shares_of_smoothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "SUBJECTS", 1)
+    monkeypatch.setattr(video, "FRAMES", 5)
+    weights = tmp_path / "unet.h5"
+    settings = {**prediction.CLASSIC, **prediction.NOISE, "filters": 2}
+    prediction.write_untrained(weights, settings)
+    line = run(video, tmp_path, "--weights", weights)
+    assert list(line["results"]) == ["0", "0.3", "0.5", "0.7", "0.85"]
+    empty, full = np.zeros((2, 1, 2), np.uint8), np.ones((2, 1, 2), np.uint8)
+    assert video.flicker(np.concatenate([empty, full])) == [1.0, 0.0]

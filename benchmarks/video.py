@@ -1,0 +1,83 @@
+"""What smoothing a video's probabilities over time does, on sweeps of phantoms.
+
+    python benchmarks/video.py --weights demo/weights/unet.h5
+
+Renders sweeps of subjects that no phantom data set uses, frame after frame, and predicts
+them with several shares of the frames before (`predict.py --smoothing`). Prints, for each,
+the challenge's Dice, Dice over frames with a nerve, and the flicker: 1 - Dice between the
+masks of neighbouring frames, the mean over those of which one is not empty.
+"""
+
+import sys
+from pathlib import Path
+
+import measure
+import numpy as np
+
+sys.path.insert(0, str(measure.ROOT))
+
+import inference
+import phantom
+import scores
+import stage
+import trained
+from anatomy import draw_mask
+from precision import choose_precision
+from scanner import make_subject, render
+
+FIRST_SUBJECT, SUBJECTS, FRAMES = 5001, 6, 100  # of each subject
+SHARES = (0.0, 0.3, 0.5, 0.7, 0.85)
+SEED = 7
+
+
+def make_sweeps():
+    """Return `(frames, masks)` of each subject in the order of its sweep, uint8 arrays."""
+    plan = phantom.plan_subjects(SUBJECTS * FRAMES, SUBJECTS, FIRST_SUBJECT, 0.5, SEED)
+    sweeps = {}
+    for frame in sorted(plan, key=lambda f: (f.subject, f.sweep)):
+        sweeps.setdefault(frame.subject, []).append(frame)
+
+    def make(frame):
+        subject = make_subject(SEED, frame.subject)
+        image = render(subject, frame.sweep, frame.visibility)
+        return image, draw_mask(subject, frame, SEED) // 255
+
+    for frames in sweeps.values():
+        yield tuple(map(np.stack, zip(*stage.map_threads(make, frames), strict=True)))
+
+
+def flicker(masks):
+    """Return 1 - Dice of each two neighbouring masks of which one is not empty."""
+    pairs = zip(masks, masks[1:], strict=False)
+    return [1 - scores.dice(one, two) for one, two in pairs if one.any() or two.any()]
+
+
+def main(argv=None):
+    parser = measure.start_parser(__doc__, 1)
+    parser.add_argument("--weights", type=Path, default="weights/unet.h5")
+    args = parser.parse_args(argv)
+    settings = trained.read_settings(args.weights, None)
+    model = trained.load_network(args.weights, settings, choose_precision("auto")[0])
+    found = {share: {"dice": [], "nerve": [], "flicker": []} for share in SHARES}
+    for frames, masks in make_sweeps():
+        for share, values in found.items():
+            results = inference.find_masks(model, frames, settings, share)
+            predicted = [mask for _, _, mask, _ in results]
+            dice = [scores.dice(t, p) for t, p in zip(masks, predicted, strict=True)]
+            values["dice"] += dice
+            values["nerve"] += [d for d, t in zip(dice, masks, strict=True) if t.any()]
+            values["flicker"] += flicker(predicted)
+    rows = {
+        f"{share:g}": {n: scores.mean(v) for n, v in f.items()}
+        for share, f in found.items()
+    }
+    print(f"{'smoothing':>10}{'challenge':>11}{'nerve Dice':>12}{'flicker':>9}")
+    for share, row in rows.items():
+        values = f"{row['dice']:>11.4f}{row['nerve']:>12.4f}{row['flicker']:>9.4f}"
+        print(f"{share:>10}{values}")
+    settings = {"subjects": SUBJECTS, "frames": FRAMES}
+    measure.keep("video", settings, rows, args.results)
+
+
+if __name__ == "__main__":
+    main()
