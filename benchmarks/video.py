@@ -73,8 +73,8 @@ def main(argv=None):
     }
     print(f"{'smoothing':>10}{'challenge':>11}{'nerve Dice':>12}{'flicker':>9}")
     for share, row in rows.items():
-        values = f"{row['dice']:>11.4f}{row['nerve']:>12.4f}{row['flicker']:>9.4f}"
-        print(f"{share:>10}{values}")
+        texts = ["-" if v is None else f"{v:.4f}" for v in row.values()]
+        print(f"{share:>10}{texts[0]:>11}{texts[1]:>12}{texts[2]:>9}")
     settings = {"subjects": SUBJECTS, "frames": FRAMES}
     measure.keep("video", settings, rows, args.results)
 
