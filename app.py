@@ -62,12 +62,15 @@ class Networks:
 
 
 def phantom_frame():
-    """Return a phantom frame with a nerve, uint8 `(420, 580)`."""
-    frames = (f for f in plan_frames(12, 1, 1, PHANTOM_SEED) if f.nerve)
-    frame = next(frames)
-    subject = make_subject(PHANTOM_SEED, frame.subject)
-    assert draw_mask(subject, frame, PHANTOM_SEED).any()
-    return render(subject, frame.sweep, frame.visibility)
+    """Return the phantom frame of a few whose nerve is largest, uint8 `(420, 580)`."""
+    frames = plan_frames(24, 1, 4, PHANTOM_SEED)
+    subjects = {f.subject: make_subject(PHANTOM_SEED, f.subject) for f in frames}
+
+    def area(frame):
+        return np.count_nonzero(draw_mask(subjects[frame.subject], frame, PHANTOM_SEED))
+
+    frame = max(frames, key=area)
+    return render(subjects[frame.subject], frame.sweep, frame.visibility)
 
 
 def read_upload(path):
@@ -216,7 +219,7 @@ def build(networks):
                 text = str(error).replace(str(path), Path(str(path)).name)
                 raise gradio.Error(text) from error
             settings = found["settings"]
-            values = settings["threshold"], 100 * settings["smallest_area"]
+            values = settings["threshold"], round(100 * settings["smallest_area"], 2)
             area = gradio.Slider(0, max(5.0, 2 * values[1]), values[1])
             count = len(found["frames"])
             slider = gradio.Slider(1, max(count, 2), 1, visible=count > 1)
