@@ -65,9 +65,9 @@ def keep_share(model, frames, settings):
     Args:
         model: The U-Net.
         frames: As of `predict_frames`.
-        settings: As of `predict_frames`; where its `prevalence` is None, it is returned.
+        settings: As of `predict_frames`; without a `prevalence`, it is returned.
     """
-    if settings["prevalence"] is None:
+    if settings.get("prevalence") is None:
         return settings
     bar = tqdm(predict_frames(model, frames, settings), "ranking", disable=None)
     values = sorted(presence(probability) for probability in bar)

@@ -150,6 +150,8 @@ def convolution_alone(layer, batch_size, is_first):
             tape.watch((x, kernel))
             if type(layer).__name__ == "Conv2DTranspose":
                 y = tf.nn.conv2d_transpose(x, kernel, output_shape, strides)
+            elif type(layer).__name__ == "DepthwiseConv2D":
+                y = tf.nn.depthwise_conv2d(x, kernel, (1, *strides, 1), "SAME")
             else:
                 y = tf.nn.conv2d(x, kernel, strides, "SAME")
         wanted = [kernel] if is_first else [x, kernel]
