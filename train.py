@@ -150,7 +150,8 @@ def check_memory(model, settings):
         ValueError: it names the batch size that fits.
     """
     free = stage.free_memory()
-    if free is None or keras.distribution.list_devices("gpu"):
+    devices = keras.distribution.list_devices()
+    if free is None or not all(name.lower().startswith("cpu") for name in devices):
         return
     values = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
     num_bytes = (

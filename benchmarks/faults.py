@@ -96,6 +96,7 @@ def start(folder, script, before=None):
     status = 99
     try:
         os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(writing, 1)
         os.dup2(writing, 2)
         sys.argv = [script]

@@ -4,6 +4,7 @@ from conftest import make_raw, run_script
 """
 
 import csv
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,11 @@ def make_raw(folder, subjects=3, frames=4, height=64, width=80, test=3, seed=0):
     sample = [(number, "1 1") for number in range(1, test + 1)]
     write_table(folder / "sample_submission.csv", ("img", "pixels"), sample)
     return folder
+
+
+def heed_interrupts():
+    """Undo, in a process about to start, that jobs behind `&` ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_script(name, *args, cwd):

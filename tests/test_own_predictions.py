@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from conftest import ROOT, draw_frame, make_raw
+from conftest import ROOT, draw_frame, heed_interrupts, make_raw
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -389,7 +388,11 @@ def test_ctrl_c_finishes_the_file(weights, tmp_path):
     command = [sys.executable, str(ROOT / "predict.py"), "--input", "long.avi"]
     command += ["--weights", str(weights), "--out", "out"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ}
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     deadline = time.monotonic() + 120
     while len(list(Path(tmp_path).glob("out/masks/*.png"))) < 40:
