@@ -34,9 +34,13 @@ import preprocess
 import run_length
 import stage
 import train
+from recipes import RECIPES
 
 SIZE = ["--height", "32", "--width", "32"]
-TINY = ["--filters", "4", "--batch-size", "4", "--epochs", "4"]
+# with dropout, augmentation and averaged weights, and quick to build
+RECIPES["faults"] = {**RECIPES["modern"], "network": "fast_unet", "encoder": None}
+TINY = ["--recipe", "faults", "--filters", "4", "--depth", "2"]
+TINY += ["--batch-size", "4", "--epochs", "4"]
 PHANTOM = ["--train", "12", "--test", "4", "--subjects", "4"]
 # script: its main, its flags below a folder, what it reads there, what it writes there
 SCRIPTS = {
@@ -55,7 +59,7 @@ SCRIPTS = {
     ),
     "train.py": (
         train.main,
-        ["--data", "data", "--recipe", "modern", *TINY, "--resume"],
+        ["--data", "data", *TINY, "--resume"],
         ["data"],
         "weights",
     ),
