@@ -18,7 +18,7 @@ from frames import list_files, open_source
 from inference import find_masks, keep_share, presence
 from overlays import PREDICTION_COLOUR, outline, write_picture
 
-SMOOTHING = 0.5  # share of the frames before, in a video
+SMOOTHING = 0.3  # share of the frames before, in a video: benchmarks/video.py
 COLUMNS = ("name", "frame", "height", "width", "presence", "highest", "parts", "area")
 COLUMNS += ("area_mm2", "centroid_row", "centroid_column", "longest_axis")
 COLUMNS += ("longest_axis_mm",)
