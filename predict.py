@@ -88,11 +88,16 @@ def remove_stale(out, made):
             path.unlink()
 
 
-def predict_validation(model, data, out, settings, num_overlays):
-    """Write masks, truth and overlays of the validation frames; print their scores.
+def read_validation(settings, data):
+    """Return `(split, extract, frames, masks)` of held-out frames, checked.
 
-    Returns:
-        `(watch, paths)`: what `advice` saw, and the files written.
+    Args:
+        settings: The weights' record.
+        data: Folder of the arrays.
+
+    Raises:
+        ValueError: the split is of an earlier extraction, or the weights were trained on
+            subjects that it holds out.
     """
     split = stage.read_record(data / "preprocess.json", f"{PREPROCESS} --data {data}")
     extract, frames, masks = read_extract(data)
@@ -105,6 +110,16 @@ def predict_validation(model, data, out, settings, num_overlays):
             f"make it again with: {PREPROCESS} --data {data}"
         )
     check_unseen(settings, split, data)
+    return split, extract, frames, masks
+
+
+def predict_validation(model, data, out, settings, num_overlays):
+    """Write masks, truth and overlays of the validation frames; print their scores.
+
+    Returns:
+        `(watch, paths)`: what `advice` saw, and the files written.
+    """
+    split, extract, frames, masks = read_validation(settings, data)
     rows, watch, results = split["val"]["rows"], advice.Watch(), []
     settings = keep_share(model, (frames[row] for row in rows), settings)
     made = [out / "validation.csv", out / "validation_truth.csv"]

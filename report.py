@@ -27,7 +27,6 @@ import stage
 import tune
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from precision import PRECISIONS, choose_precision
-from preprocess import read_extract
 from trained import load_network, read_settings
 
 matplotlib.use("Agg")
@@ -350,13 +349,10 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     settings = read_settings(args.weights, None)
-    repair = f"{predict.PREPROCESS} --data {args.data}"
-    split = stage.read_record(args.data / "preprocess.json", repair)
+    split, extract, frames, masks = predict.read_validation(settings, args.data)
     rows = split["val"]["rows"]
     if not rows:
         raise ValueError(f"{args.data}/ holds no validation frames to report on")
-    predict.check_unseen(settings, split, args.data)
-    extract, frames, masks = read_extract(args.data)
     precision, why = choose_precision(args.precision)
     print(f"precision {precision}: {why}")
     model, tally = load_network(args.weights, settings, precision), Tally()

@@ -115,12 +115,10 @@ def held_out(weights, data, precision):
         `(what measure returned, limits that the weights have so far, subjects)`.
     """
     settings = read_settings(weights, None)
-    split = stage.read_record(data / "preprocess.json", predict.PREPROCESS)
-    if not split["val"]["rows"]:
-        raise ValueError(f"{data}/ holds no validation frames to search on")
-    predict.check_unseen(settings, split, data)
-    _, frames, masks = predict.read_extract(data)
+    split, _, frames, masks = predict.read_validation(settings, data)
     rows = split["val"]["rows"]
+    if not rows:
+        raise ValueError(f"{data}/ holds no validation frames to search on")
     model = load_network(weights, settings, precision)
     pairs = (frames[r] for r in rows), (masks[r] for r in rows)
     return measure(model, *pairs, settings), settings, split["val"]["subjects"]

@@ -14,6 +14,7 @@ import predict
 import preprocess
 import report
 import train
+import tune
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +144,16 @@ def test_subjects_that_were_trained_on_are_refused(chain, tmp_path):
     preprocess.main([*flags, "--folds", "3", "--fold", "1"])
     with pytest.raises(ValueError, match="the weights were trained on subjects"):
         make(copy)
+
+
+def test_a_split_of_an_earlier_extraction_is_refused(chain, tmp_path):
+    copy = shutil.copytree(chain, tmp_path / "copy")
+    path = copy / "data" / "preprocess.json"
+    record = json.loads(path.read_text())
+    record["extract"]["imgs_train.npy"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="is of an earlier extraction"):
+        make(copy)
+    flags = ["--data", str(copy / "data"), "--weights"]
+    with pytest.raises(ValueError, match="is of an earlier extraction"):
+        tune.main([*flags, str(copy / "weights" / "unet.h5")])
