@@ -24,11 +24,7 @@ import batches  # noqa: E402
 import stage  # noqa: E402
 
 EMPTY_LOGIT = -4.0  # model.py's
-WARM_UP, FINAL_RATE, AVERAGED_SHARE = (
-    0.1,
-    0.01,
-    0.1,
-)  # recipes.py's, which imports Keras
+WARM_UP, FINAL_RATE, AVERAGED_SHARE = 0.1, 0.01, 0.1  # recipes.py's, which has Keras
 NETWORKS = ("monai", "smp")
 
 

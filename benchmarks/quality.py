@@ -25,6 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
+import checkpoint
 import encoder
 import evaluate
 import inference
@@ -116,6 +117,9 @@ ROWS = {
     "encoder, stronger augmentation": {**LITE, **STRONGER},
     "modern": {**RECIPES["modern"], "--soft-masks": True},
     "small": {**RECIPES["small"], "--soft-masks": True},
+    "MONAI BasicUNet, 10 epochs": {**LITE, **LARGER, "peer": "monai"},
+    "MONAI BasicUNet, 4 epochs": {**LITE, **LARGER, "peer": "monai", "epochs": 4},
+    "smp Unet resnet34, 10 epochs": {**LITE, **LARGER, "peer": "smp"},
 }
 # train.py with a recipe and constants of its own
 START = """
@@ -178,15 +182,35 @@ def prepare(work, flags, fold):
     return data
 
 
+class Predicted:
+    """Stands for a network whose probabilities of these frames, in order, are known."""
+
+    def __init__(self, probabilities):
+        self.rest = probabilities
+
+    def predict_on_batch(self, x):
+        found, self.rest = self.rest[: len(x)], self.rest[len(x) :]
+        return found[..., np.newaxis].astype(np.float32)
+
+
 def score_fold(weights, data, out):
+    """Score trained weights as `score_network` does, without a smallest area."""
+    settings = {**trained.read_settings(weights, None), "smallest_area": 0.0}
+    return score_network(trained.load_network(weights, settings), settings, data, out)
+
+
+def score_network(model, settings, data, out):
     """Predict a fold's validation frames; keep the probabilities in `out`, a .npz.
+
+    Args:
+        model: The network.
+        settings: As of `inference.find_masks`.
+        data: Folder of preprocessed arrays.
+        out: File to write.
 
     Returns:
         `{"subject_image": Dice}` of the frames with a nerve, at their own size.
     """
-    settings = {**trained.read_settings(weights, None), "smallest_area": 0.0}
-
-    model = trained.load_network(weights, settings)
     extract, frames, masks = read_extract(data)
     rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
     dice, kept = {}, []
@@ -222,23 +246,41 @@ def train_row(name, data, out, flags=()):
     return sum(map(float, spent.read_text().split()))
 
 
-def run(work, name, fold, seed):
+def train_peer(name, data, out, seed, torch_python):
+    """Train a public network with a row's recipe by peer_train.py; as `train_row`."""
+    recipe, _, _, _ = row_recipe(name)
+    command = [torch_python, ROOT / "benchmarks" / "peer_train.py", recipe["peer"]]
+    command += ["--data", data, "--out", out, "--seed", seed]
+    return cpu_seconds([*command, "--recipe", json.dumps(recipe)])
+
+
+def run(work, name, fold, seed, torch_python):
     """Train and score one run; return its line of the results."""
     recipe, _, preprocess_flags, _ = row_recipe(name)
     data = prepare(work, preprocess_flags, fold)
     stem = "_".join(name.replace(",", "").split())
     out = work / f"{stem}_fold{fold}_seed{seed}.h5"
-    seconds = train_row(name, data, out, ["--seed", seed])
-    dice = score_fold(out, data, out.with_suffix(".npz"))
-    record = stage.read_record(out.with_suffix(".json"), "-")
+    found = out.with_suffix(".npz")
+    if "peer" in recipe:
+        seconds = train_peer(name, data, found, seed, torch_python)
+        limits = {"threshold": checkpoint.THRESHOLD, "presence": 0.0}
+        settings = stage.read_record(data / "preprocess.json", "-") | limits
+        settings |= {"smallest_area": 0.0, "precision": "bfloat16"}
+        with np.load(found) as arrays:
+            model = Predicted(arrays["probabilities"])
+        dice = score_network(model, settings, data, found)
+    else:
+        seconds = train_row(name, data, out, ["--seed", seed])
+        settings = stage.read_record(out.with_suffix(".json"), "-")
+        dice = score_fold(out, data, found)
     return {
         "row": name,
         "fold": fold,
         "seed": seed,
         "epochs": recipe["epochs"],
-        "precision": record["precision"],
+        "precision": settings["precision"],
         "cpu_seconds": round(seconds, 1),
-        "weights_kib": round(out.stat().st_size / 1024),
+        "weights_kib": round(out.stat().st_size / 1024) if out.exists() else None,
         "mean_dice": round(float(np.mean(list(dice.values()))), 4),
         "machine": measure.machine(),
         "dice": dice,
@@ -365,6 +407,7 @@ def parse_args(argv=None):
     add("--rows", nargs="+", choices=ROWS, default=(), help="what to run")
     add("--folds", nargs="+", type=int, default=[0], help="of 0 to 4")
     add("--ceilings", action="store_true", help="print what scores compare with, too")
+    add("--torch-python", default=sys.executable, help="of peers; has torch and monai")
     add("--seeds", nargs="+", type=int, default=[0], help="each 0 or more")
     return parser.parse_args(argv)
 
@@ -374,13 +417,14 @@ def main(argv=None):
     if args.rows and not (args.work / "extract" / "extract.json").exists():
         command = [sys.executable, "extract_data.py", "--raw", args.raw.resolve()]
         cpu_seconds([*command, "--data", args.work.resolve() / "extract"])
+    work = args.work.resolve()
     for name in args.rows:
         for fold in args.folds:
             for seed in args.seeds:
                 done = {(r["row"], r["fold"], r["seed"]) for r in read_results()}
                 if (name, fold, seed) in done:
                     continue
-                line = run(args.work.resolve(), name, fold, seed)
+                line = run(work, name, fold, seed, args.torch_python)
                 with open(RESULTS, "a") as file:
                     file.write(json.dumps(line) + "\n")
                 print(f"{name}, fold {fold}, seed {seed}: {line['mean_dice']:.4f}")

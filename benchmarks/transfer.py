@@ -171,21 +171,26 @@ def append(line):
     print({key: value for key, value in line.items() if key not in skipped}, flush=True)
 
 
+def train_phantom(args, row):
+    """Train a row's recipe on the phantom; return weights, their data, CPU seconds."""
+    data = prepare_all(args.work, "phantom", row, ["--raw", args.phantom])
+    out = args.work / f"phantom_{'_'.join(row.replace(',', '').split())}.h5"
+    return out, data, quality.train_row(row, data, out, ["--seed", 0])
+
+
 def run_phantom(args):
     """Train on phantoms, with and without anatomy; and on few subjects after them."""
-    phantom = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
     real = prepare_all(args.work, "real", args.row, ["--raw", args.raw])
     train = stage.read_record(real / "extract.json", "-")["train"]
     subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
-    everything = np.flatnonzero(nerve)
     held_out = json.loads(quality.FOLDS.read_text())["0"]
-    weights = None
-    for name, change in (("phantom on real", None), ("phantom erased on real", erase)):
-        rows = np.arange(len(np.load(phantom / "x_train.npy", mmap_mode="r")))
-        data = args.work / name.replace(" ", "_")
-        copy_data(phantom, data, rows, [], **({"change": change} if change else {}))
-        out = score_elsewhere(args, name, data, real, everything)
-        weights = weights or out
+    weights, phantom, seconds = train_phantom(args, args.row)
+    score_elsewhere(args, "phantom on real", weights, seconds, real, nerve)
+    rows = np.arange(len(np.load(phantom / "x_train.npy", mmap_mode="r")))
+    data = copy_data(phantom, args.work / "phantom_erased", rows, [], erase)
+    out = args.work / "phantom_erased.h5"
+    seconds = quality.train_row(args.row, data, out, ["--seed", 0])
+    score_elsewhere(args, "phantom erased on real", out, seconds, real, nerve)
     others = np.setdiff1d(np.unique(subjects), held_out)
     val_rows = np.flatnonzero(np.isin(subjects, held_out) & nerve)
     for draw in range(DRAWS):
@@ -197,18 +202,15 @@ def run_phantom(args):
         measure_run(args, "5 subjects after phantoms", draw, data, weights, **flags)
 
 
-def score_elsewhere(args, name, data, other, rows):
-    """Train on one folder, score on rows of another's extract; return the weights."""
-    out = args.work / f"{name.replace(' ', '_')}.h5"
+def score_elsewhere(args, name, weights, seconds, other, chosen):
+    """Score weights on chosen rows, a bool array, of another folder's extract."""
     if any(r["run"] == name for r in results()):
-        return out
-    seconds = quality.train_row(args.row, data, out, ["--seed", 0])
-    split = args.work / f"{out.stem}_val"
-    copy_data(other, split, rows[:1], rows)
-    dice = quality.score_fold(out, split, out.with_suffix(".npz"))
+        return
+    rows = np.flatnonzero(chosen)
+    split = copy_data(other, args.work / f"{weights.stem}_val", rows[:1], rows)
+    dice = quality.score_fold(weights, split, weights.with_suffix(".npz"))
     line = {"run": name, "repeat": 0, "cpu_seconds": round(seconds, 1)}
     append(line | {"mean_dice": round(scores.mean(dice.values()), 4), "dice": dice})
-    return out
 
 
 def area_under_curve(values, positive):
@@ -254,12 +256,10 @@ def run_presence(args):
     masks = [run_length.decode(row["pixels"]) for row in truth]
     subjects = [int(row["subject"]) for row in truth]
     for row in dict.fromkeys((args.row, "classic")):
-        data = prepare_all(args.work, "phantom", row, ["--raw", args.phantom])
         name = f"presence, {row}"
         if any(r["run"] == name for r in results()):
             continue
-        out = args.work / f"phantom_{'_'.join(row.replace(',', '').split())}.h5"
-        seconds = quality.train_row(row, data, out, ["--seed", 0])
+        out, data, seconds = train_phantom(args, row)
         settings = trained.read_settings(out, None)
         model = trained.load_network(out, settings)
         frames = np.load(data / "imgs_test.npy", mmap_mode="r")
@@ -279,6 +279,7 @@ def run_presence(args):
         line["originals_auc"] = round(area_under_curve(np.array(sure), shown), 4)
         append(line)
     if not any(r["run"] == "presence, histogram" for r in results()):
+        data = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
         record, frames, _ = quality.read_extract(data)
         labels = np.array(record["train"]["area"]) > 0
         test = np.load(data / "imgs_test.npy", mmap_mode="r")

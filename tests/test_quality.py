@@ -96,3 +96,15 @@ def test_ceilings_of_frames_that_come_twice(results):
     values = quality.ceilings(results[1] / "work" / "extract")
     assert list(values)[0] == "best constant mask"
     assert 0 < values["best constant mask"] < 1
+
+
+def test_known_probabilities_are_scored_as_a_networks_are(results, tmp_path):
+    work = results[1] / "work"
+    data = next(work.glob("data_*_fold0"))
+    weights, kept = work / "tiny_fold0_seed0.h5", tmp_path / "kept.npz"
+    dice = quality.score_fold(weights, data, kept)
+    settings = {**json.loads(weights.with_suffix(".json").read_text())}
+    model = quality.Predicted(np.load(kept)["probabilities"])
+    settings["smallest_area"] = 0.0
+    again = quality.score_network(model, settings, data, tmp_path / "again.npz")
+    assert again == pytest.approx(dice, abs=2e-3)  # kept in half precision
