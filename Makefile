@@ -38,7 +38,8 @@ figures: .venv/installed  ## redraw images/ from committed tables and phantoms
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-.venv/tested: requirements-test.txt requirements-dicom.txt requirements-export.txt requirements-app.txt .venv/installed
+.venv/tested: requirements-test.txt requirements-dicom.txt requirements-export.txt requirements-app.txt \
+		requirements-tensorboard.txt .venv/installed
 	$(BIN)/python -m pip install --quiet --requirement requirements-test.txt
 	touch $@
 

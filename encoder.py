@@ -21,7 +21,6 @@ STAGES = (
 )
 SMALL_STAGES = (*STAGES[:-1], (5, 1, 6, 112, 1))  # half of its weights
 STEM_CHANNELS = 32
-WEIGHTS = "weights/lite0_imagenet.h5"
 DEPTH = 4  # times it halves the frame; Lite0 goes on to 5
 
 

@@ -23,8 +23,13 @@ def outline(image, mask, colour):
     return picture
 
 
-def write_picture(path, picture):
-    """Write a grey or RGB uint8 array as PNG."""
+def encode_png(picture):
+    """Return a grey or RGB uint8 array as the bytes of a PNG."""
     if picture.ndim == 3:
         picture = picture[..., ::-1]  # cv2 writes blue first
-    stage.write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def write_picture(path, picture):
+    """Write a grey or RGB uint8 array as PNG."""
+    stage.write_bytes(path, encode_png(picture))

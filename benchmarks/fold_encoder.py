@@ -22,6 +22,7 @@ sys.path.insert(0, str(measure.ROOT))
 import encoder
 import h5_file
 from backend import keras
+from recipes import ENCODER
 
 EPSILON = 1e-3  # of its batch normalisation
 TO_NPZ = """
@@ -74,7 +75,7 @@ def build(weights):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch-python", default=sys.executable)
-    parser.add_argument("--out", type=Path, default=measure.ROOT / encoder.WEIGHTS)
+    parser.add_argument("--out", type=Path, default=measure.ROOT / ENCODER)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.npz"

@@ -92,7 +92,7 @@ def measure_stock(changes, steps):
 def time_epoch(model, settings, steps):
     """Train two epochs from memory-mapped arrays; return the second's seconds a step."""
     from batches import batches, draw_order
-    from train import train_batches
+    from training import train_batches
 
     height, width, _, batch_size = (settings[name] for name in SIZES)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def time_epoch(model, settings, steps):
 
 def measure_ours(changes, steps):
     """Train as train.py does; return seconds and GFLOP of a step."""
-    from train import build_model
+    from training import build_model
 
     settings = choose_settings("classic", changes)
     batch_size = settings["batch_size"]
@@ -168,7 +168,7 @@ def measure_modern(changes, steps, rounds):
         changed at random; `share`, of `step`, that the convolutions take together;
         `convolutions`, `{layer name: {"seconds", "gflop", "what"}}`. All medians.
     """
-    from train import build_model
+    from training import build_model
 
     settings = choose_settings("modern", changes)
     height, width, _, batch_size = (settings[name] for name in SIZES)

@@ -26,7 +26,6 @@ import numpy as np
 sys.path.insert(0, str(measure.ROOT))
 
 import checkpoint
-import encoder
 import evaluate
 import inference
 import run_length
@@ -34,7 +33,7 @@ import scores
 import stage
 import trained
 from preprocess import read_extract
-from recipes import RECIPES
+from recipes import ENCODER, RECIPES
 
 ROOT = measure.ROOT
 RESULTS = ROOT / "benchmarks" / "quality.jsonl"
@@ -65,7 +64,7 @@ BASE = {
 LITE = {
     **BASE,
     "network": "lite_unet",
-    "encoder": encoder.WEIGHTS,
+    "encoder": ENCODER,
     "epochs": 10,
     "learning_rate": 5e-4,
 }

@@ -13,9 +13,12 @@ import batches
 import checkpoint
 import extract_data
 import h5_file
+import memory
 import preprocess
+import settings as train_settings
 import stage
 import train
+import training
 from model import build_network, build_unet, copy_weights
 from recipes import RECIPES
 
@@ -69,7 +72,8 @@ def trained(data, tmp_path_factory):
 
 
 def test_a_run_leaves_weights_record_table_and_curve_and_no_state(trained):
-    assert set(digests(trained)) == {"unet.h5", "unet.json", "unet.csv", "unet.png"}
+    names = ("h5", "json", "csv", "png", "progress.png")
+    assert set(digests(trained)) == {f"unet.{name}" for name in names}
     rows = read_csv(trained / "unet.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert list(rows[0]) == list(checkpoint.COLUMNS)
@@ -130,12 +134,15 @@ class Killed(BaseException):
     """Stands for a signal: no `except Exception` catches it."""
 
 
-@pytest.mark.parametrize("moment", ["save_state", "save_result", "save_history"])
+@pytest.mark.parametrize("moment", ["save_state", "save_result", "save_history", "add"])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_resumed_run_ends_in_the_same_bytes(
     data, trained, tmp_path, monkeypatch, moment, epoch
 ):
-    calls, original = [], getattr(train, moment)
+    calls, where = [], training
+    if moment == "add":
+        where = training.Watch
+    original = getattr(where, moment)
 
     def interrupted(*args):
         calls.append(args)
@@ -143,13 +150,13 @@ def test_a_resumed_run_ends_in_the_same_bytes(
             raise Killed
         return original(*args)
 
-    monkeypatch.setattr(train, moment, interrupted)
+    monkeypatch.setattr(where, moment, interrupted)
     best = json.loads((trained / "unet.json").read_text())["kept"]["epoch"]
     if moment == "save_result" and epoch > best:
         epoch = 1  # it is called only at each best epoch
     with pytest.raises(Killed):
         run(data, tmp_path / "unet.h5", "--epochs", "4")
-    monkeypatch.setattr(train, moment, original)
+    monkeypatch.setattr(where, moment, original)
     run(data, tmp_path / "unet.h5", "--epochs", "4", "--resume")
     assert digests(tmp_path) == digests(trained)
 
@@ -168,17 +175,17 @@ def modern(data, tmp_path_factory):
 def test_a_resumed_run_with_dropout_and_augmentation_ends_in_the_same_bytes(
     data, modern, tmp_path, monkeypatch
 ):
-    original = train.train_epoch
+    original = training.train_epoch
 
     def interrupted(*args):
         if args[4] == 2:
             raise Killed
         return original(*args)
 
-    monkeypatch.setattr(train, "train_epoch", interrupted)
+    monkeypatch.setattr(training, "train_epoch", interrupted)
     with pytest.raises(Killed):
         run(data, tmp_path / "unet.h5", *MODERN)
-    monkeypatch.setattr(train, "train_epoch", original)
+    monkeypatch.setattr(training, "train_epoch", original)
     run(data, tmp_path / "unet.h5", *MODERN, "--resume")
     assert digests(tmp_path) == digests(modern)
 
@@ -195,15 +202,15 @@ def test_the_modern_recipe_leaves_averaged_weights_in_stock_layers(modern, data)
 
 
 def test_a_copy_of_averaged_weights_leaves_the_training_as_it_was(data):
-    _, arrays = train.read_data(data)
+    _, arrays = train_settings.read_data(data)
     settings = {**RECIPES["modern"], "height": 16, "width": 16, "seed": 0}
     settings |= {"filters": 2, "batch_size": 4, "precision": "float32"}
-    model = train.build_model(settings, 15, None)
+    model = training.build_model(settings, 15, None)
     x, y = arrays["x_train"][:4], arrays["y_train"][:4]
     for _ in range(3):
         model.train_on_batch(x, y)
     before, network = model.get_weights(), build_network(settings)
-    train.copy_averaged(model, network, settings)
+    training.copy_averaged(model, network, settings)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     last = build_network(settings)
@@ -233,7 +240,7 @@ def test_a_result_is_never_overwritten(trained, data):
 
 
 def test_resume_with_other_settings_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "save_result", lambda *args: 1 / 0)
+    monkeypatch.setattr(training, "save_result", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     with pytest.raises(ValueError, match="had epochs 3, now it is 4"):
@@ -245,7 +252,7 @@ def test_resume_with_other_settings_is_refused(data, tmp_path, monkeypatch):
 
 
 def test_a_state_of_another_network_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "save_result", lambda *args: 1 / 0)
+    monkeypatch.setattr(training, "save_result", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     with np.load(tmp_path / "unet.state.npz") as state:
@@ -264,7 +271,7 @@ def test_init_starts_from_the_weights_also_of_another_size(
         started["weights"] = model.get_weights()
         raise Killed
 
-    monkeypatch.setattr(train, "train_epoch", look)
+    monkeypatch.setattr(training, "train_epoch", look)
     source = build_unet(32, 48, filters=2, depth=2)
     h5_file.save(source, tmp_path / "wide.h5", "dice_coef_loss", ["dice_coef"], 1e-5)
     with pytest.raises(Killed):
@@ -297,13 +304,13 @@ def test_init_that_does_not_fit_is_refused(trained, data, tmp_path):
 
 
 def test_an_exploding_loss_stops_and_keeps_what_was_good(data, tmp_path, monkeypatch):
-    original = train.train_batches
+    original = training.train_batches
 
     def explode(model, pairs, num_frames, batch_size, label):
         scores = original(model, pairs, num_frames, batch_size, label)
         return {**scores, "loss": float("nan")} if label == "epoch 2/3" else scores
 
-    monkeypatch.setattr(train, "train_batches", explode)
+    monkeypatch.setattr(training, "train_batches", explode)
     with pytest.raises(ValueError, match="loss is nan in epoch 2.*--learning-rate"):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     assert json.loads((tmp_path / "unet.json").read_text())["kept"]["epoch"] == 1
@@ -311,7 +318,7 @@ def test_an_exploding_loss_stops_and_keeps_what_was_good(data, tmp_path, monkeyp
 
 
 def test_weights_that_broke_in_the_last_step_are_not_kept(data, tmp_path, monkeypatch):
-    original = train.train_batches
+    original = training.train_batches
 
     def explode(model, pairs, num_frames, batch_size, label):
         means = original(model, pairs, num_frames, batch_size, label)
@@ -321,7 +328,7 @@ def test_weights_that_broke_in_the_last_step_are_not_kept(data, tmp_path, monkey
             model.set_weights(weights)
         return means
 
-    monkeypatch.setattr(train, "train_batches", explode)
+    monkeypatch.setattr(training, "train_batches", explode)
     with pytest.raises(ValueError, match="in epoch 2: training has exploded"):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     assert json.loads((tmp_path / "unet.json").read_text())["kept"]["epoch"] == 1
@@ -343,17 +350,17 @@ def test_a_batch_too_large_for_the_memory_is_refused_with_one_that_fits(
 )
 def test_memory_that_runs_out_is_one_line_with_a_batch_size(error):
     line = "Try --batch-size 8, or smaller frames"
-    with pytest.raises(ValueError, match=line), train.naming_memory(16):
+    with pytest.raises(ValueError, match=line), memory.naming_memory(16):
         raise error
-    with pytest.raises(RuntimeError, match="^other$"), train.naming_memory(16):
+    with pytest.raises(RuntimeError, match="^other$"), memory.naming_memory(16):
         raise RuntimeError("other")
 
 
 def test_a_network_that_predicts_nothing_is_said_aloud_after_three_epochs(capsys):
     history = [{"dice_coef": value} for value in (0.3, 0.001, 0.002)]
-    train.warn_if_empty(history)
+    training.warn_if_empty(history)
     assert capsys.readouterr().out == ""
-    train.warn_if_empty([*history, {"dice_coef": 0.001}])
+    training.warn_if_empty([*history, {"dice_coef": 0.001}])
     assert "predicts next to nothing" in capsys.readouterr().out
 
 
