@@ -113,3 +113,40 @@ def write_contradictory(path, train, agreement, worst, near):
             pair = f"{near[row][other]:.4f}", f"{dice:.4f}"
             writer.writerow([*frames[0], *values, *frames[1], *pair])
     return len(rows)
+
+
+def settle_contradictory(args, train, images, labels, groups, rows):
+    """List near-identical frames whose masks contradict each other; do as args say.
+
+    Args:
+        args: Of the command line.
+        train: `extract.json`'s record of the training frames.
+        images: uint8 array `(N, height, width)`.
+        labels: Masks, same shape and dtype; repaired in place.
+        groups: int array `(N,)`, the group of each frame.
+        rows: `{"train": rows, "val": rows}`; of training, contradictory ones are dropped.
+
+    Returns:
+        Float array, a weight for each training row that is left; None unless asked for.
+    """
+    near = find_near_identical(images, groups, args.similarity)
+    agreed, worst = measure_agreement(labels, near)
+    path = args.data / "contradictory.csv"
+    count = write_contradictory(path, train, agreed, worst, near)
+    pairs = sum(map(len, near)) // 2
+    print(
+        f"{pairs} near-identical pairs (correlation {args.similarity} or more); "
+        f"{count} frames contradict theirs: {path}"
+    )
+    if args.contradictory == "drop":
+        bad = agreed[rows["train"]] < CONTRADICTORY
+        rows["train"] = rows["train"][~bad]
+        print(f"{bad.sum()} of them dropped from training")
+    if args.contradictory == "repair":
+        merged = merge_masks(labels, near, rows["train"], args.soft_masks)
+        for row, mask in merged.items():
+            labels[row] = mask
+        print(f"{len(merged)} training masks are now the mean of their near-identical")
+    if args.contradictory == "downweight":
+        return agreed[rows["train"]]
+    return None

@@ -4,22 +4,19 @@ Masks are pictures (of classes, with --label), or outlines drawn in labelme (a .
 each frame's name) or CVAT (one .xml, "CVAT for images 1.1").
 """
 
+import collections
 import csv
-import json
 import re
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import cv2
 import numpy as np
-from skimage import draw
 
 import stage
 from letterbox import letterbox
-from pictures import list_pictures, read_mask, read_picture
+from outlines import fill, read_cvat, read_labelme
+from pictures import list_pictures, open_picture, read_mask, read_picture
 
-MAX_TEXT = 1 << 28  # bytes of outlines in one file
-MAX_PLACE = 1e6  # pixels, of an outline's point
 CHANGED = 2  # greys by which a pixel must differ between frames to count as picture
 OPENED = 7  # pixels: strips and letters thinner than that are no picture
 
@@ -53,68 +50,6 @@ def find_pairs(images, masks):
                 f"{masks if what == 'mask' else images}/: {names}"
             )
     return [(frames[stem], found[stem]) for stem in frames]
-
-
-def fill(polygons, shape):
-    """Return the mask of outlines, uint8 `(height, width)`, 0 or 255.
-
-    Args:
-        polygons: Lists of (column, row), in pixels from the upper left corner.
-        shape: (height, width).
-    """
-    mask = np.zeros(shape, np.uint8)
-    for polygon in polygons:
-        points = np.array(polygon, np.float64)
-        if points.shape[1:] != (2,) or not np.abs(points).max(initial=0) < MAX_PLACE:
-            raise ValueError("an outline that is no list of points")
-        # of pixels, whose centres lie at halves
-        mask[draw.polygon(points[:, 1] - 0.5, points[:, 0] - 0.5, shape)] = 255
-    return mask
-
-
-def read_text(path):
-    """Return a file's bytes, refused where they are too many."""
-    if path.stat().st_size > MAX_TEXT:
-        raise ValueError(f"{path} has more than {MAX_TEXT >> 20} MB; expected outlines")
-    return path.read_bytes()
-
-
-def read_labelme(path, label):
-    """Return `(polygons, shape)` of a file of labelme; of one label, or of all."""
-    try:
-        record = json.loads(read_text(path))
-        shape = int(record["imageHeight"]), int(record["imageWidth"])
-        shapes = [s for s in record["shapes"] if label in (None, s["label"])]
-        kinds = {s.get("shape_type", "polygon") for s in shapes}
-        polygons = [s["points"] for s in shapes]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is no file of labelme ({error!r:.80})") from error
-    if kinds - {"polygon"}:
-        raise ValueError(f"{path} holds {', '.join(kinds)}; expected polygons alone")
-    return polygons, shape
-
-
-def read_cvat(path, label):
-    """Return `{name: (polygons, shape)}` of a file of CVAT; of one label, or of all."""
-    content = read_text(path)
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-        raise ValueError(f"{path} defines entities, which CVAT never does")
-    found = {}
-    try:
-        for image in ElementTree.fromstring(content).iter("image"):
-            polygons = [
-                [
-                    tuple(map(float, point.split(",")))
-                    for point in p.get("points").split(";")
-                ]
-                for p in image.iter("polygon")
-                if label in (None, p.get("label"))
-            ]
-            shape = int(image.get("height")), int(image.get("width"))
-            found[Path(image.get("name")).stem] = polygons, shape
-    except (ElementTree.ParseError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no .xml of CVAT ({error!r:.80})") from error
-    return found
 
 
 def read_pair(pair, label, cvat):
@@ -231,3 +166,46 @@ def fit_pair(frame, mask, crops, size):
     aspect = size[1] / size[0]
     frame, mask = (letterbox(a[view], *size, aspect) for a in (frame, mask))
     return frame, np.where(mask >= 128, np.uint8(255), np.uint8(0))
+
+
+def plan(args, pairs):
+    """Settle what becomes of people's own frames before any is written.
+
+    Frames of another size than most, after cropping, are letterboxed into it.
+
+    Args:
+        args: Of the command line: `crop`, `label`, `subject_pattern`, `subjects`.
+        pairs: What `find_pairs` returned.
+
+    Returns:
+        `(frames, size, read, record)`: `{(subject, image): its name and size}`, both
+        numbers from 1; (height, width) of the arrays; what reads such a frame as
+        `(frame, mask)`, uint8; and what extract.json says of all of them.
+    """
+    names = [path.name for path, _ in pairs]
+    sizes = [tuple(open_picture(path).size[::-1]) for path, _ in pairs]
+    crops = find_crops(pairs, sizes) if args.crop else {}
+    shown = [tuple(crops.get(f"{h}x{w}", (0, 0, h, w))[2:]) for h, w in sizes]
+    size = collections.Counter(shown).most_common(1)[0][0]
+    known = name_subjects(names, args.subject_pattern, args.subjects)
+    subjects = known or [Path(name).stem for name in names]
+    numbers = {name: k for k, name in enumerate(sorted(set(subjects)), 1)}
+    frames = {
+        (numbers[subject], image): {"name": name, "size": list(own)}
+        for image, (subject, name, own) in enumerate(
+            zip(subjects, names, sizes, strict=True), 1
+        )
+    }
+    xml = {mask for _, mask in pairs if mask.suffix.lower() == ".xml"}
+    cvat = read_cvat(xml.pop(), args.label) if xml else None
+
+    def read(frame):
+        pair = read_pair(pairs[frame[1] - 1], args.label, cvat)
+        return fit_pair(*pair, crops, size)
+
+    record = {
+        "subjects_known": known is not None,
+        "subject_names": {str(number): name for name, number in numbers.items()},
+        "crops": crops,
+    }
+    return frames, size, read, record

@@ -14,18 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import agreement
 import stage
+from agreement import settle_contradictory
 from letterbox import resize
+from split import find_sweeps, split_frames
 
 EXTRACT = "python extract_data.py"
-VALIDATION_SHARE = 635 / 5635  # the classic 5,000 : 635 of the challenge's frames
-THUMBNAIL = 16  # rows and columns; enough to tell one sweep from another
-# Most similar thumbnails of two subjects of the challenge correlate to at most 0.77,
-# those of subjects 17 and 18, which are one sweep, to 1.00.
-SAME_SWEEP = 0.95
-SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is taken
-COMPARED = 256  # frames compared with all others at a time
 BLOCK = 64  # frames resized by a thread at a time
 
 
@@ -72,108 +66,6 @@ def resize_frames(frames, masks, height, width, soft, folder):
         for count in stage.map_threads(resize_block, range(0, len(frames), BLOCK)):
             bar.update(count)
     return images, labels
-
-
-def find_sweeps(images, subjects, folder):
-    """Group subjects that share near-identical frames: one sweep under two names.
-
-    Args:
-        images: uint8 array `(N, height, width)`.
-        subjects: int array `(N,)`.
-
-    Returns:
-        `{subject: group}`; a group is called after its smallest subject.
-    """
-    names, index = np.unique(subjects, return_inverse=True)
-    shape = (len(images), THUMBNAIL * THUMBNAIL)
-    thumbnails = stage.scratch_array(folder, shape, np.float32)
-    for row, image in enumerate(images):
-        thumbnail = resize(image, THUMBNAIL, THUMBNAIL).ravel().astype(np.float32)
-        thumbnail -= thumbnail.mean()
-        thumbnails[row] = thumbnail / max(np.linalg.norm(thumbnail), 1e-6)
-    group = np.arange(len(names))
-    for start in range(0, len(images), COMPARED):
-        alike = thumbnails[start : start + COMPARED] @ thumbnails.T >= SAME_SWEEP
-        rows, others = np.nonzero(alike)
-        links = set(
-            zip(index[rows + start].tolist(), index[others].tolist(), strict=True)
-        )
-        for one, other in links:
-            if group[one] != group[other]:
-                new, old = sorted((group[one], group[other]))
-                group[group == old] = new
-    return dict(zip(names.tolist(), names[group].tolist(), strict=True))
-
-
-def choose_validation(groups, nerve, seed):
-    """Choose whole groups of subjects for validation.
-
-    Args:
-        groups: int array `(N,)`, the group of each frame.
-        nerve: bool array `(N,)`, whether the frame shows a nerve.
-        seed: Seed of the choice.
-
-    Returns:
-        bool array `(N,)`, True for validation: of 2,000 random choices the one nearest to
-        635 of 5,635 frames, and to the same share of frames with a nerve.
-    """
-    names = np.unique(groups)
-    if len(names) < 2:
-        raise ValueError(
-            "only one subject: no split by subject is possible; "
-            "choose --split frames (leaky) or --split none"
-        )
-    sizes = np.array([(groups == name).sum() for name in names])
-    positives = np.array([nerve[groups == name].sum() for name in names])
-    target, share = VALIDATION_SHARE * len(groups), nerve.mean()
-    rng = np.random.default_rng(seed)
-    best = None
-    for _ in range(SPLIT_TRIES):
-        order = rng.permutation(len(names))
-        totals = sizes[order].cumsum()
-        count = 1 + np.abs(totals[:-1] - target).argmin()
-        chosen, total = order[:count], totals[count - 1]
-        penalty = abs(total / target - 1) + abs(positives[chosen].sum() / total - share)
-        if best is None or penalty < best[0] - 1e-12:
-            best = penalty, chosen
-    return np.isin(groups, names[best[1]])
-
-
-def choose_fold(groups, nerve, folds, fold, seed):
-    """Return the bool array `(N,)` of the frames in one of `folds` parts.
-
-    Groups of subjects are dealt out, the largest first, each to the part with the fewest
-    frames so far, and where these are equal, the fewest with a nerve.
-    """
-    names = np.unique(groups)
-    if folds > len(names):
-        raise ValueError(
-            f"--folds {folds}, but there are {len(names)} subjects to deal"
-        )
-    sizes = np.array([(groups == name).sum() for name in names])
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-sizes[order], kind="stable")]
-    totals, positives = np.zeros(folds, int), np.zeros(folds, int)
-    part_of = {}
-    for k in order:
-        part = np.lexsort((positives, totals))[0]
-        part_of[names[k]] = part
-        totals[part] += sizes[k]
-        positives[part] += nerve[groups == names[k]].sum()
-    return np.array([part_of[name] == fold for name in groups])
-
-
-def split_frames(split, subjects, nerve, group, folds, fold, seed):
-    """Return the bool array `(N,)` of the validation frames."""
-    groups = np.array([group[subject] for subject in subjects])
-    if split == "none":
-        return np.zeros(len(subjects), bool)
-    if split == "frames":
-        order = np.random.default_rng(seed).permutation(len(subjects))
-        return order < max(1, round(VALIDATION_SHARE * len(subjects)))
-    if folds:
-        return choose_fold(groups, nerve, folds, fold, seed)
-    return choose_validation(groups, nerve, seed)
 
 
 def scaling(images, rows):
@@ -242,43 +134,6 @@ def read_extract(data):
 
     frames, masks = stage.map_threads(read, names)  # hashed on two cores
     return record, frames, masks
-
-
-def settle_contradictory(args, train, images, labels, groups, rows):
-    """List near-identical frames whose masks contradict each other; do as args say.
-
-    Args:
-        args: Of the command line.
-        train: `extract.json`'s record of the training frames.
-        images: uint8 array `(N, height, width)`.
-        labels: Masks, same shape and dtype; repaired in place.
-        groups: int array `(N,)`, the group of each frame.
-        rows: `{"train": rows, "val": rows}`; of training, contradictory ones are dropped.
-
-    Returns:
-        Float array, a weight for each training row that is left; None unless asked for.
-    """
-    near = agreement.find_near_identical(images, groups, args.similarity)
-    agreed, worst = agreement.measure_agreement(labels, near)
-    path = args.data / "contradictory.csv"
-    count = agreement.write_contradictory(path, train, agreed, worst, near)
-    pairs = sum(map(len, near)) // 2
-    print(
-        f"{pairs} near-identical pairs (correlation {args.similarity} or more); "
-        f"{count} frames contradict theirs: {path}"
-    )
-    if args.contradictory == "drop":
-        bad = agreed[rows["train"]] < agreement.CONTRADICTORY
-        rows["train"] = rows["train"][~bad]
-        print(f"{bad.sum()} of them dropped from training")
-    if args.contradictory == "repair":
-        merged = agreement.merge_masks(labels, near, rows["train"], args.soft_masks)
-        for row, mask in merged.items():
-            labels[row] = mask
-        print(f"{len(merged)} training masks are now the mean of their near-identical")
-    if args.contradictory == "downweight":
-        return agreed[rows["train"]]
-    return None
 
 
 def parse_args(argv=None):

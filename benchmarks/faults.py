@@ -27,6 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(measure.ROOT))
 
+import challenge
 import extract_data
 import phantom
 import predict
@@ -330,7 +331,7 @@ def read_damaged(folder, trials, rng):
         kind = kinds[trial % len(kinds)]
         path.write_bytes(damaged(content, rng, kind))
         try:
-            found = extract_data.read_tiff(path, truth.shape)
+            found = challenge.read_tiff(path, truth.shape)
         except ValueError as error:
             if path.name not in str(error) or "\n" in str(error):
                 failures.append(f"{kind}: {error}")
@@ -377,10 +378,10 @@ def flip_bits(folder, trials, rng):
         path.write_bytes(damaged(content, rng, "flip"))
         changed = caught = True
         try:
-            found = extract_data.read_tiff(path, (420, 580))
+            found = challenge.read_tiff(path, (420, 580))
             changed = not np.array_equal(found, truth)
             if not frame:
-                extract_data.check_mask(found, path, pixels)
+                challenge.check_mask(found, path, pixels)
             caught = False
         except ValueError:
             pass
@@ -391,7 +392,7 @@ def flip_bits(folder, trials, rng):
         if frame:
             name = f"{folder.name}/1_1.tif"
             try:
-                extract_data.read_tiff(path, (420, 580), {name: digest})
+                challenge.read_tiff(path, (420, 580), {name: digest})
                 counts["frames missed by the manifest"] += 1
             except ValueError:
                 pass

@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT, make_raw, run_script, slow_encode, write_tiff
 from PIL import Image
 
+import challenge
 import extract_data
 
 OUTPUTS = ["extract.json", "imgs_mask_train.npy", "imgs_test.npy", "imgs_train.npy"]
@@ -356,9 +357,9 @@ def test_a_tiff_cut_at_any_byte_is_refused_by_name(tmp_path):
     for size in range(1, len(content) - 4):  # the last 4 bytes only say "no more pages"
         path.write_bytes(content[:size])
         with pytest.raises(ValueError, match=rf"^{path} "):
-            extract_data.read_tiff(path)
+            challenge.read_tiff(path)
     path.write_bytes(content)
-    assert np.array_equal(extract_data.read_tiff(path), array)
+    assert np.array_equal(challenge.read_tiff(path), array)
 
 
 @pytest.mark.parametrize("tag", [279, 273])  # bytes of the strip; where it starts
@@ -380,7 +381,7 @@ def test_a_damaged_header_is_refused_by_name_or_read(folder):
             damaged = bytearray(content)
             damaged[place] = value
             path.write_bytes(damaged)
-            found = extract_data.attempt(extract_data.read_tiff, path)
+            found = extract_data.attempt(challenge.read_tiff, path)
             if isinstance(found, ValueError):
                 assert str(found).startswith(f"{path} "), (place - start, value)
                 refused += 1
@@ -395,7 +396,7 @@ def test_a_width_that_is_no_number_is_refused_by_name(folder):
     struct.pack_into("<H", content, start + 4, 5)  # of type RATIONAL
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"^{path} is not a whole TIFF"):
-        extract_data.read_tiff(path)
+        challenge.read_tiff(path)
 
 
 # 10^10 pixels are stopped by Pillow's limit of 1.8 x 10^8, 8.1 x 10^7 by our own
@@ -405,10 +406,10 @@ def test_a_header_that_claims_huge_sizes_takes_no_memory(folder, side):
     patch_tag(path, 256, side)
     patch_tag(path, 257, side)
     code = (
-        "import resource, sys; from pathlib import Path; import extract_data\n"
+        "import resource, sys; from pathlib import Path; import challenge\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
-        "try: extract_data.read_tiff(Path(sys.argv[1]))\n"
+        "try: challenge.read_tiff(Path(sys.argv[1]))\n"
         "except ValueError as error: print(error)\n"
         "print(peak() - before)"
     )

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from conftest import make_raw, run_script, write_tiff
 
+import challenge
 import extract_data
 import letterbox
 import preprocess
+import split
 import stage
 
 ARRAYS = ("x_train.npy", "y_train.npy", "x_val.npy", "y_val.npy")
@@ -239,7 +241,7 @@ def challenge_labels(seed):
 def test_the_challenge_splits_5000_to_635_as_nearly_as_subjects_allow(seed):
     subjects, nerve = challenge_labels(seed)
     assert len(subjects) == 5635
-    validation = preprocess.choose_validation(subjects, nerve, seed)
+    validation = split.choose_validation(subjects, nerve, seed)
     # five subjects hold 595 to 600 frames, six 714 to 720: five are nearer to 635
     assert 595 <= validation.sum() <= 600
     assert len(np.unique(subjects[validation])) == 5
@@ -250,7 +252,7 @@ def test_the_challenge_splits_5000_to_635_as_nearly_as_subjects_allow(seed):
 
 def test_the_choice_depends_on_the_seed_and_nothing_else():
     subjects, nerve = challenge_labels(0)
-    chosen = [preprocess.choose_validation(subjects, nerve, k) for k in (0, 0, 1, 2)]
+    chosen = [split.choose_validation(subjects, nerve, k) for k in (0, 0, 1, 2)]
     assert np.array_equal(chosen[0], chosen[1])
     assert not np.array_equal(chosen[0], chosen[2])
     assert not np.array_equal(chosen[2], chosen[3])
@@ -260,7 +262,7 @@ def test_two_subjects_are_split_one_to_one():
     groups = np.array([1, 1, 1, 1, 2, 2])
     nerve = np.array([1, 0, 1, 0, 1, 0], bool)
     # 0.11 x 6 = 0.7 frames wanted: the subject of two is nearer than that of four
-    validation = preprocess.choose_validation(groups, nerve, 0)
+    validation = split.choose_validation(groups, nerve, 0)
     assert validation.tolist() == [False] * 4 + [True] * 2
 
 
@@ -287,7 +289,7 @@ def copy_subject(raw, old, new):
         if path.name.endswith("_mask.tif"):
             shutil.copy(path, path.with_name(name))
             continue
-        image = extract_data.read_tiff(path)
+        image = challenge.read_tiff(path)
         noise = np.random.default_rng(new).integers(0, 4, image.shape)
         brighter = (image.clip(0, 250) + noise).astype(np.uint8)
         write_tiff(path.with_name(name), brighter)
@@ -324,27 +326,27 @@ def smooth_frames(count, seed):
 def test_unlike_subjects_are_not_grouped(tmp_path):
     images = smooth_frames(12, seed=1)
     subjects = np.repeat([4, 7, 9], 4)
-    group = preprocess.find_sweeps(images, subjects, tmp_path)
+    group = split.find_sweeps(images, subjects, tmp_path)
     assert group == {4: 4, 7: 7, 9: 9}
 
 
 def test_brightness_and_contrast_do_not_hide_a_sweep(tmp_path):
     images = smooth_frames(4, seed=2)
     images[3] = (images[1] * 0.5 + 60).astype(np.uint8)
-    group = preprocess.find_sweeps(images, np.array([1, 2, 3, 4]), tmp_path)
+    group = split.find_sweeps(images, np.array([1, 2, 3, 4]), tmp_path)
     assert group == {1: 1, 2: 2, 3: 3, 4: 2}
 
 
 def test_a_negative_is_not_the_same_sweep(tmp_path):
     images = smooth_frames(2, seed=3)
     images[1] = 255 - images[0]
-    group = preprocess.find_sweeps(images, np.array([1, 2]), tmp_path)
+    group = split.find_sweeps(images, np.array([1, 2]), tmp_path)
     assert group == {1: 1, 2: 2}
 
 
 def test_flat_frames_are_not_near_identical(tmp_path):
     images = np.zeros((2, 32, 32), np.uint8)
-    group = preprocess.find_sweeps(images, np.array([1, 2]), tmp_path)
+    group = split.find_sweeps(images, np.array([1, 2]), tmp_path)
     assert group == {1: 1, 2: 2}
 
 
@@ -366,7 +368,7 @@ def test_a_chain_of_sweeps_is_one_group_named_by_its_smallest(
     for frame, pair in zip(shared, links, strict=True):
         images += [frame, frame]
         subjects += pair
-    group = preprocess.find_sweeps(np.array(images), np.array(subjects), tmp_path)
+    group = split.find_sweeps(np.array(images), np.array(subjects), tmp_path)
     assert group == expected
 
 
@@ -397,7 +399,7 @@ def test_folds_hold_each_frame_and_each_subject_exactly_once(data):
 
 def test_folds_of_the_challenge_are_of_nearly_one_size():
     subjects, nerve = challenge_labels(0)
-    parts = [preprocess.choose_fold(subjects, nerve, 5, k, 0) for k in range(5)]
+    parts = [split.choose_fold(subjects, nerve, 5, k, 0) for k in range(5)]
     assert np.sum(parts, axis=0).tolist() == [1] * 5635
     # 47 = 10 + 10 + 9 + 9 + 9 subjects, so that sizes differ by one subject at most
     assert sorted(len(np.unique(subjects[part])) for part in parts) == [9, 9, 9, 10, 10]
@@ -409,7 +411,7 @@ def test_large_groups_are_dealt_first():
     # 5 | 3 + 2 is balanced; dealt in another order, 3 | 2 + 5 or 2 | 3 + 5 could come out
     groups = np.repeat([1, 2, 3], [2, 3, 5])
     for seed in range(5):
-        part = preprocess.choose_fold(groups, np.zeros(10, bool), 2, 0, seed)
+        part = split.choose_fold(groups, np.zeros(10, bool), 2, 0, seed)
         assert part.sum() == 5
 
 
@@ -419,7 +421,7 @@ def test_of_equal_folds_the_one_with_fewest_nerves_is_filled():
     groups = np.repeat([1, 2, 3], [3, 3, 2])
     nerve = np.repeat([True, False, True], [3, 3, 2])
     for seed in range(6):
-        part = preprocess.choose_fold(groups, nerve, 2, 0, seed)
+        part = split.choose_fold(groups, nerve, 2, 0, seed)
         assert sorted([nerve[part].sum(), nerve[~part].sum()]) == [2, 3]
 
 
@@ -446,8 +448,8 @@ def test_a_split_of_frames_is_labelled_as_leaky(data, capsys):
 def test_the_classic_split_of_frames_holds_out_635():
     subjects, nerve = challenge_labels(0)
     group = {subject: subject for subject in range(1, 48)}
-    rows = preprocess.split_frames("frames", subjects, nerve, group, None, None, 0)
-    other = preprocess.split_frames("frames", subjects, nerve, group, None, None, 1)
+    rows = split.split_frames("frames", subjects, nerve, group, None, None, 0)
+    other = split.split_frames("frames", subjects, nerve, group, None, None, 1)
     assert rows.sum() == other.sum() == 635
     assert not np.array_equal(rows, other)
 

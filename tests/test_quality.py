@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, make_raw
 
-import preprocess
+import split
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -30,7 +30,7 @@ def results(tmp_path_factory):
     group = {subject: subject for subject in range(1, 6)}
     folds = {}
     for fold in range(5):
-        held = preprocess.split_frames("subject", subjects, nerve, group, 5, fold, 0)
+        held = split.split_frames("subject", subjects, nerve, group, 5, fold, 0)
         folds[fold] = np.unique(subjects[held]).tolist()
     (folder / "folds.json").write_text(json.dumps(folds))
     with pytest.MonkeyPatch.context() as patch:
