@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+import machine
 import scores
 import stage
 
@@ -22,7 +23,7 @@ def flatten(images, rows):
         flat -= flat.mean()
         return flat / max(np.linalg.norm(flat), 1e-6)
 
-    return np.stack(list(stage.map_threads(work, rows)))
+    return np.stack(list(machine.map_threads(work, rows)))
 
 
 def find_near_identical(images, groups, similarity):

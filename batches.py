@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-import stage
+import machine
 from augment import augment
 
 
@@ -83,4 +83,4 @@ def batches(x, y, order, batch_size, changes=None, place=(0, 1, 1)):
         `(frames, masks)`, float32 `(batch, height, width, 1)` each.
     """
     read = functools.partial(read_batch, x, y, order, batch_size, changes, place)
-    yield from stage.map_threads(read, range(0, len(order), batch_size))
+    yield from machine.map_threads(read, range(0, len(order), batch_size))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+import machine
 import stage
 
 KERAS = "keras"
@@ -100,7 +101,7 @@ def load_litert(path):
     """Return a function of LiteRT, likewise."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=stage.num_threads())
+    interpreter = Interpreter(str(path), num_threads=machine.num_threads())
     given, found = (
         interpreter.get_input_details()[0],
         interpreter.get_output_details()[0],

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+import machine
 import run_length
 import scores
 import stage
@@ -127,7 +128,7 @@ def score_frames(predicted, truth, height, width):
     def score(name):
         return scores.frame_scores(mask(truth[name][0]), mask(predicted[name][0]))
 
-    results = stage.map_threads(score, predicted)
+    results = machine.map_threads(score, predicted)
     bar = tqdm(results, "evaluate", total=len(predicted), unit=" frames", disable=None)
     return dict(zip(predicted, bar, strict=True))
 

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 import challenge
+import machine
 import own_frames
 import run_length
 import stage
@@ -53,7 +54,7 @@ def extract(frames, function, writers, skip_bad, label):
         last array of each, and a record of each frame left out.
     """
     kept, areas, skipped = [], [], []
-    results = stage.map_threads(functools.partial(attempt, function), frames)
+    results = machine.map_threads(functools.partial(attempt, function), frames)
     bar = tqdm(results, label, total=len(frames), unit=" frames", disable=None)
     for frame, arrays in zip(frames, bar, strict=True):
         if isinstance(arrays, Exception):
@@ -100,7 +101,7 @@ def extract_folder(folder, data, size, digests, skip_bad):
     part = {"image": [frame[-1] for frame in kept], "skipped": skipped}
     if folder.name == "train":
         part = {"subject": [frame[0] for frame in kept], **part, "area": areas}
-    records = stage.map_threads(
+    records = machine.map_threads(
         stage.ArrayWriter.close, writers
     )  # wait for the disk once
     return part, dict(zip(names, records, strict=True))
@@ -217,7 +218,7 @@ def find_stale(record):
 
 def main(argv=None):
     args = parse_args(argv)
-    stage.keep_freed_memory()
+    machine.keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # of damage that is then refused
     if args.images:
         pairs = own_frames.find_pairs(args.images, args.masks)

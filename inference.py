@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 from tqdm import tqdm
 
+import machine
 import run_length
-import stage
 from letterbox import letterbox, place, take_out
 from preprocess import scale
 
@@ -35,7 +35,7 @@ def predict_frames(model, frames, settings):
         view = frame[top : top + height, left : left + width]
         return letterbox(view, *size, settings["aspect"])
 
-    images = stage.map_threads(prepare, frames)
+    images = machine.map_threads(prepare, frames)
     while batch := list(itertools.islice(images, BATCH)):
         scaled = scale(
             np.stack(batch), settings["mean"], settings["standard_deviation"]
@@ -145,4 +145,4 @@ def find_masks(model, frames, settings, smoothing=0.0):
         mask = to_mask(probability, frame.shape, settings)
         return frame, probability, mask, run_length.encode(mask)
 
-    return stage.map_threads(work, pairs)
+    return machine.map_threads(work, pairs)

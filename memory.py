@@ -3,7 +3,7 @@
 import contextlib
 import math
 
-import stage
+import machine
 from backend import keras
 
 # Memory of a step to that of all layers' outputs: 1.1 to 1.6 in batches of 64 and more
@@ -27,7 +27,7 @@ def check_memory(model, settings):
     Raises:
         ValueError: it names the batch size that fits.
     """
-    free = stage.free_memory()
+    free = machine.free_memory()
     devices = keras.distribution.list_devices()
     if free is None or not all(name.lower().startswith("cpu") for name in devices):
         return

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import stage
+import machine
 from letterbox import letterbox
 from outlines import fill, read_cvat, read_labelme
 from pictures import list_pictures, open_picture, read_mask, read_picture
@@ -153,7 +153,7 @@ def find_crops(pairs, sizes):
     crops = {}
     for size in sorted(set(sizes)):
         same = [frame for (frame, _), s in zip(pairs, sizes, strict=True) if s == size]
-        if crop := find_crop(stage.map_threads(read_picture, same)):
+        if crop := find_crop(machine.map_threads(read_picture, same)):
             crops[f"{size[0]}x{size[1]}"] = crop
     return crops
 

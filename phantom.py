@@ -25,6 +25,7 @@ import numpy as np
 import scipy
 from tqdm import tqdm
 
+import machine
 import stage
 from anatomy import STREAM_PLAN, draw_mask, smooth_random
 from run_length import HEIGHT, WIDTH, encode
@@ -155,7 +156,7 @@ def read_journal(out, frames):
             except (ValueError, KeyError, TypeError):
                 continue  # torn by a crash: that frame is made again
     names = [frame.name for frame in frames if frame.name in lines]
-    checks = stage.map_threads(
+    checks = machine.map_threads(
         lambda name: is_intact(out, lines[name]["sha256"]), names
     )
     return {name: lines[name] for name, good in zip(names, checks, strict=True) if good}
@@ -227,7 +228,7 @@ def write_phantom(out, frames, record):
     stage.write_bytes(out / RECORD, stage.to_json(record).encode())
     journal = read_journal(out, frames)
     missing = [frame for frame in frames if frame.name not in journal]
-    made = stage.map_threads(lambda frame: write_frame(frame, seed, out), missing)
+    made = machine.map_threads(lambda frame: write_frame(frame, seed, out), missing)
     bar = tqdm(made, "frames", len(frames), initial=len(journal), unit="frame")
     with stage.writing(out / JOURNAL), bar, open(out / JOURNAL, "a") as file:
         file.write("\n")  # ends a torn line

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+import machine
 import stage
 from agreement import settle_contradictory
 from letterbox import resize
@@ -63,7 +64,7 @@ def resize_frames(frames, masks, height, width, soft, folder):
         return stop - start
 
     with tqdm(total=len(frames), desc="resize", unit=" frames", disable=None) as bar:
-        for count in stage.map_threads(resize_block, range(0, len(frames), BLOCK)):
+        for count in machine.map_threads(resize_block, range(0, len(frames), BLOCK)):
             bar.update(count)
     return images, labels
 
@@ -115,7 +116,7 @@ def write_split(data, name, images, labels, rows, mean, deviation):
         return writer.close()
 
     items = ("x", images, (mean, deviation)), ("y", labels, (0, 255))
-    results = tqdm(stage.map_threads(write, items), f"write {name}", 2, disable=None)
+    results = tqdm(machine.map_threads(write, items), f"write {name}", 2, disable=None)
     return {f"{x[0]}_{name}.npy": r for x, r in zip(items, results, strict=True)}
 
 
@@ -132,7 +133,7 @@ def read_extract(data):
     def read(name):
         return stage.read_array(data, name, record, repair)
 
-    frames, masks = stage.map_threads(read, names)  # hashed on two cores
+    frames, masks = machine.map_threads(read, names)  # hashed on two cores
     return record, frames, masks
 
 

@@ -8,19 +8,17 @@ Writes  report.html, with all pictures in it
 """
 
 import argparse
-import base64
 import heapq
 import html
-import io
 import sys
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from tqdm import tqdm
 
 import inference
+import plots
 import predict
 import scores
 import stage
@@ -29,13 +27,8 @@ from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from precision import PRECISIONS, choose_precision
 from trained import load_network, read_settings
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 SHOWN = 12  # worst frames, and as many best
 PICTURE_WIDTH, JPEG_QUALITY = 360, 82  # pixels
-BINS = 10  # of probabilities, for the calibration
-NEAR_TRUTH, NEAR_FOUND = "#00a000", "#d06a00"  # the outlines' colours, for text
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto;
   padding: 0 1rem; color: #1b1f24; }
@@ -71,7 +64,9 @@ class Tally:
     def __init__(self):
         self.rows, self.subjects, self.measures = [], [], []
         self.worst, self.best = [], []  # heaps of (key, number, picture, caption)
-        self.pixels = np.zeros((BINS, 2))  # of a bin of probabilities: all, and nerve
+        self.pixels = np.zeros(
+            (plots.BINS, 2)
+        )  # of a bin of probabilities: all, and nerve
 
     def see(self, name, frame, truth, probability, mask, settings):
         """Count one frame.
@@ -91,9 +86,11 @@ class Tally:
         self.measures.append(tune.measure_frame(truth, probability, settings))
         size = probability.shape[::-1]  # cv2: width first
         small = cv2.resize(truth, size, interpolation=cv2.INTER_AREA)
-        bins = np.minimum((probability * BINS).astype(int), BINS - 1).ravel()
-        self.pixels[:, 0] += np.bincount(bins, minlength=BINS)
-        self.pixels[:, 1] += np.bincount(bins, small.ravel(), minlength=BINS)
+        bins = np.minimum(
+            (probability * plots.BINS).astype(int), plots.BINS - 1
+        ).ravel()
+        self.pixels[:, 0] += np.bincount(bins, minlength=plots.BINS)
+        self.pixels[:, 1] += np.bincount(bins, small.ravel(), minlength=plots.BINS)
         if truth.any() or mask.any():  # nothing can be seen of nothing
             for heap, key in ((self.worst, -row["dice"]), (self.best, row["dice"])):
                 if len(heap) < SHOWN or key > heap[0][0]:
@@ -114,163 +111,6 @@ def draw(frame, truth, mask):
     picture = outline(picture, mask >= 128, PREDICTION_COLOUR)
     flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     return cv2.imencode(".jpg", picture[..., ::-1], flags)[1].tobytes()
-
-
-def embed(content, kind, text):
-    """Return an <img> that holds the bytes of a picture."""
-    data = base64.b64encode(content).decode()
-    return f'<img alt="{html.escape(text)}" src="data:image/{kind};base64,{data}">'
-
-
-def plot(title, x_label, y_label, paint):
-    """Return a plot as an <img>; `paint` draws on the axes that it is given."""
-    figure, axes = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
-    paint(axes)
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110, metadata={"Software": None})
-    plt.close(figure)
-    return embed(buffer.getvalue(), "png", title)
-
-
-def rates(values, positive):
-    """Return false and true positive rates as the limit on `values` falls, and the area.
-
-    Args:
-        values: Float array `(N,)`.
-        positive: bool array `(N,)`, both kinds present.
-    """
-    order = np.argsort(-values, kind="stable")
-    last = np.append(np.diff(values[order]) != 0, True)  # equal values step at once
-    true = np.cumsum(positive[order])[last] / positive.sum()
-    false = np.cumsum(~positive[order])[last] / (~positive).sum()
-    false, true = np.append(0, false), np.append(0, true)
-    return false, true, float(np.trapezoid(true, false))
-
-
-def plot_subjects(tally):
-    """Return the Dice of each subject's frames with a nerve, worst first."""
-    dice = np.array([row["dice"] for row in tally.rows])
-    nerve = np.array([row["area"] > 0 for row in tally.rows])
-    subjects = np.array(tally.subjects)
-    names = sorted(
-        set(subjects[nerve].tolist()),
-        key=lambda s: dice[nerve & (subjects == s)].mean(),
-    )
-
-    def paint(axes):
-        groups = [dice[nerve & (subjects == name)] for name in names]
-        axes.boxplot(groups, tick_labels=names, showmeans=True)
-        axes.set_ylim(0, 1)
-        axes.tick_params(axis="x", labelrotation=90 if len(names) > 12 else 0)
-
-    return plot("Dice by subject (frames with a nerve)", "subject", "Dice", paint)
-
-
-def plot_histogram(tally):
-    """Return the histogram of Dice over frames with a nerve."""
-    dice = [row["dice"] for row in tally.rows if row["area"]]
-
-    def paint(axes):
-        axes.hist(dice, bins=20, range=(0, 1), color=NEAR_FOUND)
-
-    return plot("Dice of frames with a nerve", "Dice", "frames", paint)
-
-
-def plot_areas(tally):
-    """Return predicted against true areas."""
-    true, found = (
-        [row[name] for row in tally.rows if row["area"]]
-        for name in ("area", "predicted_area")
-    )
-
-    def paint(axes):
-        most = max(*true, *found, 1)
-        axes.plot([0, most], [0, most], color="grey", linewidth=1)
-        axes.plot(true, found, ".", color=NEAR_FOUND, markersize=4)
-
-    return plot("area of the mask, pixels", "true", "predicted", paint)
-
-
-def plot_presence(tally):
-    """Return the ROC of presence, or a sentence where frames of one kind are missing."""
-    values = np.array([row[2] for row in tally.measures])
-    positive = np.array([not row[3] for row in tally.measures])
-    if positive.all() or not positive.any():
-        kind = "with" if positive.all() else "without"
-        return (
-            f"<p>All frames are {kind} a nerve: presence cannot be judged on them.</p>"
-        )
-    false, true, area = rates(values, positive)
-
-    def paint(axes):
-        axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-        axes.plot(false, true, color=NEAR_FOUND)
-
-    title = f"presence of a nerve: area under the curve {area:.3f}"
-    return plot(title, "empty frames called nerve", "nerves called nerve", paint)
-
-
-def plot_calibration(tally):
-    """Return how often pixels of a probability are nerve."""
-    total, nerve = tally.pixels.T
-    middle = (np.arange(BINS) + 0.5) / BINS
-
-    def paint(axes):
-        shown = total > 0
-        axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-        axes.plot(
-            middle[shown], (nerve / np.maximum(total, 1))[shown], "o-", color=NEAR_FOUND
-        )
-
-    return plot(
-        "calibration of the pixels", "probability", "share that is nerve", paint
-    )
-
-
-def plot_limits(tally, settings):
-    """Return the score at each threshold, and at each smallest area."""
-    dice, area, presence, empty = (
-        np.array(column) for column in zip(*tally.measures, strict=True)
-    )
-
-    def score(**changes):
-        limits = {**settings, **changes}
-        return tune.score_at(dice, area, presence, empty, limits).mean()
-
-    def paint_thresholds(axes):
-        axes.plot(tune.THRESHOLDS, [score(threshold=t) for t in tune.THRESHOLDS], "o-")
-        axes.axvline(settings["threshold"], color=NEAR_FOUND)
-
-    largest = float(np.quantile(area.max(axis=1), 0.9)) or 0.01
-    smallest = np.linspace(0, largest, 25)
-
-    def paint_areas(axes):
-        values = [score(smallest_area=s) for s in smallest]
-        axes.plot(100 * smallest, values, "o-", markersize=3)
-        axes.axvline(100 * settings["smallest_area"], color=NEAR_FOUND)
-
-    label = "challenge's score"
-    return plot(
-        "effect of the threshold", "probability", label, paint_thresholds
-    ) + plot("effect of the smallest area", "% of the frame", label, paint_areas)
-
-
-def plot_history(path):
-    """Return the learning curve of NAME.csv; nothing where there is none."""
-    if not path.exists():
-        return ""
-    table = np.genfromtxt(path, delimiter=",", names=True)
-    table = np.atleast_1d(table)
-
-    def paint(axes):
-        for name, label in (("dice_coef", "training"), ("val_dice_coef", "validation")):
-            axes.plot(table["epoch"], table[name], label=label)
-        axes.set_ylim(0, 1)
-        axes.legend(loc="lower right")
-
-    return plot("learning curve", "epoch", "dice_coef", paint)
 
 
 def table_of_scores(summary):
@@ -295,7 +135,7 @@ def show_frames(heap):
     figures = []
     for _, _, (subject, image), content, dice in sorted(heap, reverse=True):
         text = f"subject {subject}, image {image}: Dice {dice:.2f}"
-        picture = embed(content, "jpeg", text)
+        picture = plots.embed(content, "jpeg", text)
         figures.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
     return f'<div class="frames">{"".join(figures)}</div>'
 
@@ -303,13 +143,15 @@ def show_frames(heap):
 def write_page(tally, settings, weights, notes):
     """Return the page as text."""
     summary = scores.summarize(tally.rows, tally.subjects)
-    plots = [plot_subjects(tally), plot_histogram(tally), plot_areas(tally)]
-    plots += [
-        plot_presence(tally),
-        plot_calibration(tally),
-        plot_limits(tally, settings),
+    shown = [
+        plots.plot_subjects(tally),
+        plots.plot_histogram(tally),
+        plots.plot_areas(tally),
+        plots.plot_presence(tally),
+        plots.plot_calibration(tally),
+        plots.plot_limits(tally, settings),
+        plots.plot_history(weights.with_suffix(".csv")),
     ]
-    plots.append(plot_history(weights.with_suffix(".csv")))
     note = "".join(f'<p class="note">{html.escape(text)}</p>' for text in notes)
     name, recipe = html.escape(weights.name), html.escape(str(settings.get("recipe")))
     limits = ", ".join(
@@ -324,10 +166,10 @@ def write_page(tally, settings, weights, notes):
 Masks are compared at the frames' own size. Research only: not for diagnosis or for guiding
 a needle.</p>{note}
 <h2>Scores</h2>{table_of_scores(summary)}
-<h2>Where it does well and badly</h2><div class="plots">{"".join(plots)}</div>
+<h2>Where it does well and badly</h2><div class="plots">{"".join(shown)}</div>
 <h2>The {len(tally.worst)} worst frames</h2>
-<p>Outlines: <b style="color:{NEAR_TRUTH}">truth</b>,
-<b style="color:{NEAR_FOUND}">prediction</b>.</p>{show_frames(tally.worst)}
+<p>Outlines: <b style="color:{plots.NEAR_TRUTH}">truth</b>,
+<b style="color:{plots.NEAR_FOUND}">prediction</b>.</p>{show_frames(tally.worst)}
 <h2>The {len(tally.best)} best frames</h2>{show_frames(tally.best)}
 </body></html>
 """

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 import h5_file
-import stage
+import machine
 from backend import keras
 from batches import batches, draw_balanced, draw_order, draw_weighted
 from checkpoint import (
@@ -258,7 +258,10 @@ def rehearse(settings, arrays, rows, init, place):
         f"network: {settings['network']}, {plain.count_params():,} parameters, "
         f"an .h5 of about {4 * plain.count_params() / 1e6:.1f} MB"
     )
-    free, needed = stage.free_memory(), size * step_bytes(model, settings["precision"])
+    free, needed = (
+        machine.free_memory(),
+        size * step_bytes(model, settings["precision"]),
+    )
     rest = "" if free is None else f"; {free / 1e9:,.1f} GB are free"
     print(
         f"memory: about {needed / 1e9:,.1f} GB for batches of {size}{rest}", flush=True

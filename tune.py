@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 import inference
+import machine
 import predict
 import scores
 import stage
@@ -62,7 +63,7 @@ def measure(model, frames, masks, settings):
 
     probabilities = inference.predict_frames(model, frames, settings)
     pairs = zip(masks, probabilities, strict=True)
-    results = tqdm(stage.map_threads(work, pairs), "frames", disable=None)
+    results = tqdm(machine.map_threads(work, pairs), "frames", disable=None)
     return tuple(np.array(column) for column in zip(*results, strict=True))
 
 

@@ -17,9 +17,9 @@ import numpy as np
 sys.path.insert(0, str(measure.ROOT))
 
 import inference
+import machine
 import phantom
 import scores
-import stage
 import trained
 from anatomy import draw_mask
 from precision import choose_precision
@@ -43,7 +43,7 @@ def make_sweeps():
         return image, draw_mask(subject, frame, SEED) // 255
 
     for frames in sweeps.values():
-        yield tuple(map(np.stack, zip(*stage.map_threads(make, frames), strict=True)))
+        yield tuple(map(np.stack, zip(*machine.map_threads(make, frames), strict=True)))
 
 
 def flicker(masks):

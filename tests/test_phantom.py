@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 import anatomy
+import machine
 import phantom
 import scanner
 import stage
@@ -115,7 +116,7 @@ def test_the_grey_histogram_does_not_tell_whether_a_nerve_is_there():
         image = scanner.render(subject, frame.sweep, frame.visibility)
         return np.histogram(image, 32, (0, 256))[0] / image.size
 
-    greys = np.array(list(stage.map_threads(histogram, frames)))
+    greys = np.array(list(machine.map_threads(histogram, frames)))
     labels = np.array([frame.nerve for frame in frames])
     subjects = np.array([frame.subject for frame in frames])
     results = []
@@ -254,7 +255,7 @@ def test_the_sums_are_those_of_sha256sum(small):
 def test_the_same_seed_gives_the_same_bytes_on_any_number_of_cores(
     small, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(stage, "num_threads", lambda: 1)
+    monkeypatch.setattr(machine, "num_threads", lambda: 1)
     scanner.make_subject.cache_clear()
     phantom.main(["--out", str(tmp_path / "one"), *SMALL])
     assert digests(tmp_path / "one") == digests(small)

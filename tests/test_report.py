@@ -10,6 +10,7 @@ import pytest
 from conftest import make_raw
 
 import extract_data
+import plots
 import predict
 import preprocess
 import report
@@ -96,10 +97,10 @@ def test_frames_of_one_kind_are_said(chain, tmp_path):
     page = report.write_page(tally, settings, copy / "weights" / "unet.h5", ["<odd>"])
     assert "All frames are with a nerve" in page
     assert "&lt;odd&gt;" in page
-    assert tally.pixels[report.BINS - 1, 0] == 3 * 32 * 32
-    assert not tally.pixels[: report.BINS - 1].any()
+    assert tally.pixels[plots.BINS - 1, 0] == 3 * 32 * 32
+    assert not tally.pixels[: plots.BINS - 1].any()
     # of 5,120 pixels 400 are nerve
-    share = tally.pixels[report.BINS - 1, 1] / tally.pixels[report.BINS - 1, 0]
+    share = tally.pixels[plots.BINS - 1, 1] / tally.pixels[plots.BINS - 1, 0]
     assert share == pytest.approx(400 / 5120, abs=0.02)
 
 
@@ -124,7 +125,7 @@ def test_the_worst_and_the_best_are_kept():
 def test_rates_and_their_area():
     values = np.array([0.9, 0.8, 0.8, 0.3])
     positive = np.array([True, True, False, False])
-    false, true, area = report.rates(values, positive)
+    false, true, area = plots.rates(values, positive)
     np.testing.assert_allclose(false, [0, 0, 0.5, 1])
     np.testing.assert_allclose(true, [0, 0.5, 1, 1])
     assert area == pytest.approx(0.875)  # of 4 pairs 3 right and one even

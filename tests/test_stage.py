@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import machine
 import stage
 
 REPAIR = "python make_it.py --data there"
@@ -158,14 +159,14 @@ def test_a_file_beyond_the_limit_is_named_and_the_old_one_intact(tmp_path, kind)
 
 def test_free_memory_is_at_most_the_shells_limit():
     code = (
-        "import resource, stage; resource.setrlimit(resource.RLIMIT_AS, (1 << 31,) * 2);"
-        "print(stage.free_memory())"
+        "import resource, machine; resource.setrlimit(resource.RLIMIT_AS, (1 << 31,) * 2);"
+        "print(machine.free_memory())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert 0 < int(done.stdout) < 1 << 31
-    assert stage.free_memory() > 1 << 20
+    assert machine.free_memory() > 1 << 20
 
 
 def test_a_scratch_array_is_zeroed_writable_and_leaves_no_file(tmp_path):
@@ -507,14 +508,14 @@ def test_map_threads_keeps_the_order_of_unequal_work():
         time.sleep(pauses[k])
         return k * k
 
-    assert list(stage.map_threads(work, range(60))) == [k * k for k in range(60)]
+    assert list(machine.map_threads(work, range(60))) == [k * k for k in range(60)]
 
 
 def test_map_threads_runs_at_most_a_few_ahead_of_a_slow_consumer():
     started = []
-    ahead = 8 * stage.num_threads()
+    ahead = 8 * machine.num_threads()
     taken = 0
-    for _ in stage.map_threads(started.append, range(20 * ahead)):
+    for _ in machine.map_threads(started.append, range(20 * ahead)):
         taken += 1
         if taken % 10 == 0:
             time.sleep(0.002)  # the workers have time to run away
@@ -524,10 +525,10 @@ def test_map_threads_runs_at_most_a_few_ahead_of_a_slow_consumer():
 
 def test_map_threads_works_on_several_items_at_once():
     # two workers meet at the barrier; one alone would wait for 5 s and break it
-    if stage.num_threads() < 2:
+    if machine.num_threads() < 2:
         pytest.skip("one processor")
     barrier = threading.Barrier(2)
-    list(stage.map_threads(lambda _: barrier.wait(5), range(2)))
+    list(machine.map_threads(lambda _: barrier.wait(5), range(2)))
 
 
 def test_map_threads_raises_the_error_and_cancels_what_waits():
@@ -540,9 +541,9 @@ def test_map_threads_raises_the_error_and_cancels_what_waits():
         forever.wait(0.3)  # the others are busy while the error is raised
 
     with pytest.raises(ValueError, match="item 0"):
-        list(stage.map_threads(work, range(1000)))
+        list(machine.map_threads(work, range(1000)))
     # item 0, and one or two more on each core; 8 on each were waiting
-    assert len(started) <= 1 + 2 * stage.num_threads()
+    assert len(started) <= 1 + 2 * machine.num_threads()
 
 
 # ---------------------------------------------------------------- run

@@ -10,6 +10,7 @@ import pytest
 from conftest import make_raw
 
 import extract_data
+import machine
 import predict
 import preprocess
 import stage
@@ -59,7 +60,7 @@ def test_files_do_not_depend_on_the_number_of_threads(folders):
 def test_limits_do_not_depend_on_the_number_of_threads(folders, tmp_path, monkeypatch):
     found = []
     for count in COUNTS:
-        monkeypatch.setattr(stage, "num_threads", lambda count=count: count)
+        monkeypatch.setattr(machine, "num_threads", lambda count=count: count)
         record = tmp_path / f"{count}.json"
         record.write_bytes((folders[0].parent / "unet.json").read_bytes())
         data, weights = folders[0] / "data", folders[0].parent / "unet.h5"

@@ -13,6 +13,7 @@ import batches
 import checkpoint
 import extract_data
 import h5_file
+import machine
 import memory
 import preprocess
 import settings as train_settings
@@ -337,7 +338,7 @@ def test_weights_that_broke_in_the_last_step_are_not_kept(data, tmp_path, monkey
 def test_a_batch_too_large_for_the_memory_is_refused_with_one_that_fits(
     data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(stage, "free_memory", lambda: 400_000)
+    monkeypatch.setattr(machine, "free_memory", lambda: 400_000)
     line = r"need about .* GB are free; --batch-size \d+ fits"
     with pytest.raises(ValueError, match=line) as caught:
         run(data, tmp_path / "unet.h5", "--batch-size", "1000")

@@ -1,0 +1,84 @@
+"""The convolutions of the networks: plain, and with standardised kernels for training."""
+
+import math
+
+import numpy as np
+
+from backend import keras, ops
+
+RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))  # keeps the variance at 1 behind a ReLU
+
+
+class StandardizedConv2D(keras.layers.Layer):
+    """A 3 x 3 convolution with ReLU, its kernel standardised anew at every step.
+
+    Each filter's weights are used with mean 0 and a norm of `gain`, which does what batch
+    normalisation does without its cost, and without tying the frames of a batch to each
+    other. Once trained, it is a plain Conv2D: `plain_weights`.
+
+    Source: https://arxiv.org/abs/2101.08692, equation 1.
+    """
+
+    EPSILON = 1e-6  # of the squared norm
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+
+    def build(self, input_shape):
+        shape = (3, 3, input_shape[-1], self.filters)
+        # float32 where the rest computes in a shorter type: their mean needs its digits
+        self.kernel = self.add_weight(
+            shape, "he_normal", name="kernel", autocast=False, dtype="float32"
+        )
+        gain = keras.initializers.Constant(RELU_GAIN)
+        self.gain = self.add_weight(
+            (self.filters,), gain, name="gain", autocast=False, dtype="float32"
+        )
+        self.bias = self.add_weight((self.filters,), "zeros", name="bias")
+
+    def standardized_kernel(self):
+        """Return the kernel as the convolution uses it, float32."""
+        kernel = self.kernel - ops.mean(self.kernel, axis=(0, 1, 2))
+        square = ops.sum(ops.square(kernel), axis=(0, 1, 2))
+        return kernel * (self.gain * ops.rsqrt(square + self.EPSILON))
+
+    def call(self, inputs):
+        kernel = ops.cast(self.standardized_kernel(), self.compute_dtype)
+        # not `+`: this one TensorFlow fuses with the convolution, both ways
+        return ops.relu(ops.add(ops.conv(inputs, kernel, padding="same"), self.bias))
+
+    def plain_weights(self):
+        """Return kernel and bias of the Conv2D that computes the same."""
+        return [np.asarray(self.standardized_kernel()), np.asarray(self.bias)]
+
+    def set_plain_weights(self, kernel, bias):
+        """Take over a Conv2D's weights; each filter's mean is lost unless it is 0."""
+        kernel = np.asarray(kernel)
+        centred = kernel - kernel.mean(axis=(0, 1, 2))
+        self.set_weights([kernel, np.sqrt((centred**2).sum(axis=(0, 1, 2))), bias])
+
+
+def plain_convolution(filters, dtype, name):
+    """Return a 3 x 3 convolution with ReLU."""
+    return keras.layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        activation="relu",
+        kernel_initializer="he_normal",  # the paper's
+        dtype=dtype,
+        name=name,
+    )
+
+
+def standardized_convolution(filters, dtype, name):
+    """Return the same with its kernel standardised."""
+    return StandardizedConv2D(filters, dtype=dtype, name=name)
+
+
+def double_convolution(x, convolution, filters, dtype, name):
+    """Apply two convolutions."""
+    for k in (1, 2):
+        x = convolution(filters, dtype, f"{name}_conv{k}")(x)
+    return x
