@@ -16,7 +16,7 @@ class Watch:
         self.frames = self.positive = self.full = 0
         self.highest, self.grey_sum, self.brightest = 0.0, 0.0, 0
 
-    def see(self, frame, probability, mask):
+    def see(self, frame: np.ndarray, probability: np.ndarray, mask: np.ndarray) -> None:
         """Count one frame (uint8), its probabilities and its mask."""
         self.frames += 1
         area = np.count_nonzero(mask)
@@ -26,7 +26,7 @@ class Watch:
         self.grey_sum += float(frame[::4, ::4].mean())  # a sixteenth is enough
         self.brightest = max(self.brightest, int(frame.max()))
 
-    def advise(self, settings):
+    def advise(self, settings: dict) -> str | None:
         """Return a warning with the likely causes, or None where all looks usual."""
         if not self.frames:
             return None
@@ -43,7 +43,7 @@ class Watch:
             causes = ["no cause found in range, scaling or training data"]
         return f"warning: {what}. {'; '.join(causes)}"
 
-    def causes(self, settings):
+    def causes(self, settings: dict) -> list[str]:
         """Return the causes that can be checked."""
         causes = []
         grey, mean = self.grey_sum / self.frames, settings["mean"]

@@ -1,5 +1,8 @@
 """Near-identical frames, and how far their masks agree."""
 
+import argparse
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -14,7 +17,7 @@ COLUMNS = ("subject", "img", "agreement", "near_identical", "other_subject")
 COLUMNS += ("other_img", "similarity", "dice")
 
 
-def flatten(images, rows):
+def flatten(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return frames for comparison: float32 `(N, pixels)`, each of mean 0 and norm 1."""
 
     def work(row):
@@ -26,7 +29,9 @@ def flatten(images, rows):
     return np.stack(list(machine.map_threads(work, rows)))
 
 
-def find_near_identical(images, groups, similarity):
+def find_near_identical(
+    images: np.ndarray, groups: np.ndarray, similarity: float
+) -> list[dict[int, float]]:
     """Return, for each frame, the other frames that are near-identical to it.
 
     Args:
@@ -51,7 +56,9 @@ def find_near_identical(images, groups, similarity):
     return found
 
 
-def measure_agreement(labels, near):
+def measure_agreement(
+    labels: np.ndarray, near: list[dict[int, float]]
+) -> tuple[np.ndarray, list]:
     """Return the mean Dice of each mask with those of its near-identical frames.
 
     Args:
@@ -73,7 +80,9 @@ def measure_agreement(labels, near):
     return agreement, worst
 
 
-def merge_masks(labels, near, rows, soft):
+def merge_masks(
+    labels: np.ndarray, near: list[dict[int, float]], rows: np.ndarray, soft: bool
+) -> dict:
     """Return the mean mask of each frame and its near-identical ones, both of `rows`.
 
     Args:
@@ -95,7 +104,13 @@ def merge_masks(labels, near, rows, soft):
     return merged
 
 
-def write_contradictory(path, train, agreement, worst, near):
+def write_contradictory(
+    path: Path,
+    train: dict,
+    agreement: np.ndarray,
+    worst: list,
+    near: list[dict[int, float]],
+) -> int:
     """Write one row for each contradictory frame; return how many there are.
 
     Args:
@@ -116,7 +131,14 @@ def write_contradictory(path, train, agreement, worst, near):
     return len(rows)
 
 
-def settle_contradictory(args, train, images, labels, groups, rows):
+def settle_contradictory(
+    args: argparse.Namespace,
+    train: dict,
+    images: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    rows: dict[str, np.ndarray],
+) -> np.ndarray | None:
     """List near-identical frames whose masks contradict each other; do as args say.
 
     Args:

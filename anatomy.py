@@ -8,6 +8,8 @@ train_masks.csv. Tissue numbers were set by eye against real frames.
 """
 
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import cv2
@@ -71,14 +73,16 @@ class Body(NamedTuple):
     window: tuple  # positions of the sweep between which it lies in the plane
 
 
-def smooth_random(rng, lowest=0.3, highest=1.3):
+def smooth_random(
+    rng: np.random.Generator, lowest: float = 0.3, highest: float = 1.3
+) -> Callable:
     """Return a smooth random function of an array, about N(0, 1); cycles a unit."""
     frequencies = 2 * np.pi * rng.uniform(lowest, highest, 4)
     phases = rng.uniform(0, 2 * np.pi, 4)
     return lambda x: np.cos(np.multiply.outer(x, frequencies) + phases).sum(-1) / 2**0.5
 
 
-def make_nerve(rng):
+def make_nerve(rng: np.random.Generator) -> dict:
     """Draw the nerve's place, size and roots; lengths in pixels."""
     u, n = rng.uniform, rng.normal
     return {
@@ -100,14 +104,22 @@ def make_nerve(rng):
     }
 
 
-def body(rng, tissue, x, y, radii, tilt=0.0, window=(-1.0, 2.0)):
+def body(
+    rng: np.random.Generator,
+    tissue: str,
+    x: float,
+    y: float,
+    radii: tuple[float, float],
+    tilt: float = 0.0,
+    window: tuple[float, float] = (-1.0, 2.0),
+) -> Body:
     """Return a Body with random outline, level and fibre slope."""
     wobble, extra = rng.uniform(-1, 1, 4), rng.normal(0, 1.5)
     slope = math.tan(tilt + rng.normal(0, 0.08))
     return Body(tissue, (x, y), radii, tilt, wobble, extra, slope, window)
 
 
-def make_anatomy(rng):
+def make_anatomy(rng: np.random.Generator) -> list[Body]:
     """Return the muscles and great vessels below the cervical fascia, deepest first."""
     u, n = rng.uniform, rng.normal
     bodies = []
@@ -131,7 +143,7 @@ def make_anatomy(rng):
     return bodies
 
 
-def make_distractors(rng):
+def make_distractors(rng: np.random.Generator) -> list[Body]:
     """Return what may be mistaken for a nerve, beside or below the groove."""
     u, bodies = rng.uniform, []
     for i in range(rng.integers(4, 8)):
@@ -149,13 +161,20 @@ def make_distractors(rng):
     return bodies
 
 
-def make_bones(rng):
+def make_bones(rng: np.random.Generator) -> list[list[float]]:
     """Return transverse processes: x, depth, half width (pixels) and curvature."""
     ranges = ((-260, 200), (95, 170), (40, 90), (0.0006, 0.003))
     return [[rng.uniform(*r) for r in ranges] for _ in range(rng.integers(1, 4))]
 
 
-def oval(centre, radii, tilt, wobble, amount=0.13, power=2.0):
+def oval(
+    centre: np.ndarray,
+    radii: np.ndarray | tuple[float, float],
+    tilt: float,
+    wobble: np.ndarray,
+    amount: float = 0.13,
+    power: float = 2.0,
+) -> np.ndarray:
     """Return an irregular (super)ellipse, float (40, 2), pixels (x, y)."""
     unit = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
     radius = (abs(unit) ** power).sum(1) ** (-1 / power)
@@ -164,7 +183,9 @@ def oval(centre, radii, tilt, wobble, amount=0.13, power=2.0):
     return centre + radius[:, None] * unit * radii @ np.array([[c, s], [-s, c]])
 
 
-def strip(top, bottom, columns=COLUMNS):
+def strip(
+    top: np.ndarray, bottom: np.ndarray, columns: np.ndarray = COLUMNS
+) -> np.ndarray:
     """Return the polygon between two depth profiles, float (2 * len(columns), 2)."""
     upper, lower = np.stack([columns, top], 1), np.stack([columns, bottom], 1)
     return np.concatenate([upper, lower[::-1]])
@@ -177,7 +198,14 @@ class Canvas:
         self.labels = np.zeros((HEIGHT, LINES), np.uint8)
         self.rows = [(*TISSUE["deep"], 0.0)]  # of each label: Tissue and fibre slope
 
-    def fill(self, polygon, tissue, extra=0.0, slope=0.0, share=1.0):
+    def fill(
+        self,
+        polygon: np.ndarray,
+        tissue: str,
+        extra: float = 0.0,
+        slope: float = 0.0,
+        share: float = 1.0,
+    ) -> None:
         """Paint a polygon (n, 2); with a share below 1 it is half out of the plane."""
         row = share * np.array(TISSUE[tissue])
         row += (1 - share) * np.array(TISSUE["bundle"])
@@ -186,7 +214,7 @@ class Canvas:
         points = np.round(polygon * (8, 16)).astype(np.int32)  # 1/16 pixel
         cv2.fillPoly(self.labels, [points], len(self.rows) - 1, shift=4)
 
-    def band(self, top, thickness, tissue):
+    def band(self, top: np.ndarray, thickness: np.ndarray, tissue: str) -> None:
         """Paint a sheet that breaks where its thickness, over COLUMNS, is below 0.4."""
         inside = np.flatnonzero(thickness > 0.4)
         for run in np.split(inside, np.flatnonzero(np.diff(inside) > 1) + 1):
@@ -195,7 +223,9 @@ class Canvas:
                 self.fill(strip(top[run], bottom, COLUMNS[run]), tissue)
 
 
-def place_nerve(subject, sweep):
+def place_nerve(
+    subject: SimpleNamespace, sweep: float
+) -> tuple[np.ndarray, tuple[float, float], float, list[tuple]]:
     """Return centre (x, y), radii and tilt of the nerve, and its roots' ovals."""
     size = subject.zoom * math.exp(0.06 * subject.size(sweep))
     stretch = subject.stretch(sweep)
@@ -219,7 +249,7 @@ def place_nerve(subject, sweep):
     return centre, (major, minor), tilt, roots
 
 
-def draw_mask(subject, frame, seed):
+def draw_mask(subject: SimpleNamespace, frame, seed: int) -> np.ndarray:
     """Outline the nerve as an annotator does: uint8 (HEIGHT, WIDTH), 0 or 255."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     if not frame.nerve:
@@ -241,7 +271,7 @@ def draw_mask(subject, frame, seed):
     return mask
 
 
-def draw_tissue(subject, sweep, visibility):
+def draw_tissue(subject: SimpleNamespace, sweep: float, visibility: float) -> Canvas:
     """Paint the anatomy at one position of the sweep; return a Canvas."""
     canvas = Canvas()
     centre = place_nerve(subject, sweep)[0]
@@ -272,7 +302,9 @@ def draw_tissue(subject, sweep, visibility):
     return canvas
 
 
-def draw_groove(canvas, subject, sweep, visibility):
+def draw_groove(
+    canvas: Canvas, subject: SimpleNamespace, sweep: float, visibility: float
+) -> None:
     """Paint the nerve; where it is out of the plane, fat and at times a dark oval."""
     centre, radii, tilt, roots = place_nerve(subject, sweep)
     shape = subject.root_shapes[0]
@@ -292,7 +324,14 @@ def draw_groove(canvas, subject, sweep, visibility):
                 canvas.fill(outline, tissue, share=share)
 
 
-def draw_layers(canvas, centre, from_groove, curve, ripple, subject):
+def draw_layers(
+    canvas: Canvas,
+    centre: np.ndarray,
+    from_groove: np.ndarray,
+    curve: Callable,
+    ripple: Callable,
+    subject: SimpleNamespace,
+) -> None:
     """Paint what lies above the groove: skin, fat, sternocleidomastoid, fasciae."""
     fat = 32 + curve(5, 5)
     fascia = centre[1] - 68 * subject.zoom + curve(6, 6) + 0.0004 * from_groove**2

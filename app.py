@@ -51,7 +51,7 @@ class Networks:
             raise ValueError(f"{folder}/ holds no .h5 with its .json; train one first")
         self.loaded = {}
 
-    def get(self, name):
+    def get(self, name: str) -> tuple:
         """Return `(network, settings)`."""
         if name not in self.loaded:
             settings = read_settings(self.paths[name], None)
@@ -61,7 +61,7 @@ class Networks:
         return self.loaded[name]
 
 
-def phantom_frame():
+def phantom_frame() -> np.ndarray:
     """Return the phantom frame of a few whose nerve is largest, uint8 `(420, 580)`."""
     frames = plan_frames(24, 1, 4, PHANTOM_SEED)
     subjects = {f.subject: make_subject(PHANTOM_SEED, f.subject) for f in frames}
@@ -73,7 +73,9 @@ def phantom_frame():
     return render(subjects[frame.subject], frame.sweep, frame.visibility)
 
 
-def read_upload(path):
+def read_upload(
+    path: str | None,
+) -> tuple[str, list[np.ndarray], tuple[float, float] | None]:
     """Return `(name, frames, spacing)` of an uploaded file, or of the phantom for None.
 
     Raises:
@@ -88,7 +90,7 @@ def read_upload(path):
     return source.name, frames, source.spacing
 
 
-def analyse(networks, name, path):
+def analyse(networks: Networks, name: str, path: str | None) -> dict:
     """Return what the sliders work on: frames with their probabilities, and defaults."""
     model, settings = networks.get(name)
     title, frames, spacing = read_upload(path)
@@ -102,7 +104,9 @@ def analyse(networks, name, path):
     }
 
 
-def find(state, number, threshold, smallest):
+def find(
+    state: dict, number: float, threshold: float, smallest: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return `(frame, probability, mask)` of a frame under the sliders' limits.
 
     Args:
@@ -118,7 +122,7 @@ def find(state, number, threshold, smallest):
     return frame, probability, mask
 
 
-def heat(probability, shape, settings):
+def heat(probability: np.ndarray, shape: tuple[int, int], settings: dict) -> np.ndarray:
     """Return a probability map at the frame's size as an RGB picture."""
     top, left, height, width = inference.crop_of(shape, settings)
     full = np.zeros(shape, np.float32)
@@ -129,7 +133,9 @@ def heat(probability, shape, settings):
     return cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
-def show(state, number, threshold, smallest):
+def show(
+    state: dict, number: float, threshold: float, smallest: float
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the page's pictures and numbers for a frame."""
     frame, probability, mask = find(state, number, threshold, smallest)
     parts, area, area_mm2, _, _, axis, axis_mm = own_predictions.measure_mask(
@@ -148,7 +154,7 @@ def show(state, number, threshold, smallest):
     return overlay, heat(probability, frame.shape, state["settings"]), text
 
 
-def save(state, number, threshold, smallest):
+def save(state: dict, number: float, threshold: float, smallest: float) -> list[str]:
     """Return paths of mask, overlay and table for download.
 
     The table has a row for every frame, mask and overlay are of the one shown.
@@ -171,7 +177,7 @@ def save(state, number, threshold, smallest):
     return [str(path) for path in paths]
 
 
-def build(networks):
+def build(networks: Networks):
     """Return the page, a gradio.Blocks."""
     import gradio
 
@@ -235,7 +241,7 @@ def build(networks):
     return page
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -250,7 +256,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     networks = Networks(args.weights)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -22,7 +22,7 @@ SHADOW_WIDTH = (0.05, 0.3)  # of the frame
 SHADOW_DEPTH = (0.0, 0.7)  # of the frame's height, where it begins
 
 
-def random_matrix(rng, height, width):
+def random_matrix(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Return a random affine map about the frame's centre, float64 `(2, 3)`.
 
     Flip left to right, rotation, scale, shear and shift; it maps (column, row, 1) of the
@@ -40,7 +40,7 @@ def random_matrix(rng, height, width):
     return np.column_stack([turn, centre - turn @ centre + shift])
 
 
-def change_grey(image, rng):
+def change_grey(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a scaled frame with another gain, brightness, gamma, depth gain and blur.
 
     Args:
@@ -63,7 +63,7 @@ def change_grey(image, rng):
     return image
 
 
-def cast_shadow(image, rng):
+def cast_shadow(image: np.ndarray, rng: np.random.Generator) -> None:
     """Darken, in place, a soft-edged band of columns below a random depth."""
     height, width = image.shape
     half = rng.uniform(*SHADOW_WIDTH) * width / 2
@@ -75,7 +75,9 @@ def cast_shadow(image, rng):
     image += share * (image.min() - image)
 
 
-def augment(image, mask, rng):
+def augment(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a random variant of a frame and of its mask, moved alike.
 
     Args:

@@ -1,6 +1,7 @@
 """Batches of training frames out of memory-mapped arrays, made ahead by threads."""
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -8,12 +9,12 @@ import machine
 from augment import augment
 
 
-def draw_order(num_frames, seed, epoch):
+def draw_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
     """Return all rows in a random order of (seed, epoch), int array `(num_frames,)`."""
     return np.random.default_rng([seed, epoch]).permutation(num_frames)
 
 
-def draw_balanced(subjects, seed, epoch):
+def draw_balanced(subjects: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Return an epoch's rows, each subject drawn by the root of its number of frames.
 
     Args:
@@ -36,7 +37,9 @@ def draw_balanced(subjects, seed, epoch):
     return rng.permutation(np.concatenate(drawn))
 
 
-def draw_weighted(order, weights, seed, epoch):
+def draw_weighted(
+    order: np.ndarray, weights: np.ndarray, seed: int, epoch: int
+) -> np.ndarray:
     """Return an epoch's order without the rows that (seed, epoch) leaves out.
 
     Args:
@@ -49,7 +52,15 @@ def draw_weighted(order, weights, seed, epoch):
     return order[rng.random(len(order)) < weights[order]]
 
 
-def read_batch(x, y, order, batch_size, changes, place, start):
+def read_batch(
+    x: np.ndarray,
+    y: np.ndarray,
+    order: np.ndarray,
+    batch_size: int,
+    changes: tuple[int, int] | None,
+    place: tuple[int, int, int],
+    start: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return this process's share of the batch that starts at `start` in the order."""
     stop = min(start + batch_size, len(order))
     process, num_processes, num_devices = place
@@ -66,7 +77,14 @@ def read_batch(x, y, order, batch_size, changes, place, start):
     return frames, masks
 
 
-def batches(x, y, order, batch_size, changes=None, place=(0, 1, 1)):
+def batches(
+    x: np.ndarray,
+    y: np.ndarray,
+    order: np.ndarray,
+    batch_size: int,
+    changes: tuple[int, int] | None = None,
+    place: tuple[int, int, int] = (0, 1, 1),
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the batches of an epoch in order, made a few ahead by all cores.
 
     Args:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 from PIL import TiffImagePlugin
@@ -27,11 +28,11 @@ class GreyTiff(TiffImagePlugin.TiffImageFile):
     It would look for camera tags there, which takes as long as a third of the decoding.
     """
 
-    def load_end(self):
+    def load_end(self) -> None:
         """Do nothing; `read_tiff` refuses the one tag that would change the pixels."""
 
 
-def find_folders(raw):
+def find_folders(raw: Path) -> list[Path]:
     """Return the folders train/ and test/ of the challenge that are there."""
     folders = [raw / name for name in NAMES if (raw / name).is_dir()]
     if not folders:
@@ -43,7 +44,7 @@ def find_folders(raw):
     return folders
 
 
-def list_folder(folder):
+def list_folder(folder: Path) -> list[str]:
     """Return the names of a folder's frames; files of another kind are refused.
 
     Hidden files (`.DS_Store`) are passed over.
@@ -70,7 +71,9 @@ def list_folder(folder):
     return names
 
 
-def list_frames(folder, table, digests):
+def list_frames(
+    folder: Path, table: dict | None, digests: dict[str, str] | None
+) -> list[tuple[int, ...]]:
     """Return the sorted numbers of the frames that a folder holds or should hold.
 
     Args:
@@ -92,7 +95,7 @@ def list_frames(folder, table, digests):
     return sorted(frames)
 
 
-def read_manifest(path):
+def read_manifest(path: Path) -> dict[str, str]:
     """Return `{relative path: SHA-256}` of a file as `sha256sum` writes it."""
     digests = {}
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
@@ -105,7 +108,7 @@ def read_manifest(path):
     return digests
 
 
-def read_file(path, name, digests):
+def read_file(path: Path, name: str, digests: dict[str, str] | None) -> bytes:
     """Return a file's bytes, checked against the manifest where it knows `name`.
 
     Args:
@@ -125,7 +128,11 @@ def read_file(path, name, digests):
     return content
 
 
-def read_tiff(path, size=None, digests=None):
+def read_tiff(
+    path: Path,
+    size: tuple[int, int] | None = None,
+    digests: dict[str, str] | None = None,
+) -> np.ndarray:
     """Decode one grey TIFF with Pillow, which raises on damaged LZW data.
 
     Args:
@@ -169,7 +176,7 @@ def read_tiff(path, size=None, digests=None):
         raise ValueError(f"{path} is not a whole TIFF ({error})") from error
 
 
-def check_mask(mask, path, pixels):
+def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:
     """Refuse a mask with greys, or one that differs from its row of `train_masks.csv`.
 
     Args:
@@ -197,7 +204,13 @@ def check_mask(mask, path, pixels):
         )
 
 
-def read_pair(frame, folder, size, digests, table):
+def read_pair(
+    frame: tuple[int, int],
+    folder: Path,
+    size: tuple[int, int],
+    digests: dict[str, str] | None,
+    table: dict | None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the checked `(image, mask)` of a frame (subject, image), each uint8."""
     subject, image = frame
     path = folder / f"{subject}_{image}_mask.tif"
@@ -208,7 +221,7 @@ def read_pair(frame, folder, size, digests, table):
     return read_tiff(folder / f"{subject}_{image}.tif", size, digests), mask
 
 
-def find_size(folder):
+def find_size(folder: Path) -> tuple[int, int]:
     """Return the (height, width) that most of a few evenly spaced frames have."""
     names = sorted(list_folder(folder))
     sizes, why = [], "it is empty"

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -15,20 +16,22 @@ COLUMNS = ("epoch", "loss", "dice_coef", "val_dice_coef", "learning_rate")
 THRESHOLD = 0.5  # probability from which a pixel counts as nerve
 
 
-def kept_epoch(history, keep):
+def kept_epoch(history: list[dict], keep: str) -> int:
     """Return the number of the epoch, from 1, whose weights are kept."""
     if keep == "last":
         return len(history)
     return 1 + int(np.argmax([row["val_dice_coef"] for row in history]))
 
 
-def state_arrays(model):
+def state_arrays(model: keras.Model) -> dict:
     """Return every number that training depends on: weights, counters, optimizer."""
     variables = [*model.variables, *model.optimizer.variables]
     return {f"v{k}": variable for k, variable in enumerate(variables)}
 
 
-def save_state(path, model, settings, history):
+def save_state(
+    path: Path, model: keras.Model, settings: dict, history: list[dict]
+) -> None:
     """Write what `--resume` continues from."""
     buffer = io.BytesIO()
     arrays = {name: np.asarray(v) for name, v in state_arrays(model).items()}
@@ -37,7 +40,7 @@ def save_state(path, model, settings, history):
     stage.write_bytes(path, buffer.getbuffer())
 
 
-def load_state(path, model, settings):
+def load_state(path: Path, model: keras.Model, settings: dict) -> list[dict]:
     """Restore the model and return the history of an interrupted run.
 
     Raises:
@@ -65,7 +68,7 @@ def load_state(path, model, settings):
     return record["history"]
 
 
-def save_result(out, network, settings, row):
+def save_result(out: Path, network: keras.Model, settings: dict, row: dict) -> None:
     """Write NAME.h5 and its NAME.json together.
 
     Args:
@@ -94,7 +97,7 @@ def save_result(out, network, settings, row):
     stage.publish(out.with_suffix(".json"), result, [out])
 
 
-def save_history(out, history):
+def save_history(out: Path, history: list[dict]) -> None:
     """Write NAME.csv, one row an epoch."""
     with stage.write_csv(out.with_suffix(".csv"), COLUMNS) as writer:
         for row in history:
@@ -102,7 +105,7 @@ def save_history(out, history):
             writer.writerow(values)
 
 
-def draw_history(path, history, kept):
+def draw_history(path: Path, history: list[dict], kept: int) -> None:
     """Draw the learning curve, a PNG; `kept` is the epoch kept, from 1."""
     import matplotlib
 

@@ -1,6 +1,7 @@
 """The convolutions of the networks: plain, and with standardised kernels for training."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class StandardizedConv2D(keras.layers.Layer):
         super().__init__(**kwargs)
         self.filters = filters
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         shape = (3, 3, input_shape[-1], self.filters)
         # float32 where the rest computes in a shorter type: their mean needs its digits
         self.kernel = self.add_weight(
@@ -48,18 +49,18 @@ class StandardizedConv2D(keras.layers.Layer):
         # not `+`: this one TensorFlow fuses with the convolution, both ways
         return ops.relu(ops.add(ops.conv(inputs, kernel, padding="same"), self.bias))
 
-    def plain_weights(self):
+    def plain_weights(self) -> list[np.ndarray]:
         """Return kernel and bias of the Conv2D that computes the same."""
         return [np.asarray(self.standardized_kernel()), np.asarray(self.bias)]
 
-    def set_plain_weights(self, kernel, bias):
+    def set_plain_weights(self, kernel: np.ndarray, bias: np.ndarray) -> None:
         """Take over a Conv2D's weights; each filter's mean is lost unless it is 0."""
         kernel = np.asarray(kernel)
         centred = kernel - kernel.mean(axis=(0, 1, 2))
         self.set_weights([kernel, np.sqrt((centred**2).sum(axis=(0, 1, 2))), bias])
 
 
-def plain_convolution(filters, dtype, name):
+def plain_convolution(filters: int, dtype: str, name: str) -> keras.layers.Layer:
     """Return a 3 x 3 convolution with ReLU."""
     return keras.layers.Conv2D(
         filters,
@@ -72,12 +73,18 @@ def plain_convolution(filters, dtype, name):
     )
 
 
-def standardized_convolution(filters, dtype, name):
+def standardized_convolution(filters: int, dtype: str, name: str) -> StandardizedConv2D:
     """Return the same with its kernel standardised."""
     return StandardizedConv2D(filters, dtype=dtype, name=name)
 
 
-def double_convolution(x, convolution, filters, dtype, name):
+def double_convolution(
+    x: keras.KerasTensor,
+    convolution: Callable[[int, str, str], keras.layers.Layer],
+    filters: int,
+    dtype: str,
+    name: str,
+) -> keras.KerasTensor:
     """Apply two convolutions."""
     for k in (1, 2):
         x = convolution(filters, dtype, f"{name}_conv{k}")(x)

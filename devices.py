@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import typing
+from collections.abc import Iterable, Iterator
 
 from backend import keras
 
@@ -30,14 +31,14 @@ LAST_WORDS = "import sys; sys.stdin.read() or sys.exit(sys.argv[1])"
 class WholeBatch(keras.distribution.DataParallel):
     """Gives each device all of a batch."""
 
-    def get_data_layout(self, data_shape):
+    def get_data_layout(self, data_shape: tuple) -> keras.distribution.TensorLayout:
         """Return how an array whose first axis is the batch lies on the devices."""
         return keras.distribution.TensorLayout(
             [None] * len(data_shape), self.device_mesh
         )
 
 
-def read_variables():
+def read_variables() -> tuple[int, int]:
     """Return `(process, num_processes)` from Keras's variables; (0, 1) without them.
 
     Raises:
@@ -71,7 +72,7 @@ def read_variables():
 
 
 @contextlib.contextmanager
-def last_words(text):
+def last_words(text: str) -> Iterator[None]:
     """Print `text` on stderr should this process be ended within the block.
 
     Where the first process is gone, JAX aborts the others from C++: no Python runs any
@@ -88,14 +89,14 @@ def last_words(text):
             heir.stdin.write(b"not needed")
 
 
-def leave():
+def leave() -> typing.NoReturn:
     """End this process at once, with status 1."""
     sys.stdout.flush()
     os._exit(1)
 
 
 @contextlib.contextmanager
-def connect():
+def connect() -> Iterator[tuple[int, int]]:
     """Join the other machines of the run, if the environment names them.
 
     A process that fails ends at once: JAX would first wait for the others, which wait for
@@ -137,7 +138,7 @@ class Place(typing.NamedTuple):
     shared: keras.distribution.DataParallel | None = None
     whole: WholeBatch | None = None
 
-    def scope(self, num_frames=0):
+    def scope(self, num_frames: int = 0) -> contextlib.AbstractContextManager:
         """Return the context for building a network, or for a batch of `num_frames`.
 
         Each device gets its share of the batch; one that does not divide goes whole to
@@ -148,14 +149,18 @@ class Place(typing.NamedTuple):
         even = num_frames % self.num_devices == 0
         return (self.shared if even else self.whole).scope()
 
-    def spread(self, pairs, num_frames, batch_size):
+    def spread(
+        self, pairs: Iterable[tuple], num_frames: int, batch_size: int
+    ) -> Iterator[tuple]:
         """Yield an epoch's batches of `num_frames` frames in all, each in its scope."""
         for k, pair in enumerate(pairs):
             with self.scope(min(batch_size, num_frames - k * batch_size)):
                 yield pair
 
 
-def find_place(process, num_processes, num_devices, batch_size):
+def find_place(
+    process: int, num_processes: int, num_devices: int | None, batch_size: int
+) -> Place:
     """Return the `Place` of this process.
 
     Args:

@@ -5,6 +5,8 @@ Needs pydicom and highdicom: pip install -r requirements-dicom.txt
 
 import copy
 import io
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +15,7 @@ import stage
 NAME = "ultrasound nerve segmentation"
 
 
-def write(path, masks, out):
+def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
     """Write the DICOM Segmentation of a DICOM file.
 
     Args:
@@ -80,7 +82,7 @@ def write(path, masks, out):
     stage.write_bytes(out, buffer.getvalue())
 
 
-def references(segmentation):
+def references(segmentation) -> Iterator:
     """Yield each sequence of a segmentation that refers to its source."""
     yield segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     yield segmentation.SourceImageSequence
@@ -88,7 +90,7 @@ def references(segmentation):
         yield group.DerivationImageSequence[0].SourceImageSequence
 
 
-def add_frames(segmentation, masks, count):
+def add_frames(segmentation, masks: list[np.ndarray], count: int) -> None:
     """Make a segmentation of a cine loop's first frame one of all its frames.
 
     highdicom writes several frames only where they lie somewhere in the patient, which

@@ -24,7 +24,16 @@ STEM_CHANNELS = 32
 DEPTH = 4  # times it halves the frame; Lite0 goes on to 5
 
 
-def inverted_block(x, kernel, stride, wide, channels, dtype, depthwise_dtype, name):
+def inverted_block(
+    x: keras.KerasTensor,
+    kernel: int,
+    stride: int,
+    wide: int,
+    channels: int,
+    dtype: str,
+    depthwise_dtype: str,
+    name: str,
+) -> keras.KerasTensor:
     """Apply a 1 x 1 convolution, one by channel, and a 1 x 1 convolution.
 
     Source: https://arxiv.org/abs/1801.04381, figure 3b.
@@ -52,7 +61,9 @@ def inverted_block(x, kernel, stride, wide, channels, dtype, depthwise_dtype, na
     return x
 
 
-def contract(x, dtype, training, stages=STAGES):
+def contract(
+    x: keras.KerasTensor, dtype: str, training: bool, stages: tuple = STAGES
+) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
     """Return the bottom of the network, and what to skip to it, the largest first.
 
     Args:

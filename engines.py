@@ -3,6 +3,8 @@
 They need: pip install -r requirements-export.txt
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,17 +25,17 @@ NAMES = (KERAS, *FILES)
 EXPORT = "python export.py"
 
 
-def exported(weights, engine):
+def exported(weights: Path, engine: str) -> Path:
     """Return where the network of an .h5 lies for an engine."""
     return weights.with_name(weights.stem + FILES[engine])
 
 
-def record_path(weights):
+def record_path(weights: Path) -> Path:
     """Return where the record of an .h5's exports lies."""
     return weights.with_name(f"{weights.stem}.exports.json")
 
 
-def check(weights, engine, settings):
+def check(weights: Path, engine: str, settings: dict) -> Path:
     """Refuse an exported file that was not made from these weights.
 
     Args:
@@ -57,7 +59,7 @@ def check(weights, engine, settings):
     return path
 
 
-def load(engine, path):
+def load(engine: str, path: Path) -> SimpleNamespace:
     """Return an exported network; its `predict_on_batch` takes and gives batches.
 
     Args:
@@ -80,7 +82,7 @@ def load(engine, path):
     return SimpleNamespace(predict_on_batch=function)
 
 
-def load_onnx(path):
+def load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function of ONNX Runtime: float32 frames to probabilities, in batches."""
     import onnxruntime
 
@@ -89,7 +91,7 @@ def load_onnx(path):
     return lambda x: session.run(None, {name: x})[0]
 
 
-def load_openvino(path):
+def load_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function of OpenVINO, likewise; it computes in what it thinks best."""
     import openvino
 
@@ -97,7 +99,7 @@ def load_openvino(path):
     return lambda x: compiled(x)[0]
 
 
-def load_litert(path):
+def load_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function of LiteRT, likewise."""
     from ai_edge_litert.interpreter import Interpreter
 

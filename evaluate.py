@@ -23,7 +23,7 @@ import stage
 LEVELS = np.arange(1, 20)  # twentieths: thresholds tried for the best constant mask
 
 
-def read_masks(path, with_subject, num_pixels):
+def read_masks(path: Path, with_subject: bool, num_pixels: int) -> dict:
     """Read a CSV of masks and check each row.
 
     Args:
@@ -58,7 +58,9 @@ def read_masks(path, with_subject, num_pixels):
     return masks
 
 
-def read_both(predicted_path, truth_path, num_pixels):
+def read_both(
+    predicted_path: Path, truth_path: Path, num_pixels: int
+) -> tuple[dict, dict]:
     """Return `(predicted, truth)` of the same frames; see `read_masks`.
 
     Raises:
@@ -86,7 +88,7 @@ def read_both(predicted_path, truth_path, num_pixels):
     return predicted, truth
 
 
-def best_constant_mask(truth, num_pixels):
+def best_constant_mask(truth: dict, num_pixels: int) -> float | None:
     """Return the Dice over frames with a nerve of the best mask that never changes.
 
     The mask is where at least a share of the true masks has nerve; the share is the best
@@ -117,7 +119,7 @@ def best_constant_mask(truth, num_pixels):
     return float(values.mean(axis=0).max())
 
 
-def score_frames(predicted, truth, height, width):
+def score_frames(predicted: dict, truth: dict, height: int, width: int) -> dict:
     """Return `scores.frame_scores` of every frame, in the predicted file's order."""
 
     def mask(runs):
@@ -133,14 +135,14 @@ def score_frames(predicted, truth, height, width):
     return dict(zip(predicted, bar, strict=True))
 
 
-def format_value(value):
+def format_value(value: int | float | None) -> str:
     """Return a count in full, another number with six digits, None as an empty field."""
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
-def write_scores(path, summary, rows):
+def write_scores(path: Path, summary: dict, rows: dict) -> None:
     """Write the summary as JSON and the frames' scores as CSV beside the predictions."""
     first = next(iter(rows))
     names = ("subject", "img") if isinstance(first, tuple) else ("img",)
@@ -152,7 +154,7 @@ def write_scores(path, summary, rows):
     stage.write_bytes(path.with_suffix(".scores.json"), stage.to_json(summary).encode())
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -179,7 +181,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     num_pixels = args.height * args.width
     predicted, truth = read_both(args.predicted, args.truth, num_pixels)

@@ -39,7 +39,7 @@ TIMED, WARM_UP = 30, 5  # single frames
 SAVED_MODEL = "_savedmodel"
 
 
-def export_all(model, weights, folder, frames):
+def export_all(model, weights: Path, folder: Path, frames: np.ndarray) -> None:
     """Write the network in all forms into a folder.
 
     Args:
@@ -69,7 +69,7 @@ def export_all(model, weights, folder, frames):
         path.write_bytes(converter.convert())
 
 
-def load_saved_model(folder):
+def load_saved_model(folder: Path) -> SimpleNamespace:
     """Return a SavedModel as what `inference.predict_frames` calls."""
     import tensorflow
 
@@ -80,7 +80,9 @@ def load_saved_model(folder):
     )
 
 
-def mean_dice(model, frames, masks, settings, name):
+def mean_dice(
+    model, frames: np.ndarray, masks: np.ndarray, settings: dict, name: str
+) -> float:
     """Return the mean Dice of a network's masks; settings as the weights' record says."""
     found = inference.find_masks(model, frames, settings)
     bar = tqdm(found, name, total=len(masks), unit=" frames", disable=None)
@@ -89,7 +91,7 @@ def mean_dice(model, frames, masks, settings, name):
     )
 
 
-def milliseconds(model, size):
+def milliseconds(model, size: tuple[int, int]) -> float:
     """Return the median time of one frame through a network."""
     frame = np.random.default_rng(0).normal(size=(1, *size, 1)).astype(np.float32)
     times = []
@@ -100,13 +102,15 @@ def milliseconds(model, size):
     return 1e3 * float(np.median(times[WARM_UP:]))
 
 
-def file_size(path):
+def file_size(path: Path) -> int:
     """Return the bytes of a file with its .bin, or of all files of a folder."""
     paths = path.rglob("*") if path.is_dir() else (path, path.with_suffix(".bin"))
     return sum(p.stat().st_size for p in set(paths) if p.is_file())
 
 
-def compare(networks, frames, masks, settings):
+def compare(
+    networks: dict, frames: np.ndarray, masks: np.ndarray, settings: dict
+) -> list[str]:
     """Print a line for each network; return the names of those that differ too much.
 
     Args:
@@ -132,7 +136,7 @@ def compare(networks, frames, masks, settings):
     return wrong
 
 
-def publish(folder, weights, settings):
+def publish(folder: Path, weights: Path, settings: dict) -> None:
     """Move what lies in a folder to its places beside the weights, the record last."""
     names = sorted(path.name for path in folder.iterdir())
     files = {
@@ -150,7 +154,7 @@ def publish(folder, weights, settings):
     stage.write_bytes(engines.record_path(weights), stage.to_json(record).encode())
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -165,7 +169,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     settings = read_settings(args.weights, None)
     repair = f"{PREPROCESS} --data {args.data}"

@@ -14,6 +14,7 @@ import argparse
 import functools
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ ARRAYS = {
 }
 
 
-def attempt(function, item):
+def attempt(function: Callable, item):
     """Return `function(item)`, or the error that it raised for a bad file."""
     try:
         return function(item)
@@ -39,7 +40,13 @@ def attempt(function, item):
         return error
 
 
-def extract(frames, function, writers, skip_bad, label):
+def extract(
+    frames: list[tuple],
+    function: Callable,
+    writers: list[stage.ArrayWriter],
+    skip_bad: bool,
+    label: str,
+) -> tuple[list[tuple], list[int], list[dict]]:
     """Append the arrays that `function` reads for each frame to the writers.
 
     Args:
@@ -69,7 +76,13 @@ def extract(frames, function, writers, skip_bad, label):
     return kept, areas, skipped
 
 
-def extract_folder(folder, data, size, digests, skip_bad):
+def extract_folder(
+    folder: Path,
+    data: Path,
+    size: tuple[int, int],
+    digests: dict[str, str] | None,
+    skip_bad: bool,
+) -> tuple[dict, dict]:
     """Write the arrays of `raw/train` or `raw/test`.
 
     Returns:
@@ -107,7 +120,7 @@ def extract_folder(folder, data, size, digests, skip_bad):
     return part, dict(zip(names, records, strict=True))
 
 
-def extract_own(args, pairs):
+def extract_own(args: argparse.Namespace, pairs: list[tuple[Path, Path]]) -> dict:
     """Write the arrays of people's own frames; return the record.
 
     Args:
@@ -144,7 +157,7 @@ def extract_own(args, pairs):
     }
 
 
-def report(record, data):
+def report(record: dict, data: Path) -> None:
     """Print one line of counts, and one where frames were left out."""
     texts, skipped = [], 0
     if train := record.get("train"):
@@ -161,7 +174,7 @@ def report(record, data):
         print(f"{skipped} bad frames left out; {data}/extract.json says which and why")
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -210,13 +223,13 @@ def parse_args(argv=None):
     return args
 
 
-def find_stale(record):
+def find_stale(record: dict) -> list[str]:
     """Return the arrays of an earlier run that this one did not make."""
     names = [name for group in ARRAYS.values() for name in group]
     return [name for name in names if name not in record["arrays"]]
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     machine.keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # of damage that is then refused
@@ -235,7 +248,7 @@ def main(argv=None):
     report(record, args.data)
 
 
-def extract_raw(args, folders):
+def extract_raw(args: argparse.Namespace, folders: list[Path]) -> dict:
     """Write the arrays of the challenge's folders; return the record."""
     manifest = args.manifest or args.raw / "SHA256SUMS"
     digests = (

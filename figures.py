@@ -22,7 +22,7 @@ import stage
 from anatomy import draw_mask
 from checkpoint import COLUMNS, draw_history, kept_epoch
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
-from phantom import plan_frames
+from phantom import Frame, plan_frames
 from scanner import make_subject, render
 from scores import dice
 
@@ -33,7 +33,7 @@ DEMO = {"train": 400, "test": 100, "subjects": 16, "seed": 0}  # the Makefile's 
 SAMPLE = ("img", "pixels")
 
 
-def save(figure, path):
+def save(figure: plt.Figure, path: Path) -> None:
     """Write a figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, metadata={"Software": None})
@@ -41,7 +41,9 @@ def save(figure, path):
     stage.write_bytes(path, buffer.getbuffer())
 
 
-def draw_sample(frame, truth, predicted, path):
+def draw_sample(
+    frame: np.ndarray, truth: np.ndarray, predicted: np.ndarray, path: Path
+) -> None:
     """Draw frame, prediction and overlap side by side.
 
     Args:
@@ -65,7 +67,7 @@ def draw_sample(frame, truth, predicted, path):
     save(figure, path)
 
 
-def draw_phantoms(frames, path):
+def draw_phantoms(frames: list[Frame], path: Path) -> None:
     """Draw six phantom frames, three with the nerve outlined and three without."""
     shown = {}
     for frame in frames:
@@ -83,7 +85,7 @@ def draw_phantoms(frames, path):
     save(figure, path)
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -92,7 +94,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     images = parse_args(argv).images
     frames = plan_frames(**DEMO)
     draw_phantoms(frames, images / "phantom.png")

@@ -6,6 +6,7 @@ DICOM needs pydicom and highdicom: pip install -r requirements-dicom.txt
 import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,24 +36,24 @@ class Source(NamedTuple):
     spacing: tuple | None  # millimetres from row to row and from column to column
 
     @property
-    def stem(self):
+    def stem(self) -> str:
         """What its files are called after."""
         return Path(self.name).stem
 
     @property
-    def moving(self):
+    def moving(self) -> bool:
         """Whether its frames follow each other in time."""
         return self.kind == "camera" or self.count is None or self.count > 1
 
 
-def is_dicom(path):
+def is_dicom(path: Path) -> bool:
     """Tell whether a file is DICOM, whatever it is called."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         return file.read(132)[128:] == b"DICM"
     return False
 
 
-def list_files(path):
+def list_files(path: Path) -> list[Path]:
     """Return the files of a folder that hold frames, or the one named.
 
     Raises:
@@ -86,7 +87,7 @@ def list_files(path):
     return paths
 
 
-def open_source(path):
+def open_source(path: Path) -> Source:
     """Return the Source of a file, or of a camera where `path` is a number.
 
     Raises:
@@ -103,14 +104,14 @@ def open_source(path):
     return Source(path.name, path, "picture", [frame], 1, RATE, None)
 
 
-def grey(frame, name):
+def grey(frame: np.ndarray, name: str | Path) -> np.ndarray:
     """Return a frame of OpenCV's, blue first, as grey."""
     if frame.shape[0] * frame.shape[1] > MAX_PIXELS:
         raise ValueError(f"{name} has frames of {frame.shape[0]} x {frame.shape[1]}")
     return frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
 
 
-def read_capture(capture, name):
+def read_capture(capture: cv2.VideoCapture, name: str | Path) -> Iterator[np.ndarray]:
     """Yield the frames of an open video or camera; release it at the end."""
     try:
         while True:
@@ -122,7 +123,7 @@ def read_capture(capture, name):
         capture.release()
 
 
-def open_video(path):
+def open_video(path: Path) -> Source:
     """Return the Source of a video."""
     if not path.is_file() or path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
@@ -142,7 +143,7 @@ def open_video(path):
     return Source(path.name, path, "video", frames(), count or None, rate, None)
 
 
-def open_camera(number):
+def open_camera(number: int) -> Source:
     """Return the Source of a camera."""
     level = cv2.getLogLevel() if hasattr(cv2, "getLogLevel") else None
     if level is not None:
@@ -159,7 +160,7 @@ def open_camera(number):
     return Source(name, None, "camera", read_capture(capture, name), None, rate, None)
 
 
-def open_dicom(path):
+def open_dicom(path: Path) -> Source:
     """Return the Source of a DICOM file, of one frame or several.
 
     The dataset's pixels are read frame by frame. Inverted greys are turned, windows applied
@@ -210,7 +211,7 @@ def open_dicom(path):
     )
 
 
-def dicom_grey(frame, dataset):
+def dicom_grey(frame: np.ndarray, dataset) -> np.ndarray:
     """Return one decoded frame of a dataset as a uint8 grey array `(height, width)`."""
     if frame.ndim == 3:  # pydicom gives colours as red, green, blue
         return cv2.cvtColor(
@@ -230,7 +231,7 @@ def dicom_grey(frame, dataset):
     return frame
 
 
-def dicom_spacing(dataset):
+def dicom_spacing(dataset) -> tuple[float, float] | None:
     """Return (row, column) spacing in millimetres, or None where the file gives none."""
     with contextlib.suppress(AttributeError, TypeError, ValueError, IndexError):
         row, column = map(float, dataset.PixelSpacing)

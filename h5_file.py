@@ -24,7 +24,7 @@ UNKNOWN_TO_KERAS_2 = (
 )
 
 
-def load(model, path):
+def load(model, path: Path) -> None:
     """Load weights into a model of the same architecture; the input size may differ.
 
     Raises:
@@ -40,7 +40,7 @@ def load(model, path):
         ) from error
 
 
-def load_encoder(model, path):
+def load_encoder(model, path: Path) -> None:
     """Load the weights of those layers of a model that a file names; leave the others.
 
     Raises:
@@ -67,7 +67,7 @@ def old_value(value):
     return {"class_name": name, "config": config}
 
 
-def old_layer(layer):
+def old_layer(layer: dict) -> dict:
     """Return the description of one layer as Keras 2 writes it."""
     config = {
         key: old_value(value)
@@ -86,24 +86,24 @@ def old_layer(layer):
     }
 
 
-def old_node(node):
+def old_node(node: dict) -> list[list]:
     """Return one call of a layer as `[[layer, node, tensor, {}], ...]`."""
     (inputs,) = node["args"]
     tensors = inputs if isinstance(inputs, list) else [inputs]
     return [[*tensor["config"]["keras_history"], {}] for tensor in tensors]
 
 
-def old_ends(ends):
+def old_ends(ends: list) -> list:
     """Return the input or output layers as a list of `[layer, node, tensor]`."""
     return [ends] if isinstance(ends[0], str) else ends
 
 
-def save(model, path, *compilation):
+def save(model, path: Path, *compilation) -> None:
     """Write what `to_bytes` returns of the model and its compilation."""
     Path(path).write_bytes(to_bytes(model, *compilation))
 
 
-def to_bytes(model, loss, metrics, learning_rate):
+def to_bytes(model, loss: str, metrics: list[str], learning_rate: float) -> bytes:
     """Return a functional model of stock layers as an .h5 for both Kerases.
 
     Args:
@@ -138,7 +138,7 @@ def to_bytes(model, loss, metrics, learning_rate):
     return buffer.getvalue()
 
 
-def write_weights(group, model):
+def write_weights(group: h5py.Group, model) -> None:
     """Write each layer's weights under the names that both Kerases look for."""
     names = [layer.name for layer in model.layers]
     group.attrs["layer_names"] = np.array(names, "S")

@@ -32,7 +32,7 @@ LAYERS = frozenset(LAYERS.split())
 CODE = ("Lambda", "TFOpLambda", "__lambda__")
 
 
-def look(path):
+def look(path: Path) -> None:
     """Refuse a file that is no .h5 of weights, or that is unsafe to load.
 
     Raises:
@@ -57,7 +57,7 @@ def look(path):
         raise ValueError(f"{path} {problem}")
 
 
-def arrays_problem(file, size):
+def arrays_problem(file: h5py.File, size: int) -> str | None:
     """Return what is unsafe about the groups and arrays of an open file, or None."""
     seen, declared, open_groups = set(), 0, [(file, 0)]
     while open_groups:
@@ -85,7 +85,7 @@ def arrays_problem(file, size):
     return None
 
 
-def array_problem(array):
+def array_problem(array: h5py.Dataset) -> str | None:
     """Return what is unsafe about one array, or None."""
     if array.is_virtual or array.external:
         return "has an array whose numbers lie in another file"
@@ -102,14 +102,14 @@ def array_problem(array):
     return None
 
 
-def names_problem(file):
+def names_problem(file: h5py.File) -> str | None:
     """Return what is wrong with the list of layers that Keras reads first, or None."""
     if "layer_names" not in file.get("model_weights", file).attrs:
         return "holds no Keras weights; expected an .h5 of train.py"
     return None
 
 
-def layers_problem(config):
+def layers_problem(config: str | bytes | None) -> str | None:
     """Return what is unsafe about a model's description (JSON text or None), or None."""
     if config is None:
         return None
@@ -131,7 +131,7 @@ def layers_problem(config):
     return None
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+", help=".h5 to look at")
     for path in parser.parse_args(argv).files:

@@ -1,6 +1,7 @@
 """From frames to probabilities to masks, batch by batch; memory stays flat."""
 
 import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -14,7 +15,9 @@ PRESENCE_SHARE = 0.01  # of a frame's pixels
 BATCH = 32  # frames predicted at a time
 
 
-def predict_frames(model, frames, settings):
+def predict_frames(
+    model, frames: Iterable[np.ndarray], settings: dict
+) -> Iterator[np.ndarray]:
     """Yield the nerve probabilities of frames, in order; memory stays flat.
 
     Args:
@@ -43,7 +46,7 @@ def predict_frames(model, frames, settings):
         yield from np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
 
 
-def presence(probability):
+def presence(probability: np.ndarray) -> float:
     """Return how surely a frame shows a nerve: the mean of its highest probabilities.
 
     Args:
@@ -57,7 +60,7 @@ def presence(probability):
     return float(np.partition(probability.ravel(), -count)[-count:].mean())
 
 
-def keep_share(model, frames, settings):
+def keep_share(model, frames: Iterable[np.ndarray], settings: dict) -> dict:
     """Return settings whose `presence` keeps the share `prevalence` of these frames.
 
     Frames that are equally sure of it are all kept.
@@ -75,7 +78,7 @@ def keep_share(model, frames, settings):
     return {**settings, "presence": values[-count] if count else 2.0}  # 2: none has it
 
 
-def crop_of(shape, settings):
+def crop_of(shape: tuple[int, int], settings: dict) -> list[int]:
     """Return the part of a frame of this size that is looked at: top, left, height, width.
 
     Frames of a size that was cropped for training are cropped alike.
@@ -84,7 +87,9 @@ def crop_of(shape, settings):
     return settings["crops"].get(f"{shape[0]}x{shape[1]}", whole)
 
 
-def to_mask(probability, shape, settings):
+def to_mask(
+    probability: np.ndarray, shape: tuple[int, int], settings: dict
+) -> np.ndarray:
     """Return the uint8 mask, 0 or 1, of a probability map at the frame's own size.
 
     The probabilities are resized, not the mask: thresholding first leaves stairs. A mask
@@ -109,7 +114,7 @@ def to_mask(probability, shape, settings):
     return mask
 
 
-def smooth(probabilities, share):
+def smooth(probabilities: Iterable[np.ndarray], share: float) -> Iterator[np.ndarray]:
     """Yield each map mixed with those before it; the first as it is.
 
     Args:
@@ -123,7 +128,9 @@ def smooth(probabilities, share):
         yield mixed
 
 
-def find_masks(model, frames, settings, smoothing=0.0):
+def find_masks(
+    model, frames: Iterable[np.ndarray], settings: dict, smoothing: float = 0.0
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, str]]:
     """Yield `(frame, probability, mask, pixels)` of each frame, made on all cores.
 
     `pixels` is the mask's run-length encoding.

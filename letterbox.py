@@ -6,7 +6,9 @@ import numpy as np
 SAME_ASPECT = 0.02  # share by which two aspects may differ and one be stretched
 
 
-def place(shape, size, aspect):
+def place(
+    shape: tuple[int, int], size: tuple[int, int], aspect: float | None
+) -> tuple[int, int, int, int]:
     """Return where a frame lies in an array of another aspect: top, left, height, width.
 
     Args:
@@ -28,7 +30,7 @@ def place(shape, size, aspect):
     )
 
 
-def resize(image, height, width):
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return a grey frame or mask at another size.
 
     Args:
@@ -46,7 +48,9 @@ def resize(image, height, width):
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def letterbox(image, height, width, aspect):
+def letterbox(
+    image: np.ndarray, height: int, width: int, aspect: float | None
+) -> np.ndarray:
     """Return a frame resized without being stretched, 0 beside it.
 
     Args:
@@ -64,7 +68,9 @@ def letterbox(image, height, width, aspect):
     return result
 
 
-def take_out(array, shape, aspect):
+def take_out(
+    array: np.ndarray, shape: tuple[int, int], aspect: float | None
+) -> np.ndarray:
     """Return a probability map at the size of the frame that `letterbox` put into it."""
     top, left, height, width = place(shape, array.shape, aspect)
     return resize(array[top : top + height, left : left + width], *shape)

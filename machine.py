@@ -6,12 +6,13 @@ import contextlib
 import ctypes
 import os
 import resource
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Let glibc keep freed blocks below 32 MB for reuse; elsewhere this does nothing.
 
     By default it returns each to the system, which then zeroes fresh pages: 155,000 page
@@ -23,7 +24,7 @@ def keep_freed_memory():
         libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)
 
 
-def num_threads():
+def num_threads() -> int:
     """Return the number of processors this process may use."""
     return (
         len(os.sched_getaffinity(0))
@@ -32,7 +33,7 @@ def num_threads():
     )
 
 
-def free_memory():
+def free_memory() -> int | None:
     """Return how many bytes this process can still have; None where it cannot be known.
 
     On Linux the least of what the machine, the container and the shell leave.
@@ -58,7 +59,7 @@ def free_memory():
     return max(0, min(limits)) if limits else None
 
 
-def map_threads(function, items):
+def map_threads(function: Callable, items: Iterable) -> Iterator:
     """Yield `function(item)` in order, on all cores, only a few results ahead."""
     ahead = 8 * num_threads()
     with concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 
 import machine
 from backend import keras
@@ -10,7 +11,7 @@ from backend import keras
 MEMORY_FACTOR = 1.5
 
 
-def step_bytes(model, precision):
+def step_bytes(model: keras.Model, precision: str) -> float:
     """Return about how many bytes of memory a training step takes for each frame.
 
     Args:
@@ -21,7 +22,7 @@ def step_bytes(model, precision):
     return MEMORY_FACTOR * values * (4 if precision == "float32" else 2)
 
 
-def check_memory(model, settings):
+def check_memory(model: keras.Model, settings: dict) -> None:
     """Refuse a batch that the memory cannot hold; on a CPU the system would end the run.
 
     Raises:
@@ -41,7 +42,7 @@ def check_memory(model, settings):
 
 
 @contextlib.contextmanager
-def naming_memory(batch_size):
+def naming_memory(batch_size: int) -> Iterator[None]:
     """Turn what Keras's backends raise without memory into a line that says what helps."""
     try:
         yield

@@ -29,7 +29,7 @@ SUMMARY_WIDTH = 110  # characters
 DROPOUT = 0.2  # share of the channels at the bottom that a step leaves out
 
 
-def check_size(height, width, depth):
+def check_size(height: int, width: int, depth: int) -> None:
     """Refuse a size that cannot be halved `depth` times.
 
     Raises:
@@ -51,8 +51,13 @@ def check_size(height, width, depth):
 
 
 def build_unet(
-    height=96, width=96, filters=32, depth=4, dtype="float32", training=False
-):
+    height: int = 96,
+    width: int = 96,
+    filters: int = 32,
+    depth: int = 4,
+    dtype: str = "float32",
+    training: bool = False,
+) -> keras.Model:
     """Return the plain U-Net, uncompiled.
 
     Args:
@@ -103,8 +108,13 @@ def build_unet(
 
 
 def build_fast_unet(
-    height=128, width=176, filters=32, depth=4, dtype="float32", training=False
-):
+    height: int = 128,
+    width: int = 176,
+    filters: int = 32,
+    depth: int = 4,
+    dtype: str = "float32",
+    training: bool = False,
+) -> keras.Model:
     """Return a U-Net that computes nothing at full size, uncompiled.
 
     The first convolution halves the frame and the last one doubles it, skips are added
@@ -156,7 +166,13 @@ def build_fast_unet(
     return keras.Model(inputs, outputs, name="fast_unet")
 
 
-def expand(x, skips, filters, dtype, training):
+def expand(
+    x: keras.KerasTensor,
+    skips: list[keras.KerasTensor],
+    filters: int,
+    dtype: str,
+    training: bool,
+) -> keras.KerasTensor:
     """Return nerve probabilities from the bottom of a network whose skips are added.
 
     Args:
@@ -185,14 +201,14 @@ def expand(x, skips, filters, dtype, training):
 
 
 def build_lite_unet(
-    height=192,
-    width=256,
-    filters=32,
-    depth=4,
-    dtype="float32",
-    training=False,
-    stages=encoder.STAGES,
-):
+    height: int = 192,
+    width: int = 256,
+    filters: int = 32,
+    depth: int = 4,
+    dtype: str = "float32",
+    training: bool = False,
+    stages: tuple[tuple[int, ...], ...] = encoder.STAGES,
+) -> keras.Model:
     """Return a U-Net whose contracting path is EfficientNet-Lite0's, uncompiled.
 
     The expanding path is that of `build_fast_unet`.
@@ -236,7 +252,7 @@ NETWORKS = {
 }
 
 
-def copy_weights(source, target):
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """Copy weights between two forms of a network, standardised convolutions or plain."""
     for layer in target.layers:
         other = source.get_layer(layer.name)
@@ -249,7 +265,9 @@ def copy_weights(source, target):
             layer.set_weights(weights)
 
 
-def build_network(settings, dtype="float32", training=False):
+def build_network(
+    settings: dict, dtype: str = "float32", training: bool = False
+) -> keras.Model:
     """Return the network that a record of settings describes.
 
     Args:
@@ -271,7 +289,7 @@ def build_network(settings, dtype="float32", training=False):
     return build(**sizes, dtype=dtype, training=training)
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -290,7 +308,7 @@ def parse_args(argv=None):
     return args
 
 
-def summary(model):
+def summary(model: keras.Model) -> str:
     """Return Keras's table of a model's layers, as plain text."""
     lines = []
     os.environ["COLUMNS"] = str(SUMMARY_WIDTH)  # else cut at the terminal's width
@@ -298,7 +316,7 @@ def summary(model):
     return "\n".join(lines).rstrip() + "\n"
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     model = build_unet(args.height, args.width, args.filters, args.depth)
     stage.write_bytes(args.out, summary(model).encode())

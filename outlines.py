@@ -11,7 +11,7 @@ MAX_TEXT = 1 << 28  # bytes of outlines in one file
 MAX_PLACE = 1e6  # pixels, of an outline's point
 
 
-def fill(polygons, shape):
+def fill(polygons: list, shape: tuple[int, int]) -> np.ndarray:
     """Return the mask of outlines, uint8 `(height, width)`, 0 or 255.
 
     Args:
@@ -28,14 +28,14 @@ def fill(polygons, shape):
     return mask
 
 
-def read_text(path):
+def read_text(path: Path) -> bytes:
     """Return a file's bytes, refused where they are too many."""
     if path.stat().st_size > MAX_TEXT:
         raise ValueError(f"{path} has more than {MAX_TEXT >> 20} MB; expected outlines")
     return path.read_bytes()
 
 
-def read_labelme(path, label):
+def read_labelme(path: Path, label: str | None) -> tuple[list, tuple[int, int]]:
     """Return `(polygons, shape)` of a file of labelme; of one label, or of all."""
     try:
         record = json.loads(read_text(path))
@@ -50,7 +50,7 @@ def read_labelme(path, label):
     return polygons, shape
 
 
-def read_cvat(path, label):
+def read_cvat(path: Path, label: str | None) -> dict[str, tuple[list, tuple[int, int]]]:
     """Return `{name: (polygons, shape)}` of a file of CVAT; of one label, or of all."""
     content = read_text(path)
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:

@@ -1,5 +1,7 @@
 """Outlines of masks drawn over frames, and pictures written."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 from skimage.segmentation import find_boundaries
@@ -10,7 +12,9 @@ TRUTH_COLOUR = (0, 200, 0)  # green
 PREDICTION_COLOUR = (255, 140, 0)  # orange
 
 
-def outline(image, mask, colour):
+def outline(
+    image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]
+) -> np.ndarray:
     """Return an RGB picture with a mask's outline drawn, two pixels wide.
 
     Args:
@@ -23,13 +27,13 @@ def outline(image, mask, colour):
     return picture
 
 
-def encode_png(picture):
+def encode_png(picture: np.ndarray) -> bytes:
     """Return a grey or RGB uint8 array as the bytes of a PNG."""
     if picture.ndim == 3:
         picture = picture[..., ::-1]  # cv2 writes blue first
     return cv2.imencode(".png", picture)[1].tobytes()
 
 
-def write_picture(path, picture):
+def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write a grey or RGB uint8 array as PNG."""
     stage.write_bytes(path, encode_png(picture))

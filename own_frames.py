@@ -4,9 +4,11 @@ Masks are pictures (of classes, with --label), or outlines drawn in labelme (a .
 each frame's name) or CVAT (one .xml, "CVAT for images 1.1").
 """
 
+import argparse
 import collections
 import csv
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -21,7 +23,7 @@ CHANGED = 2  # greys by which a pixel must differ between frames to count as pic
 OPENED = 7  # pixels: strips and letters thinner than that are no picture
 
 
-def find_pairs(images, masks):
+def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """Return `[(frame, its mask or outlines)]` as paths, paired by stem.
 
     Raises:
@@ -52,7 +54,9 @@ def find_pairs(images, masks):
     return [(frames[stem], found[stem]) for stem in frames]
 
 
-def read_pair(pair, label, cvat):
+def read_pair(
+    pair: tuple[Path, Path], label: str | None, cvat: dict | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the `(frame, mask)` of a pair of paths, uint8, of one size each.
 
     Args:
@@ -86,7 +90,9 @@ def read_pair(pair, label, cvat):
     return frame, mask
 
 
-def name_subjects(names, pattern, table):
+def name_subjects(
+    names: list[str], pattern: str | None, table: Path | None
+) -> list[str] | None:
     """Return each frame's subject as text, or None where nothing names them.
 
     Args:
@@ -119,7 +125,7 @@ def name_subjects(names, pattern, table):
     return None
 
 
-def find_crop(frames):
+def find_crop(frames: Iterable[np.ndarray]) -> list[int] | None:
     """Return where frames of one size change: top, left, height, width; None without two.
 
     Burned-in text and borders are the same in all of them.
@@ -148,7 +154,9 @@ def find_crop(frames):
     return [top, left, height, width]
 
 
-def find_crops(pairs, sizes):
+def find_crops(
+    pairs: list[tuple[Path, Path]], sizes: list[tuple[int, int]]
+) -> dict[str, list[int]]:
     """Return `{"HxW": crop}` of the sizes of which there is more than one frame."""
     crops = {}
     for size in sorted(set(sizes)):
@@ -158,7 +166,12 @@ def find_crops(pairs, sizes):
     return crops
 
 
-def fit_pair(frame, mask, crops, size):
+def fit_pair(
+    frame: np.ndarray,
+    mask: np.ndarray,
+    crops: dict[str, list[int]],
+    size: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a frame and its mask, cropped and letterboxed into (height, width)."""
     whole = [0, 0, *frame.shape]
     top, left, height, width = crops.get(f"{frame.shape[0]}x{frame.shape[1]}", whole)
@@ -168,7 +181,9 @@ def fit_pair(frame, mask, crops, size):
     return frame, np.where(mask >= 128, np.uint8(255), np.uint8(0))
 
 
-def plan(args, pairs):
+def plan(
+    args: argparse.Namespace, pairs: list[tuple[Path, Path]]
+) -> tuple[dict, tuple[int, int], Callable, dict]:
     """Settle what becomes of people's own frames before any is written.
 
     Frames of another size than most, after cropping, are letterboxed into it.

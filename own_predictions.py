@@ -1,10 +1,13 @@
 """Masks, overlays and a table of people's own frames: pictures, videos, DICOM, a camera."""
 
+import argparse
 import contextlib
 import itertools
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +17,7 @@ from tqdm import tqdm
 import advice
 import dicom_seg
 import stage
-from frames import list_files, open_source
+from frames import Source, list_files, open_source
 from inference import find_masks, keep_share, presence
 from overlays import PREDICTION_COLOUR, outline, write_picture
 
@@ -24,7 +27,7 @@ COLUMNS += ("area_mm2", "centroid_row", "centroid_column", "longest_axis")
 COLUMNS += ("longest_axis_mm",)
 
 
-def measure_mask(mask, spacing):
+def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
     """Return what the table says of a mask, from `parts` on; "" where it is not defined.
 
     Args:
@@ -61,7 +64,7 @@ def measure_mask(mask, spacing):
 
 
 @contextlib.contextmanager
-def write_video(path, rate):
+def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that appends an RGB picture to an MP4, named when it is whole."""
     making = path.with_name(f".{path.stem}.tmp.mp4")  # OpenCV goes by the suffix
     writer, size = None, None
@@ -84,7 +87,14 @@ def write_video(path, rate):
             os.replace(making, path)
 
 
-def predict_source(model, source, args, settings, writer, watch):
+def predict_source(
+    model,
+    source: Source,
+    args: argparse.Namespace,
+    settings: dict,
+    writer,
+    watch: advice.Watch,
+) -> list[np.ndarray]:
     """Write what is found in one source; return its masks where they are asked for.
 
     Args:
@@ -135,7 +145,7 @@ def predict_source(model, source, args, settings, writer, watch):
     return kept
 
 
-def predict(model, args, settings):
+def predict(model, args: argparse.Namespace, settings: dict) -> advice.Watch:
     """Predict all that `args.input` names; return `advice.Watch`.
 
     Raises:
@@ -175,7 +185,7 @@ def predict(model, args, settings):
     return watch
 
 
-def every_frame(paths):
+def every_frame(paths: list[Path]) -> Iterator[np.ndarray]:
     """Yield all frames of all files that can be read."""
     for path in paths:
         with contextlib.suppress(ValueError):

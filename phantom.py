@@ -56,7 +56,7 @@ class Frame(NamedTuple):
     visibility: float  # of the roots, 0 to 1
 
 
-def plan_frames(train, test, subjects, seed):
+def plan_frames(train: int, test: int, subjects: int, seed: int) -> list[Frame]:
     """List every frame of the data set, subject by subject."""
     test_subjects = max(round(subjects * test / train), min(4, test))
     frames = plan_subjects(train, subjects, 1, 1 - EMPTY_TRAIN, seed)
@@ -68,7 +68,9 @@ def plan_frames(train, test, subjects, seed):
     return frames + [f._replace(name=f"test/{number}") for f, number in pairs]
 
 
-def plan_subjects(num_frames, num_subjects, first, share, seed):
+def plan_subjects(
+    num_frames: int, num_subjects: int, first: int, share: float, seed: int
+) -> list[Frame]:
     """Plan sweeps of which `share` of all frames, to the frame, show a nerve."""
     rngs = [
         np.random.default_rng([seed, STREAM_PLAN, first + i])
@@ -91,7 +93,9 @@ def plan_subjects(num_frames, num_subjects, first, share, seed):
     return frames
 
 
-def plan_sweep(rng, subject, num_frames, num_nerve):
+def plan_sweep(
+    rng: np.random.Generator, subject: int, num_frames: int, num_nerve: int
+) -> list[Frame]:
     """Plan one sweep: the nerve shows where a smooth curve of the position is high.
 
     Frames just below the threshold show roots half out of the plane, unannotated.
@@ -110,7 +114,7 @@ def plan_sweep(rng, subject, num_frames, num_nerve):
     ]
 
 
-def make_frame(frame, seed):
+def make_frame(frame: Frame, seed: int) -> tuple[dict[str, bytes], str]:
     """Return one frame's files, `{relative path: bytes}`, and its encoded mask."""
     subject = make_subject(seed, frame.subject)
     pictures = {f"{frame.name}.tif": render(subject, frame.sweep, frame.visibility)}
@@ -124,7 +128,7 @@ def make_frame(frame, seed):
     return files, encode(mask)
 
 
-def write_frame(frame, seed, out):
+def write_frame(frame: Frame, seed: int, out: Path) -> dict:
     """Write one frame; return its line of the journal."""
     files, pixels = make_frame(frame, seed)
     digests = {}
@@ -137,7 +141,7 @@ def write_frame(frame, seed, out):
     return {"frame": frame.name, "pixels": pixels, "sha256": digests}
 
 
-def is_intact(out, digests):
+def is_intact(out: Path, digests: dict[str, str]) -> bool:
     """Tell whether every file of `{relative path: SHA-256}` is there, unchanged."""
     return all(
         (out / path).is_file() and stage.sha256(out / path) == digest
@@ -145,7 +149,7 @@ def is_intact(out, digests):
     )
 
 
-def read_journal(out, frames):
+def read_journal(out: Path, frames: list[Frame]) -> dict[str, dict]:
     """Return the journal lines, by frame name, of the frames intact in `out`."""
     lines = {}
     if (out / JOURNAL).exists():
@@ -162,7 +166,7 @@ def read_journal(out, frames):
     return {name: lines[name] for name, good in zip(names, checks, strict=True) if good}
 
 
-def check_folder(out, record, frames):
+def check_folder(out: Path, record: dict, frames: list[Frame]) -> str:
     """Tell how far `out` is: "new", "unfinished" or "complete".
 
     Raises:
@@ -197,7 +201,9 @@ def check_folder(out, record, frames):
     return "unfinished"
 
 
-def write_tables(out, frames, journal):
+def write_tables(
+    out: Path, frames: list[Frame], journal: dict[str, dict]
+) -> dict[str, str]:
     """Write the challenge's tables and the hidden truth; return their SHA-256."""
     train = [f for f in frames if f.name.startswith("train/")]
     test = [(int(f.name[5:]), f) for f in frames if f.name.startswith("test/")]
@@ -220,7 +226,7 @@ def write_tables(out, frames, journal):
     return digests
 
 
-def write_phantom(out, frames, record):
+def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
     """Make what is missing of the data set in `out`, the complete record last."""
     seed = record["parameters"]["seed"]
     for folder in ("train", "test"):
@@ -246,7 +252,7 @@ def write_phantom(out, frames, record):
     stage.write_bytes(out / RECORD, stage.to_json(record).encode())
 
 
-def make_record(parameters, frames):
+def make_record(parameters: dict, frames: list[Frame]) -> dict:
     """Return what phantom.json holds while the data set is unfinished."""
     train = [f for f in frames if f.name.startswith("train/")]
     test = [f for f in frames if f.name.startswith("test/")]
@@ -264,7 +270,7 @@ def make_record(parameters, frames):
     }
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -286,7 +292,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cv2.setNumThreads(1)  # frames are shared out to threads, not their rows
     parameters = {key: value for key, value in vars(args).items() if key != "out"}

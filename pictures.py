@@ -1,6 +1,7 @@
 """Pictures of people's own: frames as grey arrays, masks by class."""
 
 import collections
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -11,7 +12,7 @@ MAX_PIXELS = 1 << 26  # of one picture
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
 
 
-def list_pictures(path):
+def list_pictures(path: Path) -> list[Path]:
     """Return the pictures of a folder, or the one named.
 
     Raises:
@@ -34,7 +35,7 @@ def list_pictures(path):
     return paths
 
 
-def open_picture(path):
+def open_picture(path: Path) -> Image.Image:
     """Return a picture opened by Pillow, of at most MAX_PIXELS and 8 bits a channel."""
     try:
         image = Image.open(path, formats=FORMATS)
@@ -50,7 +51,7 @@ def open_picture(path):
     return image
 
 
-def read_picture(path):
+def read_picture(path: Path) -> np.ndarray:
     """Return a picture as a uint8 grey array `(height, width)`; colour becomes grey.
 
     Raises:
@@ -63,7 +64,7 @@ def read_picture(path):
             raise ValueError(f"{path} is not a whole picture ({error})") from error
 
 
-def read_mask(path, label):
+def read_mask(path: Path, label: str | None) -> np.ndarray:
     """Return a mask drawn as a picture, uint8 `(height, width)`, 0 or 255.
 
     Args:

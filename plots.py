@@ -3,6 +3,8 @@
 import base64
 import html
 import io
+from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -16,13 +18,15 @@ BINS = 10  # of probabilities, for the calibration
 NEAR_TRUTH, NEAR_FOUND = "#00a000", "#d06a00"  # the outlines' colours, for text
 
 
-def embed(content, kind, text):
+def embed(content: bytes, kind: str, text: str) -> str:
     """Return an <img> that holds the bytes of a picture."""
     data = base64.b64encode(content).decode()
     return f'<img alt="{html.escape(text)}" src="data:image/{kind};base64,{data}">'
 
 
-def plot(title, x_label, y_label, paint):
+def plot(
+    title: str, x_label: str, y_label: str, paint: Callable[[plt.Axes], None]
+) -> str:
     """Return a plot as an <img>; `paint` draws on the axes that it is given."""
     figure, axes = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
     paint(axes)
@@ -34,7 +38,9 @@ def plot(title, x_label, y_label, paint):
     return embed(buffer.getvalue(), "png", title)
 
 
-def rates(values, positive):
+def rates(
+    values: np.ndarray, positive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Return false and true positive rates as the limit on `values` falls, and the area.
 
     Args:
@@ -49,7 +55,7 @@ def rates(values, positive):
     return false, true, float(np.trapezoid(true, false))
 
 
-def plot_subjects(tally):
+def plot_subjects(tally) -> str:
     """Return the Dice of each subject's frames with a nerve, worst first."""
     dice = np.array([row["dice"] for row in tally.rows])
     nerve = np.array([row["area"] > 0 for row in tally.rows])
@@ -68,7 +74,7 @@ def plot_subjects(tally):
     return plot("Dice by subject (frames with a nerve)", "subject", "Dice", paint)
 
 
-def plot_histogram(tally):
+def plot_histogram(tally) -> str:
     """Return the histogram of Dice over frames with a nerve."""
     dice = [row["dice"] for row in tally.rows if row["area"]]
 
@@ -78,7 +84,7 @@ def plot_histogram(tally):
     return plot("Dice of frames with a nerve", "Dice", "frames", paint)
 
 
-def plot_areas(tally):
+def plot_areas(tally) -> str:
     """Return predicted against true areas."""
     true, found = (
         [row[name] for row in tally.rows if row["area"]]
@@ -93,7 +99,7 @@ def plot_areas(tally):
     return plot("area of the mask, pixels", "true", "predicted", paint)
 
 
-def plot_presence(tally):
+def plot_presence(tally) -> str:
     """Return the ROC of presence, or a sentence where frames of one kind are missing."""
     values = np.array([row[2] for row in tally.measures])
     positive = np.array([not row[3] for row in tally.measures])
@@ -112,7 +118,7 @@ def plot_presence(tally):
     return plot(title, "empty frames called nerve", "nerves called nerve", paint)
 
 
-def plot_calibration(tally):
+def plot_calibration(tally) -> str:
     """Return how often pixels of a probability are nerve."""
     total, nerve = tally.pixels.T
     middle = (np.arange(BINS) + 0.5) / BINS
@@ -129,7 +135,7 @@ def plot_calibration(tally):
     )
 
 
-def plot_limits(tally, settings):
+def plot_limits(tally, settings: dict) -> str:
     """Return the score at each threshold, and at each smallest area."""
     dice, area, presence, empty = (
         np.array(column) for column in zip(*tally.measures, strict=True)
@@ -157,7 +163,7 @@ def plot_limits(tally, settings):
     ) + plot("effect of the smallest area", "% of the frame", label, paint_areas)
 
 
-def plot_history(path):
+def plot_history(path: Path) -> str:
     """Return the learning curve of NAME.csv; nothing where there is none."""
     if not path.exists():
         return ""

@@ -9,14 +9,14 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # as /proc/cpuinfo names them
 BFLOAT16_CAPABILITY = 8.0  # of an NVIDIA GPU: Ampere and later
 
 
-def cpu_flags():
+def cpu_flags() -> set[str]:
     """Return the set of the processor's features; empty where the system hides them."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
-def gpu_capability():
+def gpu_capability() -> float | None:
     """Return the lowest compute capability of the NVIDIA GPUs; None where it is unknown."""
     if not shutil.which("nvidia-smi"):
         return None
@@ -28,7 +28,7 @@ def gpu_capability():
         return None
 
 
-def choose_precision(name):
+def choose_precision(name: str) -> tuple[str, str]:
     """Return `(precision, why)` for a `--precision`.
 
     Args:
@@ -57,6 +57,6 @@ def choose_precision(name):
     return "float32", "the processor has no bfloat16 (avx512_bf16, amx_bf16)"
 
 
-def dtype_policy(precision):
+def dtype_policy(precision: str) -> str:
     """Return Keras's policy: it computes in `precision` and keeps weights in float32."""
     return "float32" if precision == "float32" else f"mixed_{precision}"

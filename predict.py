@@ -35,7 +35,7 @@ from trained import load_networks, merge_settings, read_settings
 EXTRACT, PREPROCESS = "python extract_data.py", "python preprocess.py"
 
 
-def check_unseen(settings, split, data):
+def check_unseen(settings: dict, split: dict, data: Path) -> None:
     """Refuse or mark validation frames that the weights were trained on.
 
     Args:
@@ -73,14 +73,14 @@ def check_unseen(settings, split, data):
         )
 
 
-def evenly(count, total):
+def evenly(count: int, total: int) -> set[int]:
     """Return the set of up to `count` evenly spaced numbers below `total`."""
     return set(
         np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
     )
 
 
-def remove_stale(out, made):
+def remove_stale(out: Path, made: list[Path]) -> None:
     """Remove what an earlier run left that this one did not make."""
     names = ("validation*.csv", "submission.csv", "overlays/val_*.png")
     for name in (*names, "overlays/test_*.png"):
@@ -88,7 +88,9 @@ def remove_stale(out, made):
             path.unlink()
 
 
-def read_validation(settings, data):
+def read_validation(
+    settings: dict, data: Path
+) -> tuple[dict, dict, np.ndarray, np.ndarray]:
     """Return `(split, extract, frames, masks)` of held-out frames, checked.
 
     Args:
@@ -113,7 +115,9 @@ def read_validation(settings, data):
     return split, extract, frames, masks
 
 
-def predict_validation(model, data, out, settings, num_overlays):
+def predict_validation(
+    model, data: Path, out: Path, settings: dict, num_overlays: int
+) -> tuple[advice.Watch, list[Path]]:
     """Write masks, truth and overlays of the validation frames; print their scores.
 
     Returns:
@@ -151,7 +155,9 @@ def predict_validation(model, data, out, settings, num_overlays):
     return watch, made
 
 
-def predict_test(model, data, out, settings, num_overlays):
+def predict_test(
+    model, data: Path, out: Path, settings: dict, num_overlays: int
+) -> tuple[advice.Watch, list[Path]]:
     """Write the submission and overlays of the test frames.
 
     Returns:
@@ -181,7 +187,7 @@ def predict_test(model, data, out, settings, num_overlays):
     return watch, made
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -257,7 +263,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     records = [read_settings(p, args.settings, args.trust) for p in args.weights]
     settings = merge_settings(args.weights, records)
@@ -289,7 +295,7 @@ def main(argv=None):
         print(f"overlays, truth green, prediction orange: {args.out}/overlays/")
 
 
-def find_parts(picture, data):
+def find_parts(picture: Path | None, data: Path) -> list[str]:
     """Return what there is to predict: "input", or "validation" and "test"."""
     if picture is not None:
         if not str(picture).isdecimal():

@@ -9,6 +9,7 @@ Writes  data/x_train.npy, data/y_train.npy, data/x_val.npy, data/y_val.npy,
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ EXTRACT = "python extract_data.py"
 BLOCK = 64  # frames resized by a thread at a time
 
 
-def resize_mask(mask, height, width, soft):
+def resize_mask(mask: np.ndarray, height: int, width: int, soft: bool) -> np.ndarray:
     """Return a mask at another size, uint8 `(height, width)`.
 
     Args:
@@ -40,7 +41,14 @@ def resize_mask(mask, height, width, soft):
     return small if soft else np.where(small >= 128, np.uint8(255), np.uint8(0))
 
 
-def resize_frames(frames, masks, height, width, soft, folder):
+def resize_frames(
+    frames: np.ndarray,
+    masks: np.ndarray,
+    height: int,
+    width: int,
+    soft: bool,
+    folder: Path,
+) -> tuple[np.ndarray, np.ndarray]:
     """Resize all frames and masks on all cores.
 
     Args:
@@ -69,7 +77,7 @@ def resize_frames(frames, masks, height, width, soft, folder):
     return images, labels
 
 
-def scaling(images, rows):
+def scaling(images: np.ndarray, rows: Iterable[int]) -> tuple[float, float]:
     """Return mean and standard deviation of the grey values of some frames."""
     histogram = np.zeros(256, np.int64)
     for row in rows:
@@ -82,13 +90,13 @@ def scaling(images, rows):
     return float(mean), float(deviation)
 
 
-def smallest_area(areas, shape):
+def smallest_area(areas: np.ndarray, shape: tuple[int, int]) -> float:
     """Return the smallest mask's share of its frame's pixels; 0.0 where all are empty."""
     positive = areas[areas > 0]
     return float(positive.min() / (shape[0] * shape[1])) if len(positive) else 0.0
 
 
-def scale(images, mean, standard_deviation):
+def scale(images: np.ndarray, mean: float, standard_deviation: float) -> np.ndarray:
     """Return `(image - mean) / standard deviation` as float32.
 
     Args:
@@ -100,7 +108,15 @@ def scale(images, mean, standard_deviation):
     return table.astype(np.float32).take(images)  # twice as fast as [images]
 
 
-def write_split(data, name, images, labels, rows, mean, deviation):
+def write_split(
+    data: Path,
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    mean: float,
+    deviation: float,
+) -> dict[str, dict]:
     """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`, each on a core.
 
     Returns:
@@ -120,7 +136,7 @@ def write_split(data, name, images, labels, rows, mean, deviation):
     return {f"{x[0]}_{name}.npy": r for x, r in zip(items, results, strict=True)}
 
 
-def read_extract(data):
+def read_extract(data: Path) -> tuple[dict, np.ndarray, np.ndarray]:
     """Return `(record, frames, masks)` of the extracted training frames, checked."""
     record = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
     if "train" not in record:
@@ -137,7 +153,7 @@ def read_extract(data):
     return record, frames, masks
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -196,7 +212,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     stage.read_record(args.data / "extract.json", f"{EXTRACT} --data {args.data}")
     with stage.lock(args.data):
@@ -259,7 +275,7 @@ def main(argv=None):
     report(record, args.data)
 
 
-def report(record, data):
+def report(record: dict, data: Path) -> None:
     """Print what was split how, and what a user should know about it."""
     if not record["subjects_known"]:
         print(

@@ -1,6 +1,7 @@
 """Training in view: a strip of validation overlays every few epochs, and TensorBoard."""
 
 import importlib.util
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,12 +16,12 @@ ASPECT = 580 / 420  # of a frame, where the training's frames have no one aspect
 MARGIN = 16  # for the epoch's number, above the frames
 
 
-def is_shown(epoch, epochs):
+def is_shown(epoch: int, epochs: int) -> bool:
     """Return whether a run of `epochs` draws a strip after this epoch, from 1."""
     return epoch in (1, epochs) or epoch % -(-epochs // MOST_STRIPS) == 0
 
 
-def choose_frames(y):
+def choose_frames(y: np.ndarray) -> np.ndarray:
     """Return rows of FRAMES validation frames to watch: all but one with a nerve.
 
     Args:
@@ -38,7 +39,9 @@ def choose_frames(y):
     return np.array(rows, int)
 
 
-def draw_strip(x, y, probabilities, settings, epoch):
+def draw_strip(
+    x: np.ndarray, y: np.ndarray, probabilities: np.ndarray, settings: dict, epoch: int
+) -> np.ndarray:
     """Return the frames side by side, truth and prediction outlined, as RGB.
 
     Args:
@@ -66,7 +69,7 @@ def draw_strip(x, y, probabilities, settings, epoch):
     return cv2.putText(strip, text, (4, 12), font, 0.4, (255,) * 3, 1, cv2.LINE_AA)
 
 
-def add_strip(path, strip, shown):
+def add_strip(path: Path, strip: np.ndarray, shown: int) -> None:
     """Write a strip below the earlier ones of its picture.
 
     Args:
@@ -80,7 +83,7 @@ def add_strip(path, strip, shown):
     stage.write_bytes(path, encode_png(strip))
 
 
-def open_board(folder):
+def open_board(folder: Path):
     """Return a writer of TensorBoard's files.
 
     Raises:
@@ -113,7 +116,7 @@ class Watch:
         rows = choose_frames(y)
         self.x, self.y = x[rows], y[rows]
 
-    def add(self, row, network):
+    def add(self, row: dict, network) -> None:
         """Show an epoch.
 
         Args:
@@ -129,7 +132,7 @@ class Watch:
         if self.board is not None:
             self.write(row, strip)
 
-    def write(self, row, strip):
+    def write(self, row: dict, strip: np.ndarray | None) -> None:
         """Write an epoch's row, and its strip unless that is None, for TensorBoard."""
         import tensorflow as tf  # here: on JAX, nothing else needs it
 

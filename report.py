@@ -68,7 +68,15 @@ class Tally:
             (plots.BINS, 2)
         )  # of a bin of probabilities: all, and nerve
 
-    def see(self, name, frame, truth, probability, mask, settings):
+    def see(
+        self,
+        name: tuple[int, int],
+        frame: np.ndarray,
+        truth: np.ndarray,
+        probability: np.ndarray,
+        mask: np.ndarray,
+        settings: dict,
+    ) -> None:
         """Count one frame.
 
         Args:
@@ -100,7 +108,7 @@ class Tally:
                     )
 
 
-def draw(frame, truth, mask):
+def draw(frame: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> bytes:
     """Return a frame with both outlines as JPEG, at the page's width."""
     height = round(frame.shape[0] * PICTURE_WIDTH / frame.shape[1])
     frame, truth, mask = (
@@ -113,7 +121,7 @@ def draw(frame, truth, mask):
     return cv2.imencode(".jpg", picture[..., ::-1], flags)[1].tobytes()
 
 
-def table_of_scores(summary):
+def table_of_scores(summary: dict) -> str:
     """Return the scores as a table."""
     lines = []
     for name, label in LABELS.items():
@@ -130,7 +138,7 @@ def table_of_scores(summary):
     return f"<table>{head}{''.join(lines)}</table>"
 
 
-def show_frames(heap):
+def show_frames(heap: list[tuple]) -> str:
     """Return the frames of a heap, the most extreme first."""
     figures = []
     for _, _, (subject, image), content, dice in sorted(heap, reverse=True):
@@ -140,7 +148,7 @@ def show_frames(heap):
     return f'<div class="frames">{"".join(figures)}</div>'
 
 
-def write_page(tally, settings, weights, notes):
+def write_page(tally: Tally, settings: dict, weights: Path, notes: list[str]) -> str:
     """Return the page as text."""
     summary = scores.summarize(tally.rows, tally.subjects)
     shown = [
@@ -175,7 +183,7 @@ a needle.</p>{note}
 """
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -188,7 +196,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     settings = read_settings(args.weights, None)
     split, extract, frames, masks = predict.read_validation(settings, args.data)

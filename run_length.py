@@ -8,6 +8,7 @@ Source: https://www.kaggle.com/c/ultrasound-nerve-segmentation/overview/evaluati
 
 import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ RUNS = re.compile(r"[0-9]+(?: [0-9]+)*", re.ASCII)
 LONGEST_NUMBER = 9  # digits; more than any frame has pixels
 
 
-def encode(mask):
+def encode(mask: np.ndarray) -> str:
     """Return the run-length encoding of a mask.
 
     Args:
@@ -44,7 +45,7 @@ def encode(mask):
     return " ".join(map(str, edges.tolist()))
 
 
-def parse(pixels, num_pixels):
+def parse(pixels: str, num_pixels: int) -> np.ndarray:
     """Return the runs of an encoded mask after checking them.
 
     Args:
@@ -86,14 +87,14 @@ def parse(pixels, num_pixels):
     return runs
 
 
-def run_pixels(runs):
+def run_pixels(runs: np.ndarray) -> np.ndarray:
     """Return the flat column-major pixel numbers, from 0, that the runs cover."""
     starts, lengths = runs.T
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
-def decode(pixels, height=HEIGHT, width=WIDTH):
+def decode(pixels: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Return the mask of a run-length encoding.
 
     Args:
@@ -112,7 +113,7 @@ def decode(pixels, height=HEIGHT, width=WIDTH):
     return np.ascontiguousarray(mask.reshape(width, height).T)
 
 
-def read_rows(path, *columns):
+def read_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict]]:
     """Yield `(line number, row)` of a CSV file that has at least these columns.
 
     Raises:
@@ -141,14 +142,14 @@ def read_rows(path, *columns):
             raise ValueError(f"{path} is not a CSV text file: {error}") from error
 
 
-def whole_number(text, where):
+def whole_number(text: str, where: str) -> int:
     """Return a positive int written in plain digits; `where` goes into the error."""
     if not re.fullmatch("0*[1-9][0-9]*", text) or len(text) > LONGEST_NUMBER:
         raise ValueError(f"{where}: {text[:40]!r} is not a whole number")
     return int(text)
 
 
-def read_train_masks(path):
+def read_train_masks(path: Path) -> dict[tuple[int, int], str]:
     """Read `train_masks.csv` into `{(subject, image): pixels}`.
 
     Raises:

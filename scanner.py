@@ -19,6 +19,7 @@ from scipy import fft
 from anatomy import (
     LINES,
     STREAM_SUBJECT,
+    Canvas,
     draw_tissue,
     make_anatomy,
     make_bones,
@@ -38,7 +39,9 @@ BLEND = 40  # rows over which one zone of PSF (first row, sigma rows, lines) fad
 MARKER = np.array([[293, 0], [311, 0], [302, 16]])  # the centre mark of every frame
 
 
-def texture(rng, sigma_rows, sigma_lines, side=TILE):
+def texture(
+    rng: np.random.Generator, sigma_rows: float, sigma_lines: float, side: int = TILE
+) -> np.ndarray:
     """Return two periodic Gaussian random fields, N(0, 1), float32 (2, TILE, TILE)."""
     noise = fft.rfft2(rng.standard_normal((2, side, side), np.float32))
     rows, lines = fft.fftfreq(side)[:, None], fft.rfftfreq(side)
@@ -49,7 +52,7 @@ def texture(rng, sigma_rows, sigma_lines, side=TILE):
     return np.stack([cv2.resize(field, (TILE, TILE)) for field in noise])
 
 
-def make_scanner(rng):
+def make_scanner(rng: np.random.Generator) -> dict:
     """Draw the settings of the scanner and the fields of random scatterers."""
     u, n = rng.uniform, rng.normal
     streaks = 0.6 * texture(rng, 1.6, 9) + 0.8 * texture(rng, 2.1, 20)
@@ -72,7 +75,7 @@ def make_scanner(rng):
 
 
 @functools.lru_cache(maxsize=4)
-def make_subject(seed, subject):
+def make_subject(seed: int, subject: int) -> SimpleNamespace:
     """Draw what belongs to one subject; functions of the sweep are `smooth_random`."""
     rng = np.random.default_rng([seed, STREAM_SUBJECT, subject])
     u, n = rng.uniform, rng.normal
@@ -89,13 +92,15 @@ def make_subject(seed, subject):
     )
 
 
-def mix(tiles, sweep):
+def mix(tiles: np.ndarray, sweep: float) -> np.ndarray:
     """Mix two random fields by the sweep: the plane moves on, so the tissue changes."""
     angle = 1.5 * sweep
     return cv2.addWeighted(tiles[0], math.cos(angle), tiles[1], math.sin(angle), 0)
 
 
-def tissue_maps(subject, canvas, sweep):
+def tissue_maps(
+    subject: SimpleNamespace, canvas: Canvas, sweep: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Turn labels into maps, each float32 (HEIGHT, LINES).
 
     Returns:
@@ -136,13 +141,13 @@ def tissue_maps(subject, canvas, sweep):
 
 
 @functools.cache
-def gaussian(sigma):
+def gaussian(sigma: float) -> np.ndarray:
     """Return a Gaussian kernel of unit energy, so that speckle keeps its power."""
     kernel = cv2.getGaussianKernel(2 * math.ceil(2.7 * sigma) + 1, sigma, cv2.CV_32F)
     return kernel / np.linalg.norm(kernel)
 
 
-def spread(field, blur):
+def spread(field: np.ndarray, blur: tuple[float, float]) -> np.ndarray:
     """Convolve with the point spread function, which widens with depth, in zones.
 
     Args:
@@ -162,7 +167,13 @@ def spread(field, blur):
     return out
 
 
-def insonify(subject, look, sweep, amplitude, reflection):
+def insonify(
+    subject: SimpleNamespace,
+    look: int,
+    sweep: float,
+    amplitude: np.ndarray,
+    reflection: np.ndarray,
+) -> np.ndarray:
     """Return the echo's power for one look, float32 (HEIGHT, LINES).
 
     Args:
@@ -181,7 +192,7 @@ def insonify(subject, look, sweep, amplitude, reflection):
     return power
 
 
-def render(subject, sweep, visibility):
+def render(subject: SimpleNamespace, sweep: float, visibility: float) -> np.ndarray:
     """Return one frame, uint8 (HEIGHT, WIDTH)."""
     canvas = draw_tissue(subject, sweep, visibility)
     level, loss, impedance, shine = tissue_maps(subject, canvas, sweep)

@@ -1,5 +1,7 @@
 """Scores of a predicted mask against the true one, and of many frames together."""
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 
@@ -8,7 +10,7 @@ RESAMPLES = 2000  # of the bootstrap
 MISSED = 0.1  # Dice below which a nerve counts as missed
 
 
-def dice(truth, predicted):
+def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Dice overlap of two binary masks, `2 |A and B| / (|A| + |B|)`.
 
     Args:
@@ -25,14 +27,14 @@ def dice(truth, predicted):
     return 2.0 * overlap / total if total else 1.0
 
 
-def outline_distances(mask, other):
+def outline_distances(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the distance of each outline pixel of `mask` to the outline of `other`."""
     outline, goal = (m - cv2.erode(m, CROSS, borderValue=0) for m in (mask, other))
     distance = cv2.distanceTransform(1 - goal, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return distance[outline > 0]
 
 
-def hausdorff_95(truth, predicted):
+def hausdorff_95(truth: np.ndarray, predicted: np.ndarray) -> float:
     """95 % Hausdorff distance of two masks' outlines, in pixels.
 
     The larger of both directions' 95th percentiles of the distance from an outline pixel
@@ -48,13 +50,13 @@ def hausdorff_95(truth, predicted):
     return float(max(np.percentile(outline_distances(*pair), 95) for pair in both))
 
 
-def centroid_distance(truth, predicted):
+def centroid_distance(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Distance of two masks' centres of mass, in pixels; neither may be empty."""
     centres = [np.argwhere(mask).mean(axis=0) for mask in (truth, predicted)]
     return float(np.linalg.norm(centres[0] - centres[1]))
 
 
-def frame_scores(truth, predicted):
+def frame_scores(truth: np.ndarray, predicted: np.ndarray) -> dict:
     """Score one frame.
 
     Args:
@@ -80,7 +82,9 @@ def frame_scores(truth, predicted):
     return row
 
 
-def bootstrap(values, clusters, seed=0):
+def bootstrap(
+    values: np.ndarray, clusters: np.ndarray, seed: int = 0
+) -> list[float] | None:
     """Return the 95 % percentile interval of the mean, resampling whole clusters.
 
     Args:
@@ -103,13 +107,13 @@ def bootstrap(values, clusters, seed=0):
     return np.percentile(means, [2.5, 97.5]).tolist()
 
 
-def mean(values):
+def mean(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are not None; None where none is left."""
     values = [value for value in values if value is not None]
     return float(np.mean(values)) if values else None
 
 
-def summarize(rows, clusters):
+def summarize(rows: list[dict], clusters: list | np.ndarray) -> dict:
     """Return the scores of many frames.
 
     Args:
@@ -147,7 +151,7 @@ def summarize(rows, clusters):
     }
 
 
-def format_table(summary):
+def format_table(summary: dict) -> str:
     """Return a summary as lines of text, '-' where a score is not defined."""
     lines = []
     for name, value in summary.items():

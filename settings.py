@@ -1,5 +1,6 @@
 """What a training is started with: its data, and all that decides the outcome."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ ROOT = Path(__file__).resolve().parent
 PREPROCESS = "python preprocess.py"
 
 
-def read_data(data):
+def read_data(data: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """Return `(record, {name: array})` of the preprocessed arrays, checked."""
     repair = f"{PREPROCESS} --data {data}"
     record = stage.read_record(data / "preprocess.json", repair)
@@ -32,13 +33,15 @@ def read_data(data):
     return record, arrays
 
 
-def read_init(path):
+def read_init(path: Path) -> dict:
     """Return the record beside the weights to start from; {} where there is none."""
     record = path.with_suffix(".json")
     return stage.read_record(record, "python train.py") if record.exists() else {}
 
 
-def choose_settings(args, record, arrays):
+def choose_settings(
+    args: argparse.Namespace, record: dict, arrays: dict[str, np.ndarray]
+) -> dict:
     """Return everything that decides the outcome, as NAME.json lists it."""
     recipe = RECIPES[args.recipe]
     settings = {"recipe": args.recipe, "seed": args.seed}

@@ -1,5 +1,7 @@
 """Which frames are held out: whole subjects, and those that share a sweep together."""
 
+from pathlib import Path
+
 import numpy as np
 
 import stage
@@ -14,7 +16,9 @@ SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is tak
 COMPARED = 256  # frames compared with all others at a time
 
 
-def find_sweeps(images, subjects, folder):
+def find_sweeps(
+    images: np.ndarray, subjects: np.ndarray, folder: Path
+) -> dict[int, int]:
     """Group subjects that share near-identical frames: one sweep under two names.
 
     Args:
@@ -45,7 +49,7 @@ def find_sweeps(images, subjects, folder):
     return dict(zip(names.tolist(), names[group].tolist(), strict=True))
 
 
-def choose_validation(groups, nerve, seed):
+def choose_validation(groups: np.ndarray, nerve: np.ndarray, seed: int) -> np.ndarray:
     """Choose whole groups of subjects for validation.
 
     Args:
@@ -79,7 +83,9 @@ def choose_validation(groups, nerve, seed):
     return np.isin(groups, names[best[1]])
 
 
-def choose_fold(groups, nerve, folds, fold, seed):
+def choose_fold(
+    groups: np.ndarray, nerve: np.ndarray, folds: int, fold: int, seed: int
+) -> np.ndarray:
     """Return the bool array `(N,)` of the frames in one of `folds` parts.
 
     Groups of subjects are dealt out, the largest first, each to the part with the fewest
@@ -103,7 +109,15 @@ def choose_fold(groups, nerve, folds, fold, seed):
     return np.array([part_of[name] == fold for name in groups])
 
 
-def split_frames(split, subjects, nerve, group, folds, fold, seed):
+def split_frames(
+    split: str,
+    subjects: np.ndarray,
+    nerve: np.ndarray,
+    group: dict[int, int],
+    folds: int | None,
+    fold: int | None,
+    seed: int,
+) -> np.ndarray:
     """Return the bool array `(N,)` of the validation frames."""
     groups = np.array([group[subject] for subject in subjects])
     if split == "none":

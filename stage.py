@@ -17,7 +17,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +27,14 @@ WRITE_BLOCK = 1 << 22  # bytes written at a time
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # disk, file size limit, quota
 
 
-def temporary(path):
+def temporary(path: str | Path) -> Path:
     """Return where a file is written before it is whole: `x.npy` -> `.x.npy.tmp`."""
     path = Path(path)
     return path.with_name(f".{path.name}.tmp")
 
 
 @contextlib.contextmanager
-def lock(folder, name=""):
+def lock(folder: str | Path, name: str = "") -> Iterator[None]:
     """Hold a folder, or the result `name` in it, for this process; made if absent.
 
     The lock is the kernel's (flock), so a killed run blocks nothing. Temporary files of
@@ -59,7 +61,7 @@ def lock(folder, name=""):
                     leftover.unlink()
 
 
-def make_folder(path):
+def make_folder(path: str | Path) -> None:
     """Create the folder `path` with its parents; a file in its way is named."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ def make_folder(path):
 
 
 @contextlib.contextmanager
-def writing(path, num_bytes=None):
+def writing(path: str | Path, num_bytes: int | None = None) -> Iterator[None]:
     """Name the file, and the space it needs, where the system cannot write it.
 
     Args:
@@ -90,14 +92,14 @@ def writing(path, num_bytes=None):
         ) from error
 
 
-def reserve(file, path, num_bytes):
+def reserve(file: io.IOBase, path: str | Path, num_bytes: int) -> None:
     """Claim disk space: a full disk is met before the work, not in the middle of it."""
     if num_bytes:
         with writing(path, num_bytes):
             os.posix_fallocate(file.fileno(), 0, num_bytes)
 
 
-def scratch_array(folder, shape, dtype):
+def scratch_array(folder: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """Return a zeroed array backed by a nameless file in `folder`, gone with the process.
 
     It takes disk space instead of anonymous memory.
@@ -154,7 +156,7 @@ class ArrayWriter:
             while view:  # a raw write may take less than it is given
                 view = view[self.file.write(view) :]
 
-    def append(self, row):
+    def append(self, row: np.ndarray) -> None:
         """Add one row of shape `shape[1:]`."""
         row = np.ascontiguousarray(row, self.dtype)
         if row.shape != self.shape[1:]:
@@ -173,7 +175,7 @@ class ArrayWriter:
                 self.filled = 0
         self.count += 1
 
-    def close(self):
+    def close(self) -> dict:
         """Bring the file to disk and return its record: dtype, shape, sha256."""
         self._set_direct(False)
         self._write(memoryview(self.block)[: self.filled])
@@ -190,13 +192,13 @@ class ArrayWriter:
         return {"dtype": self.dtype.name, "shape": list(shape), "sha256": digest}
 
 
-def sha256(path):
+def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, as `sha256sum` prints it."""
     with open(path, "rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_temporary(path, content):
+def write_temporary(path: str | Path, content: bytes | memoryview) -> None:
     """Bring `content` to disk at `temporary(path)`."""
     with writing(path, len(content)), open(temporary(path), "wb") as file:
         reserve(file, path, len(content))
@@ -205,14 +207,14 @@ def write_temporary(path, content):
         os.fsync(file.fileno())
 
 
-def sync_folder(folder):
+def sync_folder(folder: Path) -> None:
     """Bring renames in a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
 
 
-def write_bytes(path, content):
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Replace a file in one step: a reader sees the old content or the new one."""
     write_temporary(path, content)
     os.replace(temporary(path), path)
@@ -220,7 +222,7 @@ def write_bytes(path, content):
 
 
 @contextlib.contextmanager
-def write_csv(path, columns):
+def write_csv(path: Path, columns: Iterable[str]) -> Iterator[Any]:
     """Yield a csv writer whose rows replace the file `path` once all are written."""
     with writing(path), open(temporary(path), "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -232,7 +234,7 @@ def write_csv(path, columns):
     sync_folder(Path(path).parent)
 
 
-def as_text(name):
+def as_text(name: str) -> str:
     """Return a file's name for a table; a spreadsheet would run some as formulas.
 
     Source: https://owasp.org/www-community/attacks/CSV_Injection
@@ -240,7 +242,7 @@ def as_text(name):
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
-def to_json(record):
+def to_json(record: dict) -> str:
     """Return a record as JSON text with one line a key, so that long lists stay short."""
     lines = (
         f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
@@ -249,7 +251,9 @@ def to_json(record):
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def publish(record_path, record, paths, stale=()):
+def publish(
+    record_path: Path, record: dict, paths: Iterable[Path], stale: Iterable[Path] = ()
+) -> None:
     """Give finished temporary files their names, and write the record last.
 
     Args:
@@ -269,7 +273,7 @@ def publish(record_path, record, paths, stale=()):
     sync_folder(record_path.parent)
 
 
-def read_record(path, repair):
+def read_record(path: Path, repair: str) -> dict:
     """Read a stage's JSON record.
 
     Args:
@@ -295,7 +299,7 @@ def read_record(path, repair):
     return record
 
 
-def read_array(folder, name, record, repair):
+def read_array(folder: Path, name: str, record: dict, repair: str) -> np.ndarray:
     """Map an array of a stage read-only, after checking it against the stage's record.
 
     Args:
@@ -340,7 +344,7 @@ def read_array(folder, name, record, repair):
     return array
 
 
-def run(main):
+def run(main: Callable[[], None]) -> int:
     """Run a script's `main`; a foreseeable mistake is one line on stderr and status 1."""
     try:
         main()

@@ -21,7 +21,7 @@ from recipes import RECIPES
 from settings import choose_settings, read_data
 
 
-def is_finished(out, resume):
+def is_finished(out: Path, resume: bool) -> bool:
     """Return whether `out` is a finished run to be left alone.
 
     Raises:
@@ -40,7 +40,7 @@ def is_finished(out, resume):
     return record.exists() and not state.exists()
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -101,7 +101,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.init:
         look(args.init)

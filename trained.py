@@ -1,6 +1,8 @@
 """Trained weights: the record beside them, the network, and the mean of several."""
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import h5_file
 import stage
@@ -23,7 +25,7 @@ NEEDED = {
 KERNEL_BYTES = 4 * 9  # of a 3 x 3 kernel's weights for one pair of channels
 
 
-def check_numbers(path, settings):
+def check_numbers(path: Path, settings: dict) -> None:
     """Refuse a record whose numbers are none, or out of their limits."""
     for name, (low, high) in NEEDED.items():
         value = settings.get(name)
@@ -39,7 +41,7 @@ def check_numbers(path, settings):
             )
 
 
-def is_within(crop, size):
+def is_within(crop: object, size: str) -> bool:
     """Tell whether a crop, [top, left, height, width], lies in a frame of "HxW" pixels."""
     if not isinstance(crop, list) or not all(type(value) is int for value in crop):
         return False
@@ -53,7 +55,7 @@ def is_within(crop, size):
     )
 
 
-def check_provenance(path, settings):
+def check_provenance(path: Path, settings: dict) -> None:
     """Refuse a record whose account of the training is not laid out as train.py's."""
     parts = settings.get("trained_on") or []
     whole = isinstance(parts, list) and all(
@@ -80,7 +82,9 @@ def check_provenance(path, settings):
         raise ValueError(f"{path} is not laid out as a record of {TRAIN}; train again")
 
 
-def read_settings(weights, settings_path, trust=False):
+def read_settings(
+    weights: Path, settings_path: Path | None, trust: bool = False
+) -> dict:
     """Return the record of trained weights; it is checked that it is theirs.
 
     Args:
@@ -116,7 +120,7 @@ def read_settings(weights, settings_path, trust=False):
     return settings
 
 
-def load_network(weights, settings, precision="float32"):
+def load_network(weights: Path, settings: dict, precision: str = "float32"):
     """Return the U-Net with trained weights, computing in `precision`."""
     from model import build_network  # here: TensorFlow takes seconds to import
 
@@ -125,7 +129,7 @@ def load_network(weights, settings, precision="float32"):
     return model
 
 
-def load_foreign(path, settings):
+def load_foreign(path: Path, settings: dict):
     """Return a whole model of others, whose layers may run any code.
 
     Args:
@@ -154,7 +158,7 @@ def load_foreign(path, settings):
     return model
 
 
-def merge_settings(weights, records):
+def merge_settings(weights: Sequence[Path], records: list[dict]) -> dict:
     """Return the record that stands for several weights together.
 
     Thresholds are the first one's; the subjects trained on, those of all.
@@ -180,7 +184,12 @@ def merge_settings(weights, records):
     return merged
 
 
-def load_networks(weights, records, precision="float32", trust=False):
+def load_networks(
+    weights: Sequence[Path],
+    records: list[dict],
+    precision: str = "float32",
+    trust: bool = False,
+):
     """Return the network of one .h5, or one that gives the mean probability of several.
 
     Args:

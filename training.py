@@ -3,6 +3,7 @@
 import collections
 import itertools
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from checkpoint import (
     save_result,
     save_state,
 )
+from devices import Place
 from losses import dice_coef, dice_coef_loss, smooth_dice, tversky_crossentropy_loss
 from memory import check_memory, naming_memory, step_bytes
 from model import build_network, copy_weights
@@ -40,7 +42,7 @@ TRIED_STEPS = 4  # of `rehearse`
 VALIDATION_SHARE = 1 / 3  # of a training step's time: no gradients
 
 
-def build_optimizer(settings, num_frames):
+def build_optimizer(settings: dict, num_frames: int) -> keras.optimizers.Optimizer:
     """Return the optimizer that the recipe asks for.
 
     Args:
@@ -64,7 +66,7 @@ def build_optimizer(settings, num_frames):
     return optimizer
 
 
-def build_model(settings, num_frames, init):
+def build_model(settings: dict, num_frames: int, init: Path | None) -> keras.Model:
     """Return the compiled network, from pretrained weights where `init` names some."""
     keras.utils.set_random_seed(settings["seed"])
     model = build_network(settings, dtype_policy(settings["precision"]), training=True)
@@ -83,7 +85,7 @@ def build_model(settings, num_frames, init):
     return model
 
 
-def copy_averaged(model, network, settings):
+def copy_averaged(model: keras.Model, network: keras.Model, settings: dict) -> None:
     """Copy the weights, averaged where the recipe says so, into the network to be kept."""
     if not settings["average"]:
         copy_weights(model, network)
@@ -94,7 +96,13 @@ def copy_averaged(model, network, settings):
     model.set_weights(weights)
 
 
-def train_batches(model, pairs, num_frames, batch_size, label):
+def train_batches(
+    model: keras.Model,
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    num_frames: int,
+    batch_size: int,
+    label: str,
+) -> dict[str, float]:
     """Train once on all batches; return the means over all frames.
 
     `model.fit` on a generator would do, but TensorFlow then returns every large block to
@@ -114,7 +122,9 @@ def train_batches(model, pairs, num_frames, batch_size, label):
     return {name: total / seen for name, total in sums.items()}
 
 
-def validate(model, x, y, batch_size):
+def validate(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int
+) -> float | None:
     """Return `dice_coef` of all validation frames as one batch; None without frames."""
     if not len(x):
         return None
@@ -130,7 +140,9 @@ def validate(model, x, y, batch_size):
     return float(smooth_dice(overlap, total))
 
 
-def epoch_batches(arrays, rows, settings, epoch, place):
+def epoch_batches(
+    arrays: dict[str, np.ndarray], rows: dict, settings: dict, epoch: int, place: Place
+) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int]:
     """Return `(batches, number of frames)` of an epoch, counted from 0.
 
     Args: as of `train_epoch`.
@@ -148,7 +160,14 @@ def epoch_batches(arrays, rows, settings, epoch, place):
     return place.spread(pairs, len(order), size), len(order)
 
 
-def train_epoch(model, arrays, rows, settings, epoch, place):
+def train_epoch(
+    model: keras.Model,
+    arrays: dict[str, np.ndarray],
+    rows: dict,
+    settings: dict,
+    epoch: int,
+    place: Place,
+) -> dict[str, float]:
     """Train one epoch, counted from 0; return loss and metrics by name.
 
     Args:
@@ -171,7 +190,7 @@ def train_epoch(model, arrays, rows, settings, epoch, place):
     return means
 
 
-def report_epoch(row, epochs):
+def report_epoch(row: dict, epochs: int) -> None:
     """Print an epoch's row of NAME.csv."""
     label = f"epoch {row['epoch']}/{epochs}"
     text = f"{label}: loss {row['loss']:.4f}, dice_coef {row['dice_coef']:.4f}"
@@ -180,7 +199,7 @@ def report_epoch(row, epochs):
     print(text, flush=True)
 
 
-def warn_if_empty(history):
+def warn_if_empty(history: list[dict]) -> None:
     """Say so when the last epochs predicted next to nothing."""
     last = [row["dice_coef"] for row in history[-EMPTY_EPOCHS:]]
     if len(last) == EMPTY_EPOCHS and max(last) < EMPTY_DICE:
@@ -191,7 +210,15 @@ def warn_if_empty(history):
         )
 
 
-def train(out, settings, arrays, rows, init, place, board=None):
+def train(
+    out: Path,
+    settings: dict,
+    arrays: dict[str, np.ndarray],
+    rows: dict,
+    init: Path | None,
+    place: Place,
+    board=None,
+) -> list[dict]:
     """Train until `settings["epochs"]`, continuing where a state lies; return history.
 
     Of several processes the first alone writes; each validates for itself.
@@ -238,7 +265,13 @@ def train(out, settings, arrays, rows, init, place, board=None):
     return history
 
 
-def rehearse(settings, arrays, rows, init, place):
+def rehearse(
+    settings: dict,
+    arrays: dict[str, np.ndarray],
+    rows: dict,
+    init: Path | None,
+    place: Place,
+) -> None:
     """Print what a training needs, from a few of its steps; write nothing.
 
     Args: as of `train`.
@@ -280,7 +313,7 @@ def rehearse(settings, arrays, rows, init, place):
     )
 
 
-def finish(out, history, keep):
+def finish(out: Path, history: list[dict], keep: str) -> None:
     """Draw the learning curve, remove the state, and say what was kept."""
     kept = kept_epoch(history, keep)
     draw_history(out.with_suffix(".png"), history, kept)

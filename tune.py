@@ -14,6 +14,7 @@ Writes  the three limits into the weights' .json, or into the one named by --int
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,9 @@ THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 16))
 STEPS = 40  # values tried of `smallest_area`, and of `presence`
 
 
-def measure_frame(truth, probability, settings):
+def measure_frame(
+    truth: np.ndarray, probability: np.ndarray, settings: dict
+) -> tuple[list[float], list[float], float, bool]:
     """Measure one frame's masks at all thresholds; returns a row of what `measure` does."""
     row = {**settings, "smallest_area": 0.0, "presence": 0.0}
     found = [
@@ -43,7 +46,9 @@ def measure_frame(truth, probability, settings):
     return dice, area, inference.presence(probability), not truth.any()
 
 
-def measure(model, frames, masks, settings):
+def measure(
+    model, frames: Iterable[np.ndarray], masks: Iterable[np.ndarray], settings: dict
+) -> tuple[np.ndarray, ...]:
     """Measure each frame's masks at all thresholds.
 
     Args:
@@ -67,12 +72,14 @@ def measure(model, frames, masks, settings):
     return tuple(np.array(column) for column in zip(*results, strict=True))
 
 
-def candidates(values):
+def candidates(values: np.ndarray) -> np.ndarray:
     """Return limits to try: 0, and values between the smallest and the largest."""
     return np.unique([0.0, *np.quantile(values, np.linspace(0, 1, STEPS))])
 
 
-def search(dice, area, presence, empty):
+def search(
+    dice: np.ndarray, area: np.ndarray, presence: np.ndarray, empty: np.ndarray
+) -> tuple[dict[str, float], float]:
     """Return the limits under which the mean Dice is highest; of equal ones the lowest.
 
     Args:
@@ -97,7 +104,13 @@ def search(dice, area, presence, empty):
     return dict(zip(names, best[0], strict=True)), best[1]
 
 
-def score_at(dice, area, presence, empty, limits):
+def score_at(
+    dice: np.ndarray,
+    area: np.ndarray,
+    presence: np.ndarray,
+    empty: np.ndarray,
+    limits: dict,
+) -> np.ndarray:
     """Return the challenge's Dice of each frame, `(N,)`, under limits that weights have.
 
     Args:
@@ -109,7 +122,9 @@ def score_at(dice, area, presence, empty, limits):
     return np.where(shown, dice[:, k], empty)
 
 
-def held_out(weights, data, precision):
+def held_out(
+    weights: Path, data: Path, precision: str
+) -> tuple[tuple[np.ndarray, ...], dict, list[int]]:
     """Measure one network on the validation frames of a data folder.
 
     Returns:
@@ -125,7 +140,7 @@ def held_out(weights, data, precision):
     return measure(model, *pairs, settings), settings, split["val"]["subjects"]
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -164,7 +179,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with stage.lock(args.into.parent, args.into.stem):
         record = stage.read_record(args.into, TRAIN)

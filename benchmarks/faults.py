@@ -35,6 +35,7 @@ import preprocess
 import run_length
 import stage
 import train
+import training  # noqa: F401 (with TensorFlow, which no run need import again)
 from recipes import RECIPES
 
 SIZE = ["--height", "32", "--width", "32"]

@@ -253,12 +253,17 @@ def train_peer(name, data, out, seed, torch_python):
     return cpu_seconds([*command, "--recipe", json.dumps(recipe)])
 
 
+def weights_path(work, name, fold, seed):
+    """Return where a run keeps its .h5."""
+    stem = "_".join(name.replace(",", "").split())
+    return work / f"{stem}_fold{fold}_seed{seed}.h5"
+
+
 def run(work, name, fold, seed, torch_python):
     """Train and score one run; return its line of the results."""
     recipe, _, preprocess_flags, _ = row_recipe(name)
     data = prepare(work, preprocess_flags, fold)
-    stem = "_".join(name.replace(",", "").split())
-    out = work / f"{stem}_fold{fold}_seed{seed}.h5"
+    out = weights_path(work, name, fold, seed)
     found = out.with_suffix(".npz")
     if "peer" in recipe:
         seconds = train_peer(name, data, found, seed, torch_python)

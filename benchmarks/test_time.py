@@ -1,0 +1,110 @@
+"""What is gained at test time: mirrored frames, and the mean of several networks.
+
+    python benchmarks/test_time.py --work quality --row modern --folds 0 1 --seeds 0 1 2
+
+Uses the networks that quality.py left in its working folder, of each fold's first seed for
+the mirrored frames, of all seeds for their mean. Prints the mean Dice over the frames with
+a nerve of each way, and its paired gain over the plain network with the 95 % interval by
+subject; appends both to results.jsonl.
+
+The mirrored prediction is weighted by agreement: its weight is one half times the Dice of
+the two masks, so that a mirrored frame which shows something else changes nothing.
+"""
+
+import argparse
+from pathlib import Path
+
+import measure
+import numpy as np
+import quality
+
+import inference
+import scores
+import stage
+import trained
+
+
+def predict(weights, frames):
+    """Return `(probabilities, mirrored back)` of frames, float32 `(N, height, width)`."""
+    settings = {**trained.read_settings(weights, None), "smallest_area": 0.0}
+    model = trained.load_network(weights, settings)
+
+    def run(frames):
+        return np.stack(list(inference.predict_frames(model, frames, settings)))
+
+    plain = run(iter(frames))
+    return settings, plain, run(frame[:, ::-1] for frame in frames)[..., ::-1]
+
+
+def by_agreement(one, other):
+    """Return the mean of two maps, the other weighted by how far their masks agree."""
+    weight = 0.5 * scores.dice(one >= 0.5, other >= 0.5)
+    return (1 - weight) * one + weight * other
+
+
+def score(probabilities, masks, names, settings):
+    """Return `{frame: Dice}` of the frames with a nerve, at their own size."""
+    found = {}
+    for name, mask, probability in zip(names, masks, probabilities, strict=True):
+        if mask.any():
+            mine = inference.to_mask(probability, mask.shape, settings)
+            found[name] = scores.dice(mask > 0, mine)
+    return found
+
+
+def measure_fold(work, row, fold, seeds):
+    """Return `{way: {frame: Dice}}` of one fold."""
+    _, _, flags, _ = quality.row_recipe(row)
+    data = quality.prepare(work, flags, fold)
+    extract, frames, masks = quality.read_extract(data)
+    rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
+    frames, masks = frames[rows], masks[rows]
+    train = extract["train"]
+    names = [f"{train['subject'][r]}_{train['image'][r]}" for r in rows]
+    plain = []
+    for seed in seeds:
+        weights = quality.weights_path(work, row, fold, seed)
+        settings, maps, mirrored = predict(weights, frames)
+        if not plain:
+            pairs = list(zip(maps, mirrored, strict=True))
+            ways = {
+                "plain": maps,
+                "mean with mirrored": (maps + mirrored) / 2,
+                "by agreement": [by_agreement(*pair) for pair in pairs],
+            }
+        plain.append(maps)
+    if len(seeds) > 1:
+        ways[f"mean of {len(seeds)} networks"] = np.mean(plain, axis=0)
+    return {way: score(maps, masks, names, settings) for way, maps in ways.items()}
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--work", type=Path, default="quality", help="quality.py's working folder")
+    add("--row", choices=quality.ROWS, default="modern", help="of quality.py")
+    add("--folds", nargs="+", type=int, default=[0], help="of 0 to 4")
+    add("--seeds", nargs="+", type=int, default=[0], help="each 0 or more")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    ways = {}
+    for fold in args.folds:
+        found = measure_fold(args.work.resolve(), args.row, fold, args.seeds)
+        for way, dice in found.items():
+            ways.setdefault(way, {}).update(dice)
+    table = {}
+    for way, dice in ways.items():
+        table[way] = scores.mean(dice.values()), quality.gain(dice, ways["plain"])
+        print(f"{way:24}{table[way][0]:>8.4f}  {table[way][1]}")
+    settings = {"row": args.row, "folds": args.folds, "seeds": args.seeds}
+    measure.keep("test_time", settings, table)
+
+
+if __name__ == "__main__":
+    main()
