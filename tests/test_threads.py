@@ -30,7 +30,7 @@ def folders(tmp_path_factory):
     for count in COUNTS:
         folder = parent / str(count)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "num_threads", lambda count=count: count)
+            patch.setattr(machine, "num_threads", lambda count=count: count)
             data = ["--data", str(folder / "data")]
             extract_data.main(["--raw", str(parent / "raw"), *data])
             flags = ["--height", "16", "--width", "16", "--contradictory", "repair"]
