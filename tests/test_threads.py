@@ -13,7 +13,6 @@ import extract_data
 import machine
 import predict
 import preprocess
-import stage
 import train
 import tune
 
