@@ -37,5 +37,10 @@ RECIPES = {
         "epochs": 10,
     },
 }
-RECIPES["small"] = {**RECIPES["modern"], "network": "small_unet", "filters": 16}
+RECIPES["small"] = {
+    **RECIPES["modern"],
+    "network": "small_unet",
+    "filters": 22,
+    "epochs": 20,
+}
 FLAGS = ("filters", "depth", "learning_rate", "batch_size", "epochs")  # override it

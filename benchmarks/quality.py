@@ -134,6 +134,12 @@ ROWS = {
         "--contradictory": "repair",
     },
     "small": {**RECIPES["small"], "--soft-masks": True},
+    "small, 16 filters, 10 epochs": {
+        **RECIPES["small"],
+        "--soft-masks": True,
+        "filters": 16,
+        "epochs": 10,
+    },
     "MONAI BasicUNet, 10 epochs": {**LITE, **LARGER, "peer": "monai"},
     "MONAI BasicUNet, 4 epochs": {**LITE, **LARGER, "peer": "monai", "epochs": 4},
     "smp Unet resnet34, 10 epochs": {**LITE, **LARGER, "peer": "smp"},
