@@ -174,6 +174,30 @@ def report(record: dict, data: Path) -> None:
         print(f"{skipped} bad frames left out; {data}/extract.json says which and why")
 
 
+def find_stale(record: dict) -> list[str]:
+    """Return the arrays of an earlier run that this one did not make."""
+    names = [name for group in ARRAYS.values() for name in group]
+    return [name for name in names if name not in record["arrays"]]
+
+
+def extract_raw(args: argparse.Namespace, folders: list[Path]) -> dict:
+    """Write the arrays of the challenge's folders; return the record."""
+    manifest = args.manifest or args.raw / "SHA256SUMS"
+    digests = (
+        challenge.read_manifest(manifest)
+        if args.manifest or manifest.exists()
+        else None
+    )
+    size = challenge.find_size(folders[0])
+    record = {"height": size[0], "width": size[1], "arrays": {}}
+    for folder in folders:
+        record[folder.name], arrays = extract_folder(
+            folder, args.data, size, digests, args.skip_bad
+        )
+        record["arrays"].update(arrays)
+    return record
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -223,12 +247,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def find_stale(record: dict) -> list[str]:
-    """Return the arrays of an earlier run that this one did not make."""
-    names = [name for group in ARRAYS.values() for name in group]
-    return [name for name in names if name not in record["arrays"]]
-
-
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     machine.keep_freed_memory()
@@ -246,24 +264,6 @@ def main(argv: list[str] | None = None) -> None:
             stale=[args.data / name for name in find_stale(record)],
         )
     report(record, args.data)
-
-
-def extract_raw(args: argparse.Namespace, folders: list[Path]) -> dict:
-    """Write the arrays of the challenge's folders; return the record."""
-    manifest = args.manifest or args.raw / "SHA256SUMS"
-    digests = (
-        challenge.read_manifest(manifest)
-        if args.manifest or manifest.exists()
-        else None
-    )
-    size = challenge.find_size(folders[0])
-    record = {"height": size[0], "width": size[1], "arrays": {}}
-    for folder in folders:
-        record[folder.name], arrays = extract_folder(
-            folder, args.data, size, digests, args.skip_bad
-        )
-        record["arrays"].update(arrays)
-    return record
 
 
 if __name__ == "__main__":

@@ -289,6 +289,14 @@ def build_network(
     return build(**sizes, dtype=dtype, training=training)
 
 
+def summary(model: keras.Model) -> str:
+    """Return Keras's table of a model's layers, as plain text."""
+    lines = []
+    os.environ["COLUMNS"] = str(SUMMARY_WIDTH)  # else cut at the terminal's width
+    model.summary(line_length=SUMMARY_WIDTH, print_fn=lines.append)
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -306,14 +314,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if not 1 <= args.depth <= 6:
         parser.error(f"--depth {args.depth}; expected 1 to 6")
     return args
-
-
-def summary(model: keras.Model) -> str:
-    """Return Keras's table of a model's layers, as plain text."""
-    lines = []
-    os.environ["COLUMNS"] = str(SUMMARY_WIDTH)  # else cut at the terminal's width
-    model.summary(line_length=SUMMARY_WIDTH, print_fn=lines.append)
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -26,51 +26,13 @@ import own_predictions
 import run_length
 import scores
 import stage
+from held_out import read_validation
 from inference import find_masks, keep_share
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline, write_picture
 from precision import PRECISIONS, choose_precision
-from preprocess import read_extract
 from trained import load_networks, merge_settings, read_settings
 
 EXTRACT, PREPROCESS = "python extract_data.py", "python preprocess.py"
-
-
-def check_unseen(settings: dict, split: dict, data: Path) -> None:
-    """Refuse or mark validation frames that the weights were trained on.
-
-    Args:
-        settings: The weights' record.
-        split: `preprocess.json`.
-        data: Folder, for the error.
-    """
-    searched = set(settings.get("limits_searched_on") or [])
-    if shared := sorted(searched & set(split["val"]["subjects"])):
-        print(
-            "note: threshold, smallest area and presence were searched on subjects "
-            f"{', '.join(map(str, shared))}, which are validation subjects here: the "
-            "scores are a little too good"
-        )
-    if settings.get("data", {}).get("arrays") == {
-        name: array["sha256"] for name, array in split["arrays"].items()
-    }:
-        if split["leaky"]:
-            print("leaky split: these scores say nothing about new subjects")
-        return
-    for part in settings.get("trained_on") or []:
-        shared = sorted(set(part["subjects"]) & set(split["val"]["subjects"]))
-        if not shared:
-            continue
-        names = ", ".join(map(str, shared))
-        if part["imgs_train_sha256"] == split["extract"]["imgs_train.npy"]:
-            raise ValueError(
-                f"the weights were trained on subjects {names} of {data}/preprocess.json's "
-                "validation frames; split as for their training, or train again"
-            )
-        print(
-            f"note: the weights were trained on other data whose subjects {names} are "
-            "numbered as validation subjects here; if they are the same people, the "
-            "scores are too good"
-        )
 
 
 def evenly(count: int, total: int) -> set[int]:
@@ -86,33 +48,6 @@ def remove_stale(out: Path, made: list[Path]) -> None:
     for name in (*names, "overlays/test_*.png"):
         for path in set(out.glob(name)) - set(made):
             path.unlink()
-
-
-def read_validation(
-    settings: dict, data: Path
-) -> tuple[dict, dict, np.ndarray, np.ndarray]:
-    """Return `(split, extract, frames, masks)` of held-out frames, checked.
-
-    Args:
-        settings: The weights' record.
-        data: Folder of the arrays.
-
-    Raises:
-        ValueError: the split is of an earlier extraction, or the weights were trained on
-            subjects that it holds out.
-    """
-    split = stage.read_record(data / "preprocess.json", f"{PREPROCESS} --data {data}")
-    extract, frames, masks = read_extract(data)
-    if (
-        split["extract"]["imgs_train.npy"]
-        != extract["arrays"]["imgs_train.npy"]["sha256"]
-    ):
-        raise ValueError(
-            f"{data}/preprocess.json is of an earlier extraction; "
-            f"make it again with: {PREPROCESS} --data {data}"
-        )
-    check_unseen(settings, split, data)
-    return split, extract, frames, masks
 
 
 def predict_validation(
@@ -185,6 +120,28 @@ def predict_test(
         f"{len(numbers)} test frames, {watch.positive} with a nerve: {out}/submission.csv"
     )
     return watch, made
+
+
+def find_parts(picture: Path | None, data: Path) -> list[str]:
+    """Return what there is to predict: "input", or "validation" and "test"."""
+    if picture is not None:
+        if not str(picture).isdecimal():
+            sources.list_files(picture)
+        return ["input"]
+    extract = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
+    parts = []
+    if "train" in extract and (data / "preprocess.json").exists():
+        split = stage.read_record(data / "preprocess.json", PREPROCESS)
+        if split["val"]["rows"]:
+            parts.append("validation")
+    if "test" in extract:
+        parts.append("test")
+    if not parts:
+        raise ValueError(
+            f"{data}/ holds neither validation nor test frames; make them with: "
+            f"{PREPROCESS} --data {data}"
+        )
+    return parts
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -293,28 +250,6 @@ def main(argv: list[str] | None = None) -> None:
         if args.input is None:
             remove_stale(args.out, made)
         print(f"overlays, truth green, prediction orange: {args.out}/overlays/")
-
-
-def find_parts(picture: Path | None, data: Path) -> list[str]:
-    """Return what there is to predict: "input", or "validation" and "test"."""
-    if picture is not None:
-        if not str(picture).isdecimal():
-            sources.list_files(picture)
-        return ["input"]
-    extract = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
-    parts = []
-    if "train" in extract and (data / "preprocess.json").exists():
-        split = stage.read_record(data / "preprocess.json", PREPROCESS)
-        if split["val"]["rows"]:
-            parts.append("validation")
-    if "test" in extract:
-        parts.append("test")
-    if not parts:
-        raise ValueError(
-            f"{data}/ holds neither validation nor test frames; make them with: "
-            f"{PREPROCESS} --data {data}"
-        )
-    return parts
 
 
 if __name__ == "__main__":

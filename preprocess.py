@@ -153,6 +153,33 @@ def read_extract(data: Path) -> tuple[dict, np.ndarray, np.ndarray]:
     return record, frames, masks
 
 
+def report(record: dict, data: Path) -> None:
+    """Print what was split how, and what a user should know about it."""
+    if not record["subjects_known"]:
+        print(
+            "no subjects are named (extract_data.py --subject-pattern, --subjects): frames "
+            f"are split one by one, {len(record['same_sweep'])} near-identical ones kept "
+            "together"
+        )
+    else:
+        for subject, other in record["same_sweep"]:
+            print(
+                f"subjects {other} and {subject} share near-identical frames: kept together"
+            )
+    if record["leaky"]:
+        print(
+            "leaky split: neighbouring frames of one video lie on both sides, so that the "
+            "validation Dice says nothing about new subjects"
+        )
+    texts = [
+        f"{len(record[name]['rows'])} frames of {len(record[name]['subjects'])} subjects "
+        f"({record[name]['with_nerve']} with a nerve) for {label}"
+        for name, label in (("train", "training"), ("val", "validation"))
+    ]
+    size = f"{record['height']} x {record['width']} pixels"
+    print(f"{', '.join(texts)}, {size}: {data}/")
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -273,33 +300,6 @@ def main(argv: list[str] | None = None) -> None:
         paths = [args.data / name for name in arrays]
         stage.publish(args.data / "preprocess.json", record, paths, stale)
     report(record, args.data)
-
-
-def report(record: dict, data: Path) -> None:
-    """Print what was split how, and what a user should know about it."""
-    if not record["subjects_known"]:
-        print(
-            "no subjects are named (extract_data.py --subject-pattern, --subjects): frames "
-            f"are split one by one, {len(record['same_sweep'])} near-identical ones kept "
-            "together"
-        )
-    else:
-        for subject, other in record["same_sweep"]:
-            print(
-                f"subjects {other} and {subject} share near-identical frames: kept together"
-            )
-    if record["leaky"]:
-        print(
-            "leaky split: neighbouring frames of one video lie on both sides, so that the "
-            "validation Dice says nothing about new subjects"
-        )
-    texts = [
-        f"{len(record[name]['rows'])} frames of {len(record[name]['subjects'])} subjects "
-        f"({record[name]['with_nerve']} with a nerve) for {label}"
-        for name, label in (("train", "training"), ("val", "validation"))
-    ]
-    size = f"{record['height']} x {record['width']} pixels"
-    print(f"{', '.join(texts)}, {size}: {data}/")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 import inference
 import plots
-import predict
 import scores
 import stage
 import tune
+from held_out import read_validation
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from precision import PRECISIONS, choose_precision
 from trained import load_network, read_settings
@@ -199,7 +199,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     settings = read_settings(args.weights, None)
-    split, extract, frames, masks = predict.read_validation(settings, args.data)
+    split, extract, frames, masks = read_validation(settings, args.data)
     rows = split["val"]["rows"]
     if not rows:
         raise ValueError(f"{args.data}/ holds no validation frames to report on")

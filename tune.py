@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 import inference
 import machine
-import predict
 import scores
 import stage
+from held_out import read_validation
 from precision import PRECISIONS, choose_precision
 from trained import TRAIN, load_network, read_settings
 
@@ -131,7 +131,7 @@ def held_out(
         `(what measure returned, limits that the weights have so far, subjects)`.
     """
     settings = read_settings(weights, None)
-    split, _, frames, masks = predict.read_validation(settings, data)
+    split, _, frames, masks = read_validation(settings, data)
     rows = split["val"]["rows"]
     if not rows:
         raise ValueError(f"{data}/ holds no validation frames to search on")
