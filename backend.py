@@ -3,17 +3,48 @@
 from backend import keras
 """
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 # TensorFlow takes oneDNN's convolutions by itself only where the processor has
 # AVX512_VNNI. On one with AVX2 they train the classic U-Net 1.45 times as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no lines about absent GPUs
+LEVEL, QUIET = "TF_CPP_MIN_LOG_LEVEL", "3"
+os.environ.setdefault(LEVEL, QUIET)
+
+
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Drop TensorFlow's lines on stderr about absent GPUs, which no setting keeps back.
+
+    With another TF_CPP_MIN_LOG_LEVEL than 3 they are shown.
+    """
+    if os.environ[LEVEL] != QUIET:
+        yield
+        return
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
 
 try:
-    import keras as keras
-    from keras import ops as ops
+    with without_chatter():
+        import keras as keras
+        from keras import ops as ops
 except KeyboardInterrupt:  # this takes seconds: long enough to change one's mind
     print("\nstopped", file=sys.stderr)
     sys.exit(130)
+
+
+def list_devices() -> list[str]:
+    """Return the names of the devices that Keras computes on, such as "gpu:0"."""
+    with without_chatter():
+        return keras.distribution.list_devices()

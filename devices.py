@@ -13,7 +13,7 @@ import sys
 import typing
 from collections.abc import Iterable, Iterator
 
-from backend import keras
+from backend import keras, list_devices
 
 VARIABLES = "KERAS_DISTRIBUTION_"
 JAX = "KERAS_BACKEND=jax python train.py (pip install jax)"
@@ -180,7 +180,7 @@ def find_place(
             f"--devices {num_devices}: on {keras.backend.backend()} one device is used; "
             f"several train by JAX: {JAX}"
         )
-    found = keras.distribution.list_devices()
+    found = list_devices()
     wanted = num_devices or len(found)
     if wanted > len(found) or (num_processes > 1 and wanted != len(found)):
         raise ValueError(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 
 import machine
-from backend import keras
+from backend import keras, list_devices
 
 # Memory of a step to that of all layers' outputs: 1.1 to 1.6 in batches of 64 and more
 MEMORY_FACTOR = 1.5
@@ -29,7 +29,7 @@ def check_memory(model: keras.Model, settings: dict) -> None:
         ValueError: it names the batch size that fits.
     """
     free = machine.free_memory()
-    devices = keras.distribution.list_devices()
+    devices = list_devices()
     if free is None or not all(name.lower().startswith("cpu") for name in devices):
         return
     num_bytes = step_bytes(model, settings["precision"])

@@ -38,13 +38,11 @@ def choose_precision(name: str) -> tuple[str, str]:
     Returns:
         "float32", "bfloat16" or "float16", and a phrase that says why.
     """
-    from backend import keras  # here: TensorFlow takes seconds to import
+    from backend import list_devices  # here: TensorFlow takes seconds to import
 
     if name != "auto":
         return name, "as asked"
-    found = {
-        device.split(":")[0].lower() for device in keras.distribution.list_devices()
-    }
+    found = {device.split(":")[0].lower() for device in list_devices()}
     if "tpu" in found:
         return "bfloat16", "the TPU has it"
     if found & {"gpu", "cuda"}:
