@@ -70,6 +70,14 @@ LITE = {
 }
 LARGER = {"augment.FLIP_SHARE": 0.0, "losses.MISSED_SHARE": 0.7}
 SHORT = {**BASE, "height": 96, "width": 128, "epochs": 4}
+FEW = {
+    **RECIPES["modern"],
+    "--soft-masks": True,
+    "height": 96,
+    "width": 128,
+    "epochs": 3,
+    "learning_rate": 1e-3,
+}
 STRONGER = {  # augmentation, by half
     "augment.ROTATION": 30.0,
     "augment.SCALE": (0.65, 1.5),
@@ -115,14 +123,8 @@ ROWS = {
     "encoder, shadows": {**LITE, "augment.SHADOW_SHARE": 0.5},
     "encoder, stronger augmentation": {**LITE, **STRONGER},
     "modern": {**RECIPES["modern"], "--soft-masks": True},
-    "modern, short": {
-        **RECIPES["modern"],
-        "--soft-masks": True,
-        "height": 96,
-        "width": 128,
-        "epochs": 3,
-        "learning_rate": 1e-3,
-    },
+    "modern, 96 x 128, 3 epochs": FEW,
+    "modern, 96 x 128, 1 epoch": {**FEW, "epochs": 1},
     "modern, 20 epochs": {
         **RECIPES["modern"],
         "--soft-masks": True,
