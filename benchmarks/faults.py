@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import measure
@@ -110,9 +111,13 @@ def start(folder, script, before=None):
         if before:
             before()
         status = stage.run(lambda: main(flags))
+    except KeyboardInterrupt:  # before the script began or after its end
+        status = 130
+    except BaseException:
+        traceback.print_exc()
+    finally:
         sys.stdout.flush()
         sys.stderr.flush()
-    finally:
         os._exit(status)
 
 
@@ -194,7 +199,7 @@ def disturb(folder, reference, expected, script, number, rng):
     status = wait(pid)
     failures = []
     if number == signal.SIGINT and status not in (130, 0):
-        failures.append(f"Ctrl-C: status {status}, {last_line(trial)}")
+        failures.append(f"Ctrl-C: status {status}, {said(trial)}")
     if wait(start(trial, script)) != 0:
         failures.append(f"second run: {last_line(trial)}")
     elif outputs(trial, SCRIPTS[script][3]) != whole:
