@@ -136,6 +136,22 @@ def write_split(
     return {f"{x[0]}_{name}.npy": r for x, r in zip(items, results, strict=True)}
 
 
+def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> dict:
+    """Return what preprocess.json says of one part's frames.
+
+    Args:
+        rows: int array, their rows in the extract.
+        subjects: int array `(N,)`, the subject of each row of the extract.
+        nerve: bool array `(N,)`, whether it shows a nerve.
+    """
+    return {
+        "subjects": np.unique(subjects[rows]).tolist(),
+        "rows": rows.tolist(),
+        "subject": subjects[rows].tolist(),
+        "with_nerve": int(nerve[rows].sum()),
+    }
+
+
 def read_extract(data: Path) -> tuple[dict, np.ndarray, np.ndarray]:
     """Return `(record, frames, masks)` of the extracted training frames, checked."""
     record = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
@@ -274,24 +290,18 @@ def main(argv: list[str] | None = None) -> None:
             "soft_masks": args.soft_masks,
             "contradictory": args.contradictory,
             "similarity": args.similarity if args.contradictory else None,
-            "folds": args.folds,
-            "fold": args.fold,
-            "seed": args.seed,
+            **{name: getattr(args, name) for name in ("folds", "fold", "seed")},
             "aspect": extract["width"] / extract["height"],
             "crops": extract.get("crops") or {},
             "same_sweep": [[s, g] for s, g in group.items() if s != g],
         }
         arrays = {}
         for name, part in rows.items():
-            record[name] = {
-                "subjects": np.unique(subjects[part]).tolist(),
-                "rows": part.tolist(),
-                "subject": subjects[part].tolist(),
-                "with_nerve": int(nerve[part].sum()),
-            }
-            arrays.update(
-                write_split(args.data, name, images, labels, part, mean, deviation)
+            record[name] = describe(part, subjects, nerve)
+            written = write_split(
+                args.data, name, images, labels, part, mean, deviation
             )
+            arrays.update(written)
         if weight is not None:
             record["train"]["weight"] = weight.round(4).tolist()
         record["extract"] = {n: a["sha256"] for n, a in extract["arrays"].items()}
