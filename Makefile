@@ -4,7 +4,7 @@ BIN = .venv/bin
 RUN = $(BIN)/python
 DEMO = demo
 
-.PHONY: demo test test-all lint figures lock audit clean
+.PHONY: demo test test-all faults-train faults-others lint figures lock audit clean
 
 demo: .venv/installed  ## phantom, fine-tuning and scores in a folder of its own
 	$(RUN) phantom.py --out $(DEMO)/raw --train 400 --test 100 --subjects 16
@@ -21,8 +21,14 @@ demo: .venv/installed  ## phantom, fine-tuning and scores in a folder of its own
 test: .venv/tested lint  ## lint and all tests
 	$(RUN) -m pytest
 
-test-all: .venv/tested  ## the long tests: faults by the hundred
-	$(RUN) benchmarks/faults.py
+test-all: .venv/tested  ## the long tests, two at a time: faults by the hundred
+	$(MAKE) --jobs=2 --output-sync=line faults-train faults-others
+
+faults-train: .venv/tested
+	$(RUN) benchmarks/faults.py --scripts train.py --inputs 0 --flips 0 --cases 0
+
+faults-others: .venv/tested
+	$(RUN) benchmarks/faults.py --scripts phantom.py extract_data.py preprocess.py predict.py
 
 lint: .venv/tested
 	$(BIN)/ruff check .

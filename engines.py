@@ -92,11 +92,22 @@ def load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def load_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function of OpenVINO, likewise; it computes in what it thinks best."""
+    """Return a function of OpenVINO, likewise; it computes in what it thinks best.
+
+    A network compiled for one number of frames is faster than one for any.
+    """
     import openvino
 
-    compiled = openvino.Core().compile_model(path, "CPU")
-    return lambda x: compiled(x)[0]
+    core = openvino.Core()
+    network, compiled = core.read_model(path), {}
+
+    def predict_on_batch(x):
+        if x.shape not in compiled:
+            network.reshape(x.shape)
+            compiled[x.shape] = core.compile_model(network, "CPU")
+        return compiled[x.shape](x)[0]
+
+    return predict_on_batch
 
 
 def load_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -23,12 +23,13 @@ from run_length_speed import snippet
 
 sys.path.insert(0, str(measure.ROOT))
 
+import engines
 import inference
 import predict
 import stage
 import trained
 
-ENGINES = ("predict", "stock", "onnxruntime", "openvino")
+ENGINES = ("predict", "stock", "onnxruntime", "openvino", "predict-openvino")
 WARM_UP = 20  # single frames before those that are timed
 
 
@@ -85,6 +86,8 @@ def load_engine(engine, weights, settings, precision, batch_size):
     path = weights.with_suffix(".onnx")
     if engine == "onnxruntime":
         return load_onnxruntime(path)
+    if engine == "predict-openvino":
+        return engines.load("openvino", path)
     return load_openvino(path, precision, batch_size)
 
 

@@ -117,6 +117,7 @@ def engine_rows(precisions, has_onnx):
         name = f"OpenVINO {measure.version('openvino')}"
         rows[f"{name}, float32"] = ["openvino", "--precision", "float32"]
         rows[f"{name}, its own precision"] = ["openvino"]
+        rows["predict.py --engine openvino"] = ["predict-openvino"]
     return rows
 
 
