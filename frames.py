@@ -6,7 +6,7 @@ DICOM needs pydicom and highdicom: pip install -r requirements-dicom.txt
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,10 +30,12 @@ class Source(NamedTuple):
     name: str  # of the file, or "camera0"
     path: Path | None
     kind: str  # "picture", "video", "dicom" or "camera"
-    frames: object  # iterable of uint8 arrays (height, width)
+    frames: Iterable[np.ndarray]  # uint8, (height, width)
     count: int | None  # of frames, where it is known
     rate: float  # frames/s
-    spacing: tuple | None  # millimetres from row to row and from column to column
+    spacing: (
+        tuple[float, float] | None
+    )  # millimetres from row to row and from column to column
 
     @property
     def stem(self) -> str:
