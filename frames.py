@@ -33,9 +33,7 @@ class Source(NamedTuple):
     frames: Iterable[np.ndarray]  # uint8, (height, width)
     count: int | None  # of frames, where it is known
     rate: float  # frames/s
-    spacing: (
-        tuple[float, float] | None
-    )  # millimetres from row to row and from column to column
+    spacing: tuple[float, float] | None  # mm from row to row, from column to column
 
     @property
     def stem(self) -> str:
