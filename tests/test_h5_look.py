@@ -284,12 +284,15 @@ def test_the_look_is_quick_small_and_needs_no_tensorflow(copy):
     assert seconds < 2  # of the processor
 
 
-def test_predict_refuses_before_it_imports_tensorflow(copy):
+@pytest.mark.parametrize(
+    ("script", "flag"), [("predict", "--weights"), ("train", "--init")]
+)
+def test_hostile_weights_are_refused_before_tensorflow_is_imported(copy, script, flag):
     lambda_layer(copy)
     copy.with_suffix(".json").write_text("{}")
     code = (
-        "import sys, predict, stage; sys.argv = ['predict.py', '--weights', sys.argv[1]]; "
-        "status = stage.run(predict.main); assert 'tensorflow' not in sys.modules; "
+        f"import sys, {script}, stage; sys.argv = ['{script}.py', '{flag}', sys.argv[1]]; "
+        f"status = stage.run({script}.main); assert 'tensorflow' not in sys.modules; "
         "sys.exit(status)"
     )
     done = subprocess.run(
