@@ -22,7 +22,7 @@ test: .venv/tested lint  ## lint and all tests
 	$(RUN) -m pytest
 
 test-all: .venv/tested  ## the long tests, two at a time: faults by the hundred
-	$(MAKE) --jobs=2 --output-sync=line faults-train faults-others
+	$(MAKE) --jobs=2 faults-train faults-others
 
 faults-train: .venv/tested
 	$(RUN) benchmarks/faults.py --scripts train.py --inputs 0 --flips 0 --cases 0
