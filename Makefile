@@ -4,7 +4,7 @@ BIN = .venv/bin
 RUN = $(BIN)/python
 DEMO = demo
 
-.PHONY: demo test test-all faults-train faults-others lint figures lock audit clean
+.PHONY: demo test test-all faults-kills faults-saves lint figures lock audit clean
 
 demo: .venv/installed  ## phantom, fine-tuning and scores in a folder of its own
 	$(RUN) phantom.py --out $(DEMO)/raw --train 400 --test 100 --subjects 16
@@ -22,13 +22,13 @@ test: .venv/tested lint  ## lint and all tests
 	$(RUN) -m pytest
 
 test-all: .venv/tested  ## the long tests, two at a time: faults by the hundred
-	$(MAKE) --jobs=2 faults-train faults-others
+	$(MAKE) --jobs=2 faults-kills faults-saves
 
-faults-train: .venv/tested
-	$(RUN) benchmarks/faults.py --scripts train.py --inputs 0 --flips 0 --cases 0
+faults-kills: .venv/tested
+	$(RUN) benchmarks/faults.py --saves 0 --inputs 0 --flips 0 --cases 0
 
-faults-others: .venv/tested
-	$(RUN) benchmarks/faults.py --scripts phantom.py extract_data.py preprocess.py predict.py
+faults-saves: .venv/tested
+	$(RUN) benchmarks/faults.py --kills 0
 
 lint: .venv/tested
 	$(BIN)/ruff check .

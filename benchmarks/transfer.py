@@ -303,19 +303,23 @@ def run_usgra(args):
     folders = [f"--{n}={args.usgra / n}" for n in ("images", "masks")]
     data = prepare_all(args.work, "usgra", args.row, [*folders, "--label", "1"])
     subjects = find_sweeps(np.load(data / "imgs_train.npy"))
+    parts = []
     for repeat in range(USGRA_REPEATS):
         order = np.random.default_rng(repeat).permutation(np.unique(subjects))
         ranked = np.concatenate([np.flatnonzero(subjects == s) for s in order])
         size = np.cumsum([np.sum(subjects == s) for s in order])
         count = size[np.searchsorted(size, USGRA_FRAMES)]  # whole subjects
         rows, val_rows = ranked[:count], ranked[count:]
-        part = copy_data(data, args.work / f"usgra_{repeat}", rows, val_rows)
-        few = {"epochs": args.epochs}
-        measure_run(args, "30 frames", repeat, part, **few)
-        start = {"init": args.init, "rate": args.init_rate}
-        measure_run(args, "30 frames after nerves", repeat, part, **start, **few)
-        few["epochs"] *= 3
-        measure_run(args, "30 frames, 3 times as long", repeat, part, **few)
+        parts.append(copy_data(data, args.work / f"usgra_{repeat}", rows, val_rows))
+    few = {"epochs": args.epochs}
+    start = {"init": args.init, "rate": args.init_rate}
+    for name, how in (
+        ("30 frames", few),
+        ("30 frames after nerves", {**start, **few}),
+        ("30 frames, 3 times as long", {"epochs": 3 * args.epochs}),
+    ):
+        for repeat, part in enumerate(parts):
+            measure_run(args, name, repeat, part, **how)
 
 
 def summarize():
