@@ -103,9 +103,11 @@ def milliseconds(model, size: tuple[int, int]) -> float:
 
 
 def file_size(path: Path) -> int:
-    """Return the bytes of a file with its .bin, or of all files of a folder."""
-    paths = path.rglob("*") if path.is_dir() else (path, path.with_suffix(".bin"))
-    return sum(p.stat().st_size for p in set(paths) if p.is_file())
+    """Return the bytes of a file, OpenVINO's .xml with its .bin, or of a whole folder."""
+    paths = list(path.rglob("*")) if path.is_dir() else [path]
+    if path.suffix == ".xml":
+        paths.append(path.with_suffix(".bin"))
+    return sum(p.stat().st_size for p in paths if p.is_file())
 
 
 def compare(

@@ -161,3 +161,11 @@ def test_other_weights_than_one_h5_are_refused(capsys):
     with pytest.raises(SystemExit):
         predict.main(["--engine", "onnx", "--weights", "a.h5", "b.h5"])
     assert "takes one of your own .h5" in capsys.readouterr().err
+
+
+def test_only_openvinos_file_is_counted_with_its_weights(tmp_path):
+    for suffix, size in ((".h5", 3), (".xml", 5), (".bin", 7)):
+        (tmp_path / f"unet{suffix}").write_bytes(bytes(size))
+    assert export.file_size(tmp_path / "unet.h5") == 3
+    assert export.file_size(tmp_path / "unet.xml") == 12
+    assert export.file_size(tmp_path) == 15
