@@ -39,7 +39,7 @@ AVERAGED_SHARE = 0.1  # of all steps: the window of the exponential average
 EMPTY_DICE = 0.01  # below it, the network predicts next to nothing
 EMPTY_EPOCHS = 3
 TRIED_STEPS = 4  # of `rehearse`
-VALIDATION_SHARE = 1 / 3  # of a training step's time: no gradients
+VALIDATION_SHARE = 1 / 3  # of a training step's operations; gradients are the rest
 
 
 def build_optimizer(settings: dict, num_frames: int) -> keras.optimizers.Optimizer:
