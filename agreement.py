@@ -1,6 +1,5 @@
 """Near-identical frames, and how far their masks agree."""
 
-import argparse
 from pathlib import Path
 
 import cv2
@@ -131,45 +130,41 @@ def write_contradictory(
     return len(rows)
 
 
-def settle_contradictory(
-    args: argparse.Namespace,
-    train: dict,
-    images: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    rows: dict[str, np.ndarray],
-) -> np.ndarray | None:
-    """List near-identical frames whose masks contradict each other; do as args say.
+def list_contradictory(
+    path: Path, train: dict, labels: np.ndarray, near: list[dict[int, float]]
+) -> np.ndarray:
+    """List near-identical frames whose masks contradict each other, in `path`, a CSV.
 
     Args:
-        args: Of the command line.
+        path: CSV to write.
         train: `extract.json`'s record of the training frames.
-        images: uint8 array `(N, height, width)`.
-        labels: Masks, same shape and dtype; repaired in place.
-        groups: int array `(N,)`, the group of each frame.
-        rows: `{"train": rows, "val": rows}`; of training, contradictory ones are dropped.
+        labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
+        near: What `find_near_identical` returned.
 
     Returns:
-        Float array, a weight for each training row that is left; None unless asked for.
+        Float array `(N,)`, the agreement of each frame's mask with theirs.
     """
-    near = find_near_identical(images, groups, args.similarity)
     agreed, worst = measure_agreement(labels, near)
-    path = args.data / "contradictory.csv"
     count = write_contradictory(path, train, agreed, worst, near)
     pairs = sum(map(len, near)) // 2
-    print(
-        f"{pairs} near-identical pairs (correlation {args.similarity} or more); "
-        f"{count} frames contradict theirs: {path}"
-    )
-    if args.contradictory == "drop":
-        bad = agreed[rows["train"]] < CONTRADICTORY
-        rows["train"] = rows["train"][~bad]
-        print(f"{bad.sum()} of them dropped from training")
-    if args.contradictory == "repair":
-        merged = merge_masks(labels, near, rows["train"], args.soft_masks)
-        for row, mask in merged.items():
-            labels[row] = mask
-        print(f"{len(merged)} training masks are now the mean of their near-identical")
-    if args.contradictory == "downweight":
-        return agreed[rows["train"]]
-    return None
+    print(f"{pairs} near-identical pairs; {count} frames contradict theirs: {path}")
+    return agreed
+
+
+def repair(
+    labels: np.ndarray, near: list[dict[int, float]], rows: np.ndarray, soft: bool
+) -> None:
+    """Replace masks of training frames by those of `merge_masks`, in place."""
+    merged = merge_masks(labels, near, rows, soft)
+    for row, mask in merged.items():
+        labels[row] = mask
+    print(f"{len(merged)} training masks are now the mean of their near-identical")
+
+
+def drop(rows: np.ndarray, agreed: np.ndarray) -> np.ndarray:
+    """Return the training rows without those whose masks contradict others'."""
+    kept = rows[agreed[rows] >= CONTRADICTORY]
+    if not len(kept):
+        raise ValueError("all training frames contradict each other: none is left")
+    print(f"{len(rows) - len(kept)} of them dropped from training")
+    return kept

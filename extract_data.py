@@ -120,26 +120,28 @@ def extract_folder(
     return part, dict(zip(names, records, strict=True))
 
 
-def extract_own(args: argparse.Namespace, pairs: list[tuple[Path, Path]]) -> dict:
+def extract_own(plan: tuple, folders: list[Path], data: Path, skip_bad: bool) -> dict:
     """Write the arrays of people's own frames; return the record.
 
     Args:
-        args: Of the command line.
-        pairs: What `own_frames.find_pairs` returned.
+        plan: What `own_frames.plan` returned.
+        folders: Of the frames and of the masks.
+        data: Folder to write.
+        skip_bad: As of `extract`.
     """
-    frames, size, read, record = own_frames.plan(args, pairs)
-    paths = [args.data / name for name in ARRAYS["train"]]
+    frames, size, read, record = plan
+    paths = [data / name for name in ARRAYS["train"]]
     shape = (len(frames), *size)
     writers = [stage.ArrayWriter(path, shape, np.uint8) for path in paths]
-    kept, areas, skipped = extract(sorted(frames), read, writers, args.skip_bad, "own")
+    kept, areas, skipped = extract(sorted(frames), read, writers, skip_bad, "own")
     for entry in skipped:
         frame = tuple(map(int, entry["frame"].split("_")))
         entry["frame"] = frames[frame]["name"]
-        for folder in (args.images, args.masks):
+        for folder in folders:
             entry["why"] = entry["why"].replace(f"{folder}/", "")
     if not kept:
         raise ValueError(
-            f"{args.images} holds no good frame; the first: {skipped[0]['why']}"
+            f"{folders[0]} holds no good frame; the first: {skipped[0]['why']}"
         )
     closed = map(stage.ArrayWriter.close, writers)
     return record | {
@@ -180,19 +182,25 @@ def find_stale(record: dict) -> list[str]:
     return [name for name in names if name not in record["arrays"]]
 
 
-def extract_raw(args: argparse.Namespace, folders: list[Path]) -> dict:
-    """Write the arrays of the challenge's folders; return the record."""
-    manifest = args.manifest or args.raw / "SHA256SUMS"
-    digests = (
-        challenge.read_manifest(manifest)
-        if args.manifest or manifest.exists()
-        else None
-    )
+def extract_raw(
+    folders: list[Path], manifest: Path | None, data: Path, skip_bad: bool
+) -> dict:
+    """Write the arrays of the challenge's folders; return the record.
+
+    Args:
+        folders: What `challenge.find_folders` returned.
+        manifest: List of SHA-256, or None for SHA256SUMS beside the folders, if any.
+        data: Folder to write.
+        skip_bad: As of `extract`.
+    """
+    beside = folders[0].parent / "SHA256SUMS"
+    manifest = manifest or (beside if beside.exists() else None)
+    digests = challenge.read_manifest(manifest) if manifest else None
     size = challenge.find_size(folders[0])
     record = {"height": size[0], "width": size[1], "arrays": {}}
     for folder in folders:
         record[folder.name], arrays = extract_folder(
-            folder, args.data, size, digests, args.skip_bad
+            folder, data, size, digests, skip_bad
         )
         record["arrays"].update(arrays)
     return record
@@ -256,7 +264,13 @@ def main(argv: list[str] | None = None) -> None:
     else:
         folders = challenge.find_folders(args.raw)
     with stage.lock(args.data):
-        record = extract_own(args, pairs) if args.images else extract_raw(args, folders)
+        if args.images:
+            how = args.crop, args.label, args.subject_pattern, args.subjects
+            plan = own_frames.plan(pairs, *how)
+            folders = [args.images, args.masks]
+            record = extract_own(plan, folders, args.data, args.skip_bad)
+        else:
+            record = extract_raw(folders, args.manifest, args.data, args.skip_bad)
         stage.publish(
             args.data / "extract.json",
             record,

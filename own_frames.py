@@ -4,7 +4,6 @@ Masks are pictures (of classes, with --label), or outlines drawn in labelme (a .
 each frame's name) or CVAT (one .xml, "CVAT for images 1.1").
 """
 
-import argparse
 import collections
 import csv
 import re
@@ -182,15 +181,22 @@ def fit_pair(
 
 
 def plan(
-    args: argparse.Namespace, pairs: list[tuple[Path, Path]]
+    pairs: list[tuple[Path, Path]],
+    crop: bool,
+    label: str | None,
+    pattern: str | None,
+    table: Path | None,
 ) -> tuple[dict, tuple[int, int], Callable, dict]:
     """Settle what becomes of people's own frames before any is written.
 
     Frames of another size than most, after cropping, are letterboxed into it.
 
     Args:
-        args: Of the command line: `crop`, `label`, `subject_pattern`, `subjects`.
         pairs: What `find_pairs` returned.
+        crop: Whether to cut what is the same in all frames of a size.
+        label: As of `read_pair`.
+        pattern: As of `name_subjects`.
+        table: Likewise.
 
     Returns:
         `(frames, size, read, record)`: `{(subject, image): its name and size}`, both
@@ -199,10 +205,10 @@ def plan(
     """
     names = [path.name for path, _ in pairs]
     sizes = [tuple(open_picture(path).size[::-1]) for path, _ in pairs]
-    crops = find_crops(pairs, sizes) if args.crop else {}
+    crops = find_crops(pairs, sizes) if crop else {}
     shown = [tuple(crops.get(f"{h}x{w}", (0, 0, h, w))[2:]) for h, w in sizes]
     size = collections.Counter(shown).most_common(1)[0][0]
-    known = name_subjects(names, args.subject_pattern, args.subjects)
+    known = name_subjects(names, pattern, table)
     subjects = known or [Path(name).stem for name in names]
     numbers = {name: k for k, name in enumerate(sorted(set(subjects)), 1)}
     frames = {
@@ -212,10 +218,10 @@ def plan(
         )
     }
     xml = {mask for _, mask in pairs if mask.suffix.lower() == ".xml"}
-    cvat = read_cvat(xml.pop(), args.label) if xml else None
+    cvat = read_cvat(xml.pop(), label) if xml else None
 
     def read(frame):
-        pair = read_pair(pairs[frame[1] - 1], args.label, cvat)
+        pair = read_pair(pairs[frame[1] - 1], label, cvat)
         return fit_pair(*pair, crops, size)
 
     record = {

@@ -1,6 +1,5 @@
 """Masks, overlays and a table of people's own frames: pictures, videos, DICOM, a camera."""
 
-import argparse
 import contextlib
 import itertools
 import os
@@ -87,95 +86,112 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
             os.replace(making, path)
 
 
-def predict_source(
-    model,
+def find_in_source(model, source: Source, settings: dict) -> Iterator[tuple]:
+    """Yield what `find_masks` does of a source's frames; a camera's as they come."""
+    if source.kind == "camera":
+        for frame in source.frames:
+            yield from find_masks(model, [frame], settings)
+    else:
+        share = settings["smoothing"] if source.moving else 0.0
+        yield from find_masks(model, source.frames, settings, share)
+
+
+def write_found(
+    found: Iterator[tuple],
     source: Source,
-    args: argparse.Namespace,
-    settings: dict,
+    out: Path,
     writer,
     watch: advice.Watch,
+    keep: bool,
 ) -> list[np.ndarray]:
-    """Write what is found in one source; return its masks where they are asked for.
+    """Write masks, overlays and table rows of one source.
 
     Args:
-        model: The U-Net.
-        source: `frames.Source`.
-        args: Of the command line.
-        settings: The weights' record.
+        found: `(frame, probability, mask, pixels)` of each frame.
+        source: Where they are from.
+        out: Folder to write.
         writer: csv writer of frames.csv.
-        watch: `advice.Watch`.
+        watch: What is to see all of them.
+        keep: Whether to return the masks, uint8 arrays of 0 and 1; else an empty list.
     """
-    frames = itertools.islice(source.frames, args.frames)
-    if source.kind == "camera":  # one by one, as they come
-        found = itertools.chain.from_iterable(
-            find_masks(model, [frame], settings) for frame in frames
-        )
-    else:
-        smoothing = args.smoothing if source.moving else 0.0
-        found = find_masks(model, frames, settings, smoothing)
-    total, kept = source.count, []
-    if total and args.frames:
-        total = min(total, args.frames)
-    bar = tqdm(found, source.name, total=total, unit=" frames", disable=None)
-    overlay = args.out / "overlays" / f"{source.stem}.mp4"
-    video = write_video(overlay, source.rate)
-    begin, count = time.monotonic(), 0
-    with video as append, bar:
-        for number, (frame, probability, mask, _) in enumerate(bar, 1):
+    kept, number, begin = [], 0, time.monotonic()
+    overlay = out / "overlays" / f"{source.stem}.mp4"
+    with write_video(overlay, source.rate) as append:
+        for number, (frame, probability, mask, _) in enumerate(found, 1):
             watch.see(frame, probability, mask)
-            count = number
             picture = outline(frame, mask, PREDICTION_COLOUR)
             if source.moving:
                 append(picture)
                 stem = f"{source.stem}_{number:05}"
             else:
                 stem = source.stem
-                write_picture(args.out / "overlays" / f"{stem}.png", picture)
-            write_picture(args.out / "masks" / f"{stem}.png", mask * 255)
+                write_picture(out / "overlays" / f"{stem}.png", picture)
+            write_picture(out / "masks" / f"{stem}.png", mask * 255)
             values = f"{presence(probability):.4f}", f"{probability.max():.4f}"
             row = [stage.as_text(source.name), number, *frame.shape, *values]
             writer.writerow([*row, *measure_mask(mask, source.spacing)])
-            if args.dicom_seg and source.kind == "dicom":
+            if keep:
                 kept.append(mask)
     if source.moving:
-        seconds = max(time.monotonic() - begin, 1e-9)
-        print(
-            f"{source.name}: {count} frames, {count / seconds:.1f} frames/s: {overlay}"
-        )
+        rate = number / max(time.monotonic() - begin, 1e-9)
+        print(f"{source.name}: {number} frames, {rate:.1f} frames/s: {overlay}")
     return kept
 
 
-def predict(model, args: argparse.Namespace, settings: dict) -> advice.Watch:
-    """Predict all that `args.input` names; return `advice.Watch`.
+def predict(
+    model,
+    name: Path,
+    out: Path,
+    settings: dict,
+    limit: int | None,
+    segmentations: bool,
+) -> advice.Watch:
+    """Predict a picture, video or DICOM file, a folder of them, or a camera.
+
+    Args:
+        model: The U-Net.
+        name: The file, the folder, or the camera's number.
+        out: Folder to write.
+        settings: The weights' record, with `prevalence`, and `smoothing` of what moves.
+        limit: Frames of each source, at most; None for all.
+        segmentations: Whether to write DICOM Segmentations, too.
+
+    Returns:
+        What was seen of all frames.
 
     Raises:
         ValueError: sources were left out; all others are done.
     """
-    for name in ("masks", "overlays"):
-        stage.make_folder(args.out / name)
-    camera = str(args.input).isdecimal() and not args.input.exists()
-    paths = [args.input] if camera else list_files(args.input)
+    for folder in ("masks", "overlays"):
+        stage.make_folder(out / folder)
+    camera = str(name).isdecimal() and not name.exists()
+    paths = [name] if camera else list_files(name)
     watch, failed, stopped = advice.Watch(), [], False
-    if args.prevalence is not None:
+    if settings["prevalence"] is not None:
         if camera:
             raise ValueError("--prevalence ranks a set of frames; a camera has no end")
         settings = keep_share(model, every_frame(paths), settings)
-    with stage.write_csv(args.out / "frames.csv", COLUMNS) as writer:
+    with stage.write_csv(out / "frames.csv", COLUMNS) as writer:
         try:
             for path in paths:
                 try:
                     source = open_source(path)
-                    masks = predict_source(model, source, args, settings, writer, watch)
+                    first = itertools.islice(source.frames, limit)
+                    found = find_in_source(
+                        model, source._replace(frames=first), settings
+                    )
+                    total = min(filter(None, (source.count, limit)), default=None)
+                    bar = tqdm(found, source.name, total, unit=" frames", disable=None)
+                    keep = segmentations and source.kind == "dicom"
+                    masks = write_found(bar, source, out, writer, watch, keep)
                     if masks:
-                        folder = args.out / "segmentations"
+                        folder = out / "segmentations"
                         dicom_seg.write(path, masks, folder / f"{source.stem}.dcm")
                 except ValueError as error:
                     failed.append(str(error))
         except KeyboardInterrupt:
             stopped = True
-    print(
-        f"{watch.frames} frames, {watch.positive} with a nerve: {args.out}/frames.csv"
-    )
+    print(f"{watch.frames} frames, {watch.positive} with a nerve: {out}/frames.csv")
     for error in failed:
         print(f"left out: {error}", file=sys.stderr)
     if stopped:

@@ -224,7 +224,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     records = [read_settings(p, args.settings, args.trust) for p in args.weights]
     settings = merge_settings(args.weights, records)
-    settings["prevalence"] = args.prevalence
+    settings |= {"prevalence": args.prevalence, "smoothing": args.smoothing}
     parts = find_parts(args.input, args.data)
     if args.engine == engines.KERAS:
         precision, why = choose_precision(args.precision)
@@ -239,7 +239,9 @@ def main(argv: list[str] | None = None) -> None:
         stage.make_folder(args.out / "overlays")
         for part in parts:
             if part == "input":
-                watch = own_predictions.predict(model, args, settings)
+                watch = own_predictions.predict(
+                    model, args.input, args.out, settings, args.frames, args.dicom_seg
+                )
             else:
                 watch, paths = functions[part](
                     model, args.data, args.out, settings, args.overlays

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+import agreement
 import machine
 import stage
-from agreement import settle_contradictory
 from letterbox import resize
 from split import find_sweeps, split_frames
 
@@ -274,9 +274,15 @@ def main(argv: list[str] | None = None) -> None:
         weight = None
         if args.contradictory:
             groups = np.array([group[subject] for subject in subjects])
-            weight = settle_contradictory(
-                args, extract["train"], images, labels, groups, rows
-            )
+            near = agreement.find_near_identical(images, groups, args.similarity)
+            path = args.data / "contradictory.csv"
+            agreed = agreement.list_contradictory(path, extract["train"], labels, near)
+        if args.contradictory == "drop":
+            rows["train"] = agreement.drop(rows["train"], agreed)
+        if args.contradictory == "repair":
+            agreement.repair(labels, near, rows["train"], args.soft_masks)
+        if args.contradictory == "downweight":
+            weight = agreed[rows["train"]]
         mean, deviation = scaling(images, rows["train"])
         record = {
             "height": args.height,
