@@ -4,9 +4,16 @@ import numpy as np
 
 FULL = 0.9  # share of a frame above which a mask counts as covering all of it
 NEARLY_ALL = 0.98  # share of frames with a nerve predicted that is worth a word
-ENOUGH = 20  # frames before which it is not
+ENOUGH = 20  # frames before which it is not, unless the training explains it
 HARDLY_TRAINED = 0.3  # dice_coef of the training
 FEW_EMPTY = 0.1  # share of training frames without a nerve
+
+
+def empty_share(settings: dict) -> float:
+    """Return the share of training frames without a nerve; 1.0 where it is not known."""
+    seen = settings.get("trained_on") or []
+    total = sum(part["frames"] for part in seen)
+    return 1 - sum(p["frames_with_nerve"] for p in seen) / total if total else 1.0
 
 
 class Watch:
@@ -34,7 +41,9 @@ class Watch:
             what = "every mask covers its whole frame"
         elif self.positive == 0:
             what = "no frame has a nerve predicted"
-        elif self.frames >= ENOUGH and self.positive >= NEARLY_ALL * self.frames:
+        elif self.positive >= NEARLY_ALL * self.frames and (
+            self.frames >= ENOUGH or empty_share(settings) < FEW_EMPTY
+        ):
             what = f"{self.positive} of {self.frames} frames have a nerve predicted"
         else:
             return None
@@ -55,20 +64,21 @@ class Watch:
                 "another range, gain or probe"
             )
         kept = (settings.get("kept") or {}).get("dice_coef")
-        if self.positive == 0:
+        if self.positive == 0 and self.highest >= settings["threshold"]:
+            limits = (f"{n} {settings[n]:.3g}" for n in ("presence", "smallest_area"))
+            causes.append(
+                f"masks were found, and emptied by the weights' {' or '.join(limits)}"
+            )
+        elif self.positive == 0:
             causes.append(
                 f"the highest probability is {self.highest:.3f}, the threshold "
                 f"{settings['threshold']}"
             )
         if kept is not None and kept < HARDLY_TRAINED:
             causes.append(f"the weights are hardly trained (dice_coef {kept:.3f})")
-        seen = settings.get("trained_on") or []
-        total = sum(part["frames"] for part in seen)
-        if self.positive and total:
-            share = 1 - sum(part["frames_with_nerve"] for part in seen) / total
-            if share < FEW_EMPTY:
-                causes.append(
-                    f"{share:.1%} of the training frames were without a nerve: these "
-                    "weights never learnt to leave a frame empty"
-                )
+        if self.positive and (share := empty_share(settings)) < FEW_EMPTY:
+            causes.append(
+                f"{share:.1%} of the training frames were without a nerve: these weights "
+                "never learnt to leave a frame empty (--prevalence keeps the surest)"
+            )
         return causes

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 import machine
 import scores
 import stage
+from letterbox import normalized_thumbnail
 
-COMPARED = (64, 48)  # columns and rows at which frames are compared (cv2: width first)
+COMPARED = (48, 64)  # rows and columns at which frames are compared
 BLOCK = 256  # frames compared with all of their sweep at a time
 CONTRADICTORY = 0.5  # agreement below which a mask contradicts the others'
 COLUMNS = ("subject", "img", "agreement", "near_identical", "other_subject")
@@ -20,10 +20,7 @@ def flatten(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return frames for comparison: float32 `(N, pixels)`, each of mean 0 and norm 1."""
 
     def work(row):
-        small = cv2.resize(images[row], COMPARED, interpolation=cv2.INTER_AREA)
-        flat = small.ravel().astype(np.float32)
-        flat -= flat.mean()
-        return flat / max(np.linalg.norm(flat), 1e-6)
+        return normalized_thumbnail(images[row], *COMPARED)
 
     return np.stack(list(machine.map_threads(work, rows)))
 

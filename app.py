@@ -11,6 +11,7 @@ Reads   weights/*.h5 with their .json
 
 import argparse
 import csv
+import functools
 import io
 import itertools
 import os
@@ -48,7 +49,9 @@ class Networks:
             if path.with_suffix(".json").exists()
         }
         if not self.paths:
-            raise ValueError(f"{folder}/ holds no .h5 with its .json; train one first")
+            raise ValueError(
+                f"{folder} holds no .h5 with its .json; expected a folder of weights"
+            )
         self.loaded = {}
 
     def get(self, name: str) -> tuple:
@@ -154,12 +157,14 @@ def show(
     return overlay, heat(probability, frame.shape, state["settings"]), text
 
 
-def save(state: dict, number: float, threshold: float, smallest: float) -> list[str]:
-    """Return paths of mask, overlay and table for download.
+def save(
+    state: dict, number: float, threshold: float, smallest: float, folder: Path
+) -> list[str]:
+    """Return paths of mask, overlay and table for download, below a folder.
 
     The table has a row for every frame, mask and overlay are of the one shown.
     """
-    folder = Path(tempfile.mkdtemp(prefix="nerve_"))
+    folder = Path(tempfile.mkdtemp(dir=folder))
     stem = Path(state["title"]).stem
     frame, _, mask = find(state, number, threshold, smallest)
     paths = [folder / f"{stem}_{n}" for n in ("mask.png", "overlay.png", "frames.csv")]
@@ -177,8 +182,8 @@ def save(state: dict, number: float, threshold: float, smallest: float) -> list[
     return [str(path) for path in paths]
 
 
-def build(networks: Networks):
-    """Return the page, a gradio.Blocks."""
+def build(networks: Networks, folder: Path):
+    """Return the page, a gradio.Blocks; `folder` takes its downloads."""
     import gradio
 
     names = list(networks.paths)
@@ -237,7 +242,7 @@ def build(networks: Networks):
             event(start, [weights, upload], outputs, show_progress="minimal")
         for slider in (number, threshold, smallest):
             slider.input(show, limits, shown, show_progress="hidden")
-        prepare.click(save, limits, files)
+        prepare.click(functools.partial(save, folder=folder), limits, files)
     return page
 
 
@@ -265,17 +270,20 @@ def main(argv: list[str] | None = None) -> None:
         import gradio
     except ImportError as error:
         raise ValueError("app.py needs: pip install -r requirements-app.txt") from error
-    page = build(networks)
-    page.launch(
-        server_name="127.0.0.1",
-        server_port=args.port,
-        share=False,
-        inbrowser=not args.no_browser,
-        max_file_size=MAX_UPLOAD,
-        ssr_mode=False,
-        footer_links=[],
-        theme=gradio.themes.Default(font=["system-ui"], font_mono=["monospace"]),
-    )
+    # of patients, perhaps: gone with the page
+    with tempfile.TemporaryDirectory(prefix="nerve_") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = build(networks, Path(folder))
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=args.port,
+            share=False,
+            inbrowser=not args.no_browser,
+            max_file_size=MAX_UPLOAD,
+            ssr_mode=False,
+            footer_links=[],
+            theme=gradio.themes.Default(font=["system-ui"], font_mono=["monospace"]),
+        )
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ SLOPE = 0.5  # brightness added from the top to the bottom, likewise (gain over 
 GAMMA = 0.3  # in its logarithm
 BLUR = 1.0  # pixels, standard deviation, 0 to this
 BLUR_SHARE = 0.3  # of the frames
-SHADOW_SHARE = (
-    0.0  # of the frames: a dark band down from a random depth, as behind bone
-)
+# of the frames: a dark band down from a random depth, as behind bone
+SHADOW_SHARE = 0.0
 SHADOW_WIDTH = (0.05, 0.3)  # of the frame
 SHADOW_DEPTH = (0.0, 0.7)  # of the frame's height, where it begins
 

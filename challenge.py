@@ -9,6 +9,7 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 import run_length
+from pictures import MAX_PIXELS
 
 NAMES = {
     "train": re.compile(r"([1-9]\d{0,8})_([1-9]\d{0,8})(?:_mask)?\.tif", re.ASCII),
@@ -16,7 +17,6 @@ NAMES = {
 }
 EXAMPLES = {"train": "12_7.tif and 12_7_mask.tif", "test": "12.tif"}
 MANIFEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
-MAX_PIXELS = 1 << 26  # of one frame; a header that claims more is broken or an attack
 DAMAGED = (OSError, SyntaxError, KeyError, TypeError, ValueError, MemoryError)
 ORIENTATION = 274  # TIFF tag; 1 is upright
 PROBES = 9  # frames looked at to find the size that most have

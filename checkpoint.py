@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def load_state(path: Path, model: keras.Model, settings: dict) -> list[dict]:
         with np.load(path, allow_pickle=False) as state:
             record = json.loads(str(state["record"]))
             arrays = {name: state[name] for name in state_arrays(model)}
-    except (ValueError, KeyError, EOFError, OSError) as error:
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged; remove it to start anew") from error
     for name, value in record["settings"].items():
         if value != settings.get(name):

@@ -52,10 +52,12 @@ def check(weights: Path, engine: str, settings: dict) -> Path:
         raise ValueError(f"{path} is of other weights; make it again with: {repair}")
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; make it with: {repair}")
-    if stage.sha256(path) != (record.get("files") or {}).get(path.name):
-        raise ValueError(
-            f"{path} is not what {EXPORT} wrote; make it again with: {repair}"
-        )
+    files = record.get("files") or {}
+    for part in (path, path.with_suffix(".bin")) if engine == "openvino" else (path,):
+        if not part.exists() or stage.sha256(part) != files.get(part.name):
+            raise ValueError(
+                f"{part} is not what {EXPORT} wrote; make it again with: {repair}"
+            )
     return path
 
 

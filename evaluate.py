@@ -98,37 +98,31 @@ def best_constant_mask(truth: dict, num_pixels: int) -> float | None:
     frames = [(runs, subject) for runs, subject in truth.values() if len(runs)]
     if not frames:
         return None
-    counts, total = {}, np.zeros(num_pixels, np.int32)
+    groups, total = {}, np.zeros(num_pixels, np.int32)
     for runs, subject in frames:
-        pixels = run_length.run_pixels(runs)
-        mine, number = counts.setdefault(subject, (np.zeros(num_pixels, np.int32), [0]))
-        mine[pixels] += 1
-        number[0] += 1
-        total[pixels] += 1
-    values = np.zeros((len(frames), len(LEVELS)))
-    for subject, (mine, (number,)) in counts.items():
-        others, size = total, len(frames)
-        if len(counts) > 1:
-            others, size = total - mine, len(frames) - number
+        groups.setdefault(subject, []).append(runs)
+        total[run_length.run_pixels(runs)] += 1
+    values = []
+    for mine in groups.values():
+        others, size = total.copy(), len(frames)
+        if len(groups) > 1:
+            size -= len(mine)
+            for runs in mine:
+                others[run_length.run_pixels(runs)] -= 1
         masks = 20 * others >= LEVELS[:, None] * size
         areas = masks.sum(axis=1)
-        for k, (runs, owner) in enumerate(frames):
-            if owner == subject:
-                overlap = masks[:, run_length.run_pixels(runs)].sum(axis=1)
-                values[k] = 2 * overlap / (areas + runs[:, 1].sum())
-    return float(values.mean(axis=0).max())
+        for runs in mine:
+            overlap = masks[:, run_length.run_pixels(runs)].sum(axis=1)
+            values.append(2 * overlap / (areas + runs[:, 1].sum()))
+    return float(np.mean(values, axis=0).max())
 
 
 def score_frames(predicted: dict, truth: dict, height: int, width: int) -> dict:
     """Return `scores.frame_scores` of every frame, in the predicted file's order."""
 
-    def mask(runs):
-        flat = np.zeros(height * width, np.uint8)
-        flat[run_length.run_pixels(runs)] = 1
-        return np.ascontiguousarray(flat.reshape(width, height).T)
-
     def score(name):
-        return scores.frame_scores(mask(truth[name][0]), mask(predicted[name][0]))
+        masks = (run_length.draw(m[name][0], height, width) for m in (truth, predicted))
+        return scores.frame_scores(*masks)
 
     results = machine.map_threads(score, predicted)
     bar = tqdm(results, "evaluate", total=len(predicted), unit=" frames", disable=None)
@@ -196,7 +190,10 @@ def main(argv: list[str] | None = None) -> None:
     write_scores(args.predicted, summary, rows)
     print(scores.format_table(summary))
     base = args.predicted.with_suffix("")
-    print(f"{len(rows)} frames scored: {base}.scores.json, {base}.scores.csv")
+    print(
+        f"{len(rows)} frames of {args.height} x {args.width} pixels scored: "
+        f"{base}.scores.json, {base}.scores.csv"
+    )
     gain = summary["challenge_dice"] - summary["predicting_nothing"]
     if args.require_gain is not None and gain < args.require_gain:
         raise ValueError(

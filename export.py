@@ -14,7 +14,6 @@ one frame. Needs: pip install -r requirements-export.txt
 """
 
 import argparse
-import hashlib
 import os
 import shutil
 import sys
@@ -29,7 +28,7 @@ import engines
 import inference
 import scores
 import stage
-from preprocess import read_extract
+from held_out import read_validation
 from trained import load_network, read_settings
 
 PREPROCESS = "python preprocess.py"
@@ -142,7 +141,7 @@ def publish(folder: Path, weights: Path, settings: dict) -> None:
     """Move what lies in a folder to its places beside the weights, the record last."""
     names = sorted(path.name for path in folder.iterdir())
     files = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        path.name: stage.sha256(path)
         for path in sorted(folder.iterdir())
         if path.is_file()
     }
@@ -174,8 +173,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     settings = read_settings(args.weights, None)
+    settings, split, _, frames, masks = read_validation(settings, args.data)
     repair = f"{PREPROCESS} --data {args.data}"
-    split = stage.read_record(args.data / "preprocess.json", repair)
     x = stage.read_array(args.data, "x_train.npy", split, repair)
     if x.shape[1:3] != (settings["height"], settings["width"]):
         raise ValueError(
@@ -186,7 +185,6 @@ def main(argv: list[str] | None = None) -> None:
     rows = split["val"]["rows"][: args.frames]
     if not rows:
         raise ValueError(f"{args.data}/ holds no validation frames to compare on")
-    _, frames, masks = read_extract(args.data)
     with stage.lock(args.weights.parent, args.weights.stem):
         model = load_network(args.weights, settings)
         making = args.weights.with_name(f".{args.weights.stem}.exports.tmp")
@@ -194,7 +192,10 @@ def main(argv: list[str] | None = None) -> None:
         making.mkdir()
         try:
             steps = len(x) // CALIBRATION + 1
-            export_all(model, args.weights, making, np.array(x[::steps]))
+            calibration = x[::steps] * split["standard_deviation"] + split["mean"]
+            calibration -= settings["mean"]  # the weights' scaling, not the folder's
+            calibration /= settings["standard_deviation"]
+            export_all(model, args.weights, making, calibration)
             publish(making, args.weights, settings)
         except ImportError as error:
             raise ValueError(

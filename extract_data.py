@@ -11,6 +11,7 @@ Writes  data/imgs_train.npy, data/imgs_mask_train.npy, data/imgs_test.npy,
 """
 
 import argparse
+import contextlib
 import functools
 import sys
 import warnings
@@ -58,7 +59,7 @@ def extract(
 
     Returns:
         `(kept, areas, skipped)`: the frames written, the number of nonzero pixels in the
-        last array of each, and a record of each frame left out.
+        last array of each, and `{"frame", "why"}` of each left out.
     """
     kept, areas, skipped = [], [], []
     results = machine.map_threads(functools.partial(attempt, function), frames)
@@ -67,7 +68,7 @@ def extract(
         if isinstance(arrays, Exception):
             if not skip_bad:
                 raise ValueError(f"{arrays} (--skip-bad leaves such frames out)")
-            skipped.append({"frame": "_".join(map(str, frame)), "why": str(arrays)})
+            skipped.append({"frame": frame, "why": str(arrays)})
             continue
         for writer, array in zip(writers, arrays, strict=True):
             writer.append(array)
@@ -106,6 +107,7 @@ def extract_folder(
     writers = [stage.ArrayWriter(data / name, shape, np.uint8) for name in names]
     kept, areas, skipped = extract(frames, read, writers, skip_bad, folder.name)
     for entry in skipped:
+        entry["frame"] = "_".join(map(str, entry["frame"]))
         entry["why"] = entry["why"].replace(f"{folder.parent}/", "")
     if not kept:
         raise ValueError(
@@ -114,9 +116,8 @@ def extract_folder(
     part = {"image": [frame[-1] for frame in kept], "skipped": skipped}
     if folder.name == "train":
         part = {"subject": [frame[0] for frame in kept], **part, "area": areas}
-    records = machine.map_threads(
-        stage.ArrayWriter.close, writers
-    )  # wait for the disk once
+    # at once, so that the disk is waited for once
+    records = machine.map_threads(stage.ArrayWriter.close, writers)
     return part, dict(zip(names, records, strict=True))
 
 
@@ -135,8 +136,7 @@ def extract_own(plan: tuple, folders: list[Path], data: Path, skip_bad: bool) ->
     writers = [stage.ArrayWriter(path, shape, np.uint8) for path in paths]
     kept, areas, skipped = extract(sorted(frames), read, writers, skip_bad, "own")
     for entry in skipped:
-        frame = tuple(map(int, entry["frame"].split("_")))
-        entry["frame"] = frames[frame]["name"]
+        entry["frame"] = frames[entry["frame"]]["name"]
         for folder in folders:
             entry["why"] = entry["why"].replace(f"{folder}/", "")
     if not kept:
@@ -159,6 +159,18 @@ def extract_own(plan: tuple, folders: list[Path], data: Path, skip_bad: bool) ->
     }
 
 
+def doubt(areas: list[int], num_pixels: int) -> str | None:
+    """Return a warning where the masks' areas, in pixels, are no nerves'; else None."""
+    areas = [area for area in areas if area]
+    if not areas:
+        return (
+            "warning: no mask shows a nerve (does --label name a class that is there?)"
+        )
+    if (share := float(np.median(areas)) / num_pixels) > 0.5:
+        return f"warning: masks cover {share:.0%} of their frames: are they inverted?"
+    return None
+
+
 def report(record: dict, data: Path) -> None:
     """Print one line of counts, and one where frames were left out."""
     texts, skipped = [], 0
@@ -170,10 +182,29 @@ def report(record: dict, data: Path) -> None:
     if "test" in record:
         texts.append(f"{len(record['test']['image'])} test frames")
     print(f"{', '.join(texts)}, {record['height']} x {record['width']} pixels: {data}/")
+    if train and (warning := doubt(train["area"], record["height"] * record["width"])):
+        print(warning)
     for name in challenge.NAMES:
         skipped += len(record.get(name, {"skipped": ()})["skipped"])
     if skipped:
         print(f"{skipped} bad frames left out; {data}/extract.json says which and why")
+
+
+def note_replaced(path: Path, record: dict) -> None:
+    """Say so where an extraction of other frames is about to be replaced.
+
+    Args:
+        path: extract.json.
+        record: What it will hold.
+    """
+    if not path.exists():
+        return
+    with contextlib.suppress(ValueError):
+        before = stage.read_record(path, "-").get("train") or {}
+        frames = len(before.get("image") or ())
+        now = record.get("train") or {}
+        if frames and any(before.get(n) != now.get(n) for n in ("image", "subject")):
+            print(f"note: replacing another extraction, of {frames} training frames")
 
 
 def find_stale(record: dict) -> list[str]:
@@ -252,6 +283,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--images and --masks go together")
     if args.subject_pattern and args.subjects:
         parser.error("--subject-pattern or --subjects, not both")
+    for name in ("label", "subject_pattern", "subjects", "crop"):
+        if getattr(args, name) and not args.images:
+            parser.error(f"--{name.replace('_', '-')} goes with --images and --masks")
     return args
 
 
@@ -271,6 +305,7 @@ def main(argv: list[str] | None = None) -> None:
             record = extract_own(plan, folders, args.data, args.skip_bad)
         else:
             record = extract_raw(folders, args.manifest, args.data, args.skip_bad)
+        note_replaced(args.data / "extract.json", record)
         stage.publish(
             args.data / "extract.json",
             record,

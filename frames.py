@@ -53,13 +53,20 @@ def is_dicom(path: Path) -> bool:
     return False
 
 
+def is_camera(path: Path) -> bool:
+    """Tell whether a path is the number of a camera rather than a file."""
+    return str(path).isdecimal() and not path.exists()
+
+
 def list_files(path: Path) -> list[Path]:
-    """Return the files of a folder that hold frames, or the one named.
+    """Return the files of a folder that hold frames, or the one (or camera) named.
 
     Raises:
         FileNotFoundError: it is not there.
         ValueError: none, or two whose results would have one name.
     """
+    if is_camera(path):
+        return [path]
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing; expected a picture, video or DICOM file, a folder of "
@@ -75,8 +82,14 @@ def list_files(path: Path) -> list[Path]:
         and not p.name.startswith(".")
         and (p.suffix.lower() in known or is_dicom(p))
     )
+    others = sum(not p.name.startswith(".") for p in path.iterdir()) - len(paths)
     if not paths:
-        raise ValueError(f"{path} holds no picture, video or DICOM file")
+        raise ValueError(
+            f"{path} holds no picture, video or DICOM file, but {others} other files or "
+            "folders, which are not entered"
+        )
+    if others:
+        print(f"note: {others} other files or folders of {path}/ are not looked at")
     stems = [p.stem for p in paths]
     for stem in stems:
         if stems.count(stem) > 1:
@@ -93,7 +106,7 @@ def open_source(path: Path) -> Source:
     Raises:
         ValueError: it cannot be read; the message names it.
     """
-    if str(path).isdecimal() and not Path(path).exists():
+    if is_camera(path):
         return open_camera(int(str(path)))
     suffix = path.suffix.lower()
     if suffix in VIDEO:
@@ -145,12 +158,10 @@ def open_video(path: Path) -> Source:
 
 def open_camera(number: int) -> Source:
     """Return the Source of a camera."""
-    level = cv2.getLogLevel() if hasattr(cv2, "getLogLevel") else None
-    if level is not None:
-        cv2.setLogLevel(0)  # what it says of absent cameras
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # of absent cameras
     capture = cv2.VideoCapture(number)
-    if level is not None:
-        cv2.setLogLevel(level)
+    logging.setLogLevel(level)
     if not capture.isOpened():
         capture.release()
         raise ValueError(f"there is no camera {number}, or another program holds it")
@@ -201,18 +212,31 @@ def open_dicom(path: Path) -> Source:
                 "pip install pylibjpeg pylibjpeg-libjpeg"
             ) from error
 
-    rate = float(
-        dataset.get("CineRate", 0) or dataset.get("RecommendedDisplayFrameRate", 0)
-    )
-    if not 0 < rate < 1000:
-        rate = RATE
+    spacing = dicom_spacing(dataset)
     return Source(
-        path.name, path, "dicom", frames(), count, rate, dicom_spacing(dataset)
+        path.name, path, "dicom", frames(), count, dicom_rate(dataset), spacing
     )
+
+
+def dicom_rate(dataset) -> float:
+    """Return frames/s of a dataset: RATE where it does not say."""
+    with contextlib.suppress(TypeError, ValueError):
+        rate = dataset.get("CineRate") or dataset.get("RecommendedDisplayFrameRate")
+        if not rate and dataset.get("FrameTime"):  # in milliseconds
+            rate = 1000 / dataset.FrameTime
+        if rate and 0 < rate < 1000:
+            return float(rate)
+    return RATE
 
 
 def dicom_grey(frame: np.ndarray, dataset) -> np.ndarray:
     """Return one decoded frame of a dataset as a uint8 grey array `(height, width)`."""
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
+
+        frame = apply_color_lut(frame, dataset)
+        if frame.dtype != np.uint8:
+            frame = (frame >> 8).astype(np.uint8)
     if frame.ndim == 3:  # pydicom gives colours as red, green, blue
         return cv2.cvtColor(
             np.ascontiguousarray(frame[..., :3], np.uint8), cv2.COLOR_RGB2GRAY

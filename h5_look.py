@@ -41,7 +41,11 @@ def look(path: Path) -> None:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; train it with: python train.py")
+        there = ", ".join(sorted(p.name for p in path.parent.glob("*.h5"))) or "no .h5"
+        raise FileNotFoundError(
+            f"{path} is missing ({path.parent}/ holds {there}); train it with: "
+            "python train.py"
+        )
     if not path.is_file() or not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file; expected weights saved as .h5")
     try:

@@ -4,10 +4,42 @@ from pathlib import Path
 
 import numpy as np
 
-import stage
-from preprocess import read_extract
+from preprocess import read_extract, read_split
 
-PREPROCESS = "python preprocess.py"
+
+def searched_on(settings: dict, split: dict) -> list[int]:
+    """Return the validation subjects that the weights' limits were searched on.
+
+    Subjects of other data sets may have the same numbers: only those count whose frames
+    the weights, too, were trained on or beside.
+
+    Args:
+        settings: The weights' record.
+        split: `preprocess.json`.
+    """
+    extract = split["extract"]["imgs_train.npy"]
+    parts = settings.get("trained_on") or []
+    if extract not in [part["imgs_train_sha256"] for part in parts]:
+        return []
+    searched = set(settings.get("limits_searched_on") or [])
+    return sorted(searched & set(split["val"]["subjects"]))
+
+
+def trained_on(settings: dict, split: dict) -> list[int]:
+    """Return the validation subjects that the weights were trained on.
+
+    Args:
+        settings: The weights' record.
+        split: `preprocess.json`; of another extraction, whose subjects may be others, none.
+    """
+    arrays = {name: array["sha256"] for name, array in split["arrays"].items()}
+    if settings.get("data", {}).get("arrays") == arrays:  # as for their training
+        return []
+    extract, found = split["extract"]["imgs_train.npy"], set()
+    for part in settings.get("trained_on") or []:
+        if part["imgs_train_sha256"] == extract:
+            found |= set(part["subjects"])
+    return sorted(found & set(split["val"]["subjects"]))
 
 
 def check_unseen(settings: dict, split: dict, data: Path) -> None:
@@ -18,8 +50,7 @@ def check_unseen(settings: dict, split: dict, data: Path) -> None:
         split: `preprocess.json`.
         data: Folder, for the error.
     """
-    searched = set(settings.get("limits_searched_on") or [])
-    if shared := sorted(searched & set(split["val"]["subjects"])):
+    if shared := searched_on(settings, split):
         print(
             "note: threshold, smallest area and presence were searched on subjects "
             f"{', '.join(map(str, shared))}, which are validation subjects here: the "
@@ -31,16 +62,17 @@ def check_unseen(settings: dict, split: dict, data: Path) -> None:
         if split["leaky"]:
             print("leaky split: these scores say nothing about new subjects")
         return
+    if seen := trained_on(settings, split):
+        raise ValueError(
+            f"the weights were trained on subjects {', '.join(map(str, seen))} of "
+            f"{data}/preprocess.json's validation frames; split as for their training, or "
+            "train again"
+        )
     for part in settings.get("trained_on") or []:
         shared = sorted(set(part["subjects"]) & set(split["val"]["subjects"]))
         if not shared:
             continue
         names = ", ".join(map(str, shared))
-        if part["imgs_train_sha256"] == split["extract"]["imgs_train.npy"]:
-            raise ValueError(
-                f"the weights were trained on subjects {names} of {data}/preprocess.json's "
-                "validation frames; split as for their training, or train again"
-            )
         print(
             f"note: the weights were trained on other data whose subjects {names} are "
             "numbered as validation subjects here; if they are the same people, the "
@@ -50,8 +82,10 @@ def check_unseen(settings: dict, split: dict, data: Path) -> None:
 
 def read_validation(
     settings: dict, data: Path
-) -> tuple[dict, dict, np.ndarray, np.ndarray]:
-    """Return `(split, extract, frames, masks)` of held-out frames, checked.
+) -> tuple[dict, dict, dict, np.ndarray, np.ndarray]:
+    """Return `(settings, split, extract, frames, masks)` of held-out frames, checked.
+
+    The settings are the weights', without crops where the extraction has cropped already.
 
     Args:
         settings: The weights' record.
@@ -61,15 +95,9 @@ def read_validation(
         ValueError: the split is of an earlier extraction, or the weights were trained on
             subjects that it holds out.
     """
-    split = stage.read_record(data / "preprocess.json", f"{PREPROCESS} --data {data}")
+    split = read_split(data)
     extract, frames, masks = read_extract(data)
-    if (
-        split["extract"]["imgs_train.npy"]
-        != extract["arrays"]["imgs_train.npy"]["sha256"]
-    ):
-        raise ValueError(
-            f"{data}/preprocess.json is of an earlier extraction; "
-            f"make it again with: {PREPROCESS} --data {data}"
-        )
     check_unseen(settings, split, data)
-    return split, extract, frames, masks
+    if extract.get("crops"):
+        settings = {**settings, "crops": {}}
+    return settings, split, extract, frames, masks

@@ -15,6 +15,22 @@ PRESENCE_SHARE = 0.01  # of a frame's pixels
 BATCH = 32  # frames predicted at a time
 
 
+def fit(frame: np.ndarray, settings: dict) -> np.ndarray:
+    """Return a frame, or a mask of 0 to 255, cropped and resized as the network takes it.
+
+    Args:
+        frame: uint8 array `(rows, columns)`.
+        settings: As of `predict_frames`.
+
+    Returns:
+        uint8 array `(height, width)`.
+    """
+    frame = np.asarray(frame)
+    top, left, height, width = crop_of(frame.shape, settings)
+    view = frame[top : top + height, left : left + width]
+    return letterbox(view, settings["height"], settings["width"], settings["aspect"])
+
+
 def predict_frames(
     model, frames: Iterable[np.ndarray], settings: dict
 ) -> Iterator[np.ndarray]:
@@ -24,21 +40,12 @@ def predict_frames(
         model: The U-Net.
         frames: Iterable of uint8 arrays `(rows, columns)`, 0 to 255, of any size.
         settings: Record with `height`, `width`, `mean`, `standard_deviation`; `aspect` of
-            the training frames, None where any frame is to be stretched; and `crops`, as
-            extract.json has them.
+            the training frames; and `crops`, as extract.json has them.
 
     Yields:
         float32 array `(height, width)` in [0, 1] for each frame.
     """
-    size = settings["height"], settings["width"]
-
-    def prepare(frame):
-        frame = np.asarray(frame)
-        top, left, height, width = crop_of(frame.shape, settings)
-        view = frame[top : top + height, left : left + width]
-        return letterbox(view, *size, settings["aspect"])
-
-    images = machine.map_threads(prepare, frames)
+    images = machine.map_threads(lambda frame: fit(frame, settings), frames)
     while batch := list(itertools.islice(images, BATCH)):
         scaled = scale(
             np.stack(batch), settings["mean"], settings["standard_deviation"]
@@ -60,19 +67,19 @@ def presence(probability: np.ndarray) -> float:
     return float(np.partition(probability.ravel(), -count)[-count:].mean())
 
 
-def keep_share(model, frames: Iterable[np.ndarray], settings: dict) -> dict:
-    """Return settings whose `presence` keeps the share `prevalence` of these frames.
+def keep_share(probabilities: Iterable[np.ndarray], settings: dict) -> dict:
+    """Return settings whose `presence` keeps the share `prevalence` of a set of frames.
 
     Frames that are equally sure of it are all kept.
 
     Args:
-        model: The U-Net.
-        frames: As of `predict_frames`.
-        settings: As of `predict_frames`; without a `prevalence`, it is returned.
+        probabilities: Of the frames, as they are going to be limited; looked at only where
+            there is a `prevalence`.
+        settings: Record with `prevalence`; None keeps the weights' own limits.
     """
     if settings.get("prevalence") is None:
         return settings
-    bar = tqdm(predict_frames(model, frames, settings), "ranking", disable=None)
+    bar = tqdm(probabilities, "ranking", disable=None)
     values = sorted(presence(probability) for probability in bar)
     count = round(settings["prevalence"] * len(values))
     return {**settings, "presence": values[-count] if count else 2.0}  # 2: none has it
@@ -107,11 +114,22 @@ def to_mask(
     top, left, height, width = crop_of(shape, settings)
     found = take_out(probability, (height, width), settings["aspect"])
     mask[top : top + height, left : left + width] = found >= settings["threshold"]
-    _, _, *inner = place((height, width), probability.shape, settings["aspect"])
-    share = np.prod(inner) / probability.size  # of what training saw as one frame
-    if np.count_nonzero(mask) * share < settings["smallest_area"] * height * width:
+    if area_share(mask, probability.shape, settings) < settings["smallest_area"]:
         mask[:] = 0
     return mask
+
+
+def area_share(mask: np.ndarray, size: tuple[int, int], settings: dict) -> float:
+    """Return a mask's share of what training saw as one frame: letterboxes included.
+
+    Args:
+        mask: Array of the frame's size, 0 where there is no nerve.
+        size: (height, width) of the network.
+        settings: Record with `aspect` and `crops`.
+    """
+    _, _, *shape = crop_of(mask.shape, settings)
+    _, _, *inner = place(shape, size, settings["aspect"])
+    return np.count_nonzero(mask) / np.prod(shape) * np.prod(inner) / np.prod(size)
 
 
 def smooth(probabilities: Iterable[np.ndarray], share: float) -> Iterator[np.ndarray]:

@@ -7,18 +7,18 @@ SAME_ASPECT = 0.02  # share by which two aspects may differ and one be stretched
 
 
 def place(
-    shape: tuple[int, int], size: tuple[int, int], aspect: float | None
+    shape: tuple[int, int], size: tuple[int, int], aspect: float
 ) -> tuple[int, int, int, int]:
     """Return where a frame lies in an array of another aspect: top, left, height, width.
 
     Args:
         shape: (height, width) of the frame, in pixels.
         size: (height, width) of the array.
-        aspect: Width by height that the array stands for; None stretches any frame.
+        aspect: Width by height of the frames that fill the array.
     """
     height, width = size
     own = shape[1] / shape[0]
-    if aspect is None or abs(own / aspect - 1) <= SAME_ASPECT:
+    if abs(own / aspect - 1) <= SAME_ASPECT:
         return 0, 0, height, width
     inner_height = max(1, round(height * min(1.0, aspect / own)))
     inner_width = max(1, round(width * min(1.0, own / aspect)))
@@ -48,9 +48,17 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def letterbox(
-    image: np.ndarray, height: int, width: int, aspect: float | None
-) -> np.ndarray:
+def normalized_thumbnail(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a frame's greys for correlations: float32 `(pixels,)` of mean 0 and norm 1.
+
+    Args: as of `resize`; a flat frame gives zeros.
+    """
+    flat = resize(image, height, width).ravel().astype(np.float32)
+    flat -= flat.mean()
+    return flat / max(np.linalg.norm(flat), 1e-6)
+
+
+def letterbox(image: np.ndarray, height: int, width: int, aspect: float) -> np.ndarray:
     """Return a frame resized without being stretched, 0 beside it.
 
     Args:
@@ -68,9 +76,7 @@ def letterbox(
     return result
 
 
-def take_out(
-    array: np.ndarray, shape: tuple[int, int], aspect: float | None
-) -> np.ndarray:
+def take_out(array: np.ndarray, shape: tuple[int, int], aspect: float) -> np.ndarray:
     """Return a probability map at the size of the frame that `letterbox` put into it."""
     top, left, height, width = place(shape, array.shape, aspect)
     return resize(array[top : top + height, left : left + width], *shape)

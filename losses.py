@@ -1,4 +1,4 @@
-"""Dice: the soft one that training maximises, and the challenge's own."""
+"""Soft Dice, the losses made of it, and cross-entropy."""
 
 from keras import ops
 
@@ -59,23 +59,3 @@ def tversky_crossentropy_loss(y_true, y_pred):
     total = 2.0 * (MISSED_SHARE * true + (1.0 - MISSED_SHARE) * found)
     entropy = ops.mean(ops.binary_crossentropy(y_true, y_pred), axis=(1, 2, 3))
     return 1.0 - smooth_dice(overlap, total) + entropy
-
-
-def challenge_dice(y_true, y_pred):
-    """Dice of each frame's binary masks, as the challenge scores it.
-
-    Args:
-        y_true: Masks, `(batch, height, width, 1)`, each pixel 0 or 1.
-        y_pred: Nerve probabilities in [0, 1], same shape; 0.5 and more is nerve.
-
-    Returns:
-        Float tensor `(batch,)` in [0, 1]: `2 |A and B| / (|A| + |B|)`; 1 where both masks
-        are empty, 0 where only one is.
-
-    Source: https://www.kaggle.com/c/ultrasound-nerve-segmentation/overview/evaluation
-    """
-    truth = ops.cast(ops.convert_to_tensor(y_true) >= 0.5, "float32")
-    found = ops.cast(ops.convert_to_tensor(y_pred) >= 0.5, "float32")
-    overlap = ops.sum(truth * found, axis=(1, 2, 3))
-    total = ops.sum(truth, axis=(1, 2, 3)) + ops.sum(found, axis=(1, 2, 3))
-    return ops.where(total > 0, 2.0 * overlap / ops.maximum(total, 1.0), 1.0)

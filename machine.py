@@ -48,12 +48,16 @@ def free_memory() -> int | None:
 
     machine = read("/proc/meminfo", "MemAvailable:")
     most, used = (read(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    cached = (
+        read("/sys/fs/cgroup/memory.stat", f"\n{name}_file ") or 0
+        for name in ("active", "inactive")  # given back where memory is short
+    )
     shell, mapped = resource.getrlimit(resource.RLIMIT_AS)[0], read("/proc/self/statm")
     limits = []
     if machine is not None:
         limits.append(1024 * machine)
     if most is not None and used is not None:
-        limits.append(most - used)
+        limits.append(most - used + sum(cached))
     if shell != resource.RLIM_INFINITY and mapped is not None:
         limits.append(shell - mapped * resource.getpagesize())
     return max(0, min(limits)) if limits else None

@@ -1,4 +1,4 @@
-"""The networks: the plain U-Net of the classic recipe, and a faster one.
+"""The networks: the plain U-Net of the classic recipe, and those of the others.
 
     python model.py --height 96 --width 96
 
@@ -278,7 +278,7 @@ def build_network(
     Raises:
         ValueError: a network that is not in NETWORKS.
     """
-    if settings.get("network") not in NETWORKS:
+    if settings.get("network") not in list(NETWORKS):  # also of what has no hash
         raise ValueError(
             f"network {settings.get('network')!r} in the settings; expected one of "
             f"{', '.join(NETWORKS)}"

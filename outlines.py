@@ -51,11 +51,16 @@ def read_labelme(path: Path, label: str | None) -> tuple[list, tuple[int, int]]:
 
 
 def read_cvat(path: Path, label: str | None) -> dict[str, tuple[list, tuple[int, int]]]:
-    """Return `{name: (polygons, shape)}` of a file of CVAT; of one label, or of all."""
+    """Return `{name: (polygons, shape)}` of a file of CVAT; of one label, or of all.
+
+    Raises:
+        ValueError: it is none, holds other shapes than polygons (brush masks, boxes), or
+            two pictures of one name.
+    """
     content = read_text(path)
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise ValueError(f"{path} defines entities, which CVAT never does")
-    found = {}
+    found, names, kinds = {}, [], set()
     try:
         for image in ElementTree.fromstring(content).iter("image"):
             polygons = [
@@ -67,7 +72,17 @@ def read_cvat(path: Path, label: str | None) -> dict[str, tuple[list, tuple[int,
                 if label in (None, p.get("label"))
             ]
             shape = int(image.get("height")), int(image.get("width"))
-            found[Path(image.get("name")).stem] = polygons, shape
+            names.append(Path(image.get("name")).stem)
+            found[names[-1]] = polygons, shape
+            mine = [e for e in image if label in (None, e.get("label"))]
+            kinds |= {e.tag for e in mine} - {"polygon", "tag"}
     except (ElementTree.ParseError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no .xml of CVAT ({error!r:.80})") from error
+    if kinds:
+        raise ValueError(
+            f"{path} holds {', '.join(sorted(kinds))}; expected polygons alone"
+        )
+    if len(found) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path} holds several pictures called {twice}")
     return found

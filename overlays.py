@@ -12,6 +12,11 @@ TRUTH_COLOUR = (0, 200, 0)  # green
 PREDICTION_COLOUR = (255, 140, 0)  # orange
 
 
+def evenly(count: int, total: int) -> np.ndarray:
+    """Return up to `count` evenly spaced numbers below `total`, an int array."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
+
+
 def outline(
     image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]
 ) -> np.ndarray:

@@ -5,6 +5,7 @@ each frame's name) or CVAT (one .xml, "CVAT for images 1.1").
 """
 
 import collections
+import contextlib
 import csv
 import re
 from collections.abc import Callable, Iterable
@@ -19,7 +20,14 @@ from outlines import fill, read_cvat, read_labelme
 from pictures import list_pictures, open_picture, read_mask, read_picture
 
 CHANGED = 2  # greys by which a pixel must differ between frames to count as picture
+SUFFIX = "_mask"  # that a mask's name may have after its frame's
 OPENED = 7  # pixels: strips and letters thinner than that are no picture
+
+
+def list_outlines(folder: Path, suffix: str) -> list[Path]:
+    """Return the files of a folder that end in `suffix`, without hidden ones."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() == suffix)
+    return [path for path in paths if not path.name.startswith(".")]
 
 
 def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
@@ -28,27 +36,30 @@ def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     Raises:
         ValueError: frames without a mask, or the other way round; it names them.
     """
-    frames = {path.stem: path for path in list_pictures(images)}
+    paths = list_pictures(images)
+    if masks.exists() and images.samefile(masks):
+        paths = [path for path in paths if not path.stem.endswith(SUFFIX)]
+    frames = {path.stem: path for path in paths}
     if not masks.exists():
         raise FileNotFoundError(f"{masks} is missing; expected masks of {images}/")
-    if masks.is_file():
-        paths = [masks]
-    else:
-        paths = sorted(p for p in masks.iterdir() if p.suffix.lower() == ".xml")
+    paths = [masks] if masks.is_file() else list_outlines(masks, ".xml")
     if paths:
         if len(paths) > 1 or paths[0].suffix.lower() != ".xml":
             raise ValueError(
                 f"{masks} is neither a folder of masks nor one .xml of CVAT"
             )
         return [(frame, paths[0]) for frame in frames.values()]
-    outlines = sorted(p for p in masks.iterdir() if p.suffix.lower() == ".json")
+    outlines = list_outlines(masks, ".json")
     found = {path.stem: path for path in outlines or list_pictures(masks)}
+    named = {n.removesuffix(SUFFIX): p for n, p in found.items() if n.endswith(SUFFIX)}
+    if named and (images.samefile(masks) or len(named) == len(found)):
+        found = named  # as the challenge's
     for mine, others, what in ((frames, found, "mask"), (found, frames, "frame")):
         if missing := sorted(set(mine) - set(others)):
-            names = ", ".join(missing[:5])
+            names = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
             raise ValueError(
                 f"{len(missing)} of {len(mine)} lack a {what} of their name in "
-                f"{masks if what == 'mask' else images}/: {names}"
+                f"{masks if what == 'mask' else images}/ (NAME or NAME{SUFFIX}): {names}"
             )
     return [(frames[stem], found[stem]) for stem in frames]
 
@@ -124,6 +135,15 @@ def name_subjects(
     return None
 
 
+def find_size(path: Path) -> tuple[int, int] | None:
+    """Return (height, width) of a picture; None of a damaged one, refused later."""
+    try:
+        with open_picture(path) as image:
+            return image.height, image.width
+    except ValueError:
+        return None
+
+
 def find_crop(frames: Iterable[np.ndarray]) -> list[int] | None:
     """Return where frames of one size change: top, left, height, width; None without two.
 
@@ -154,13 +174,21 @@ def find_crop(frames: Iterable[np.ndarray]) -> list[int] | None:
 
 
 def find_crops(
-    pairs: list[tuple[Path, Path]], sizes: list[tuple[int, int]]
+    pairs: list[tuple[Path, Path]], sizes: list[tuple[int, int] | None]
 ) -> dict[str, list[int]]:
     """Return `{"HxW": crop}` of the sizes of which there is more than one frame."""
+
+    def read(path):  # a damaged frame is refused when it is extracted
+        with contextlib.suppress(ValueError):
+            return read_picture(path)
+
     crops = {}
-    for size in sorted(set(sizes)):
+    for size in sorted(set(sizes) - {None}):
         same = [frame for (frame, _), s in zip(pairs, sizes, strict=True) if s == size]
-        if crop := find_crop(machine.map_threads(read_picture, same)):
+        whole = (
+            frame for frame in machine.map_threads(read, same) if frame is not None
+        )
+        if crop := find_crop(whole):
             crops[f"{size[0]}x{size[1]}"] = crop
     return crops
 
@@ -204,15 +232,19 @@ def plan(
         `(frame, mask)`, uint8; and what extract.json says of all of them.
     """
     names = [path.name for path, _ in pairs]
-    sizes = [tuple(open_picture(path).size[::-1]) for path, _ in pairs]
+    sizes = [find_size(path) for path, _ in pairs]
+    if not any(sizes):
+        read_picture(pairs[0][0])  # says what is wrong
     crops = find_crops(pairs, sizes) if crop else {}
-    shown = [tuple(crops.get(f"{h}x{w}", (0, 0, h, w))[2:]) for h, w in sizes]
+    shown = [
+        tuple(crops.get(f"{h}x{w}", (0, 0, h, w))[2:]) for h, w in filter(None, sizes)
+    ]
     size = collections.Counter(shown).most_common(1)[0][0]
     known = name_subjects(names, pattern, table)
     subjects = known or [Path(name).stem for name in names]
     numbers = {name: k for k, name in enumerate(sorted(set(subjects)), 1)}
     frames = {
-        (numbers[subject], image): {"name": name, "size": list(own)}
+        (numbers[subject], image): {"name": name, "size": own and list(own)}
         for image, (subject, name, own) in enumerate(
             zip(subjects, names, sizes, strict=True), 1
         )

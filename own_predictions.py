@@ -16,8 +16,8 @@ from tqdm import tqdm
 import advice
 import dicom_seg
 import stage
-from frames import Source, list_files, open_source
-from inference import find_masks, keep_share, presence
+from frames import Source, is_camera, list_files, open_source
+from inference import find_masks, keep_share, predict_frames, presence, smooth
 from overlays import PREDICTION_COLOUR, outline, write_picture
 
 SMOOTHING = 0.3  # share of the frames before, in a video: benchmarks/video.py
@@ -64,7 +64,10 @@ def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
 
 @contextlib.contextmanager
 def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that appends an RGB picture to an MP4, named when it is whole."""
+    """Yield a function that appends an RGB picture to an MP4, named at the end.
+
+    Where the frames end in an error or by Ctrl-C, those so far are kept.
+    """
     making = path.with_name(f".{path.stem}.tmp.mp4")  # OpenCV goes by the suffix
     writer, size = None, None
 
@@ -73,9 +76,10 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
         if writer is None:
             size = picture.shape[1::-1]  # cv2: width first
             code = cv2.VideoWriter_fourcc(*"mp4v")
-            writer = cv2.VideoWriter(str(making), code, rate, size)
-            if not writer.isOpened():
+            opened = cv2.VideoWriter(str(making), code, rate, size)
+            if not opened.isOpened():
                 raise ValueError(f"{path} cannot be written by this OpenCV")
+            writer = opened
         writer.write(np.ascontiguousarray(cv2.resize(picture, size)[..., ::-1]))
 
     try:
@@ -86,24 +90,54 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
             os.replace(making, path)
 
 
+def open_limited(path: Path, limit: int | None) -> Source:
+    """Return a source, of `limit` frames at most."""
+    source = open_source(path)
+    return source._replace(frames=itertools.islice(source.frames, limit))
+
+
+def share_before(source: Source, settings: dict) -> float:
+    """Return the share of the frames before in a source's probabilities."""
+    still = source.kind == "camera" or not source.moving  # a camera's: one by one
+    return 0.0 if still else settings["smoothing"]
+
+
 def find_in_source(model, source: Source, settings: dict) -> Iterator[tuple]:
     """Yield what `find_masks` does of a source's frames; a camera's as they come."""
     if source.kind == "camera":
         for frame in source.frames:
             yield from find_masks(model, [frame], settings)
     else:
-        share = settings["smoothing"] if source.moving else 0.0
+        share = share_before(source, settings)
         yield from find_masks(model, source.frames, settings, share)
 
 
+def all_probabilities(
+    model, paths: list[Path], settings: dict, limit: int | None
+) -> Iterator[np.ndarray]:
+    """Yield the probabilities of all files that can be read, as `find_in_source` does."""
+    for path in paths:
+        with contextlib.suppress(ValueError):
+            source = open_limited(path, limit)
+            maps = predict_frames(model, source.frames, settings)
+            yield from smooth(maps, share_before(source, settings))
+
+
+@contextlib.contextmanager
+def collect_masks(source: Source, out: Path) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that takes the masks of a DICOM file, written as a Segmentation."""
+    masks = []
+    try:
+        yield masks.append
+    finally:
+        if masks:
+            path = out / "segmentations" / f"{source.stem}.dcm"
+            dicom_seg.write(source.path, masks, path)
+
+
 def write_found(
-    found: Iterator[tuple],
-    source: Source,
-    out: Path,
-    writer,
-    watch: advice.Watch,
-    keep: bool,
-) -> list[np.ndarray]:
+    found: Iterator[tuple], source: Source, out: Path, writer, watch: advice.Watch, keep
+) -> None:
     """Write masks, overlays and table rows of one source.
 
     Args:
@@ -112,9 +146,9 @@ def write_found(
         out: Folder to write.
         writer: csv writer of frames.csv.
         watch: What is to see all of them.
-        keep: Whether to return the masks, uint8 arrays of 0 and 1; else an empty list.
+        keep: Takes each mask, uint8 `(height, width)` of 0 and 1; or None.
     """
-    kept, number, begin = [], 0, time.monotonic()
+    number, begin = 0, time.monotonic()
     overlay = out / "overlays" / f"{source.stem}.mp4"
     with write_video(overlay, source.rate) as append:
         for number, (frame, probability, mask, _) in enumerate(found, 1):
@@ -131,11 +165,30 @@ def write_found(
             row = [stage.as_text(source.name), number, *frame.shape, *values]
             writer.writerow([*row, *measure_mask(mask, source.spacing)])
             if keep:
-                kept.append(mask)
+                keep(mask)
     if source.moving:
         rate = number / max(time.monotonic() - begin, 1e-9)
         print(f"{source.name}: {number} frames, {rate:.1f} frames/s: {overlay}")
-    return kept
+
+
+def predict_file(
+    model, source: Source, out: Path, settings: dict, segmentation: bool, seen: tuple
+) -> None:
+    """Predict the frames of one source and write what is found, as `write_found` does.
+
+    Args:
+        model: The U-Net.
+        source: Where the frames are from.
+        out: Folder to write.
+        settings: As of `predict`.
+        segmentation: Whether to write a DICOM Segmentation, too.
+        seen: `(writer, watch)` of `write_found`.
+    """
+    found = find_in_source(model, source, settings)
+    bar = tqdm(found, source.name, source.count, unit=" frames", disable=None)
+    kept = collect_masks(source, out) if segmentation else contextlib.nullcontext()
+    with kept as keep:
+        write_found(bar, source, out, *seen, keep)
 
 
 def predict(
@@ -164,29 +217,21 @@ def predict(
     """
     for folder in ("masks", "overlays"):
         stage.make_folder(out / folder)
-    camera = str(name).isdecimal() and not name.exists()
-    paths = [name] if camera else list_files(name)
+    paths = list_files(name)
     watch, failed, stopped = advice.Watch(), [], False
     if settings["prevalence"] is not None:
-        if camera:
+        if is_camera(name):
             raise ValueError("--prevalence ranks a set of frames; a camera has no end")
-        settings = keep_share(model, every_frame(paths), settings)
+        maps = all_probabilities(model, paths, settings, limit)
+        settings = keep_share(maps, settings)
     with stage.write_csv(out / "frames.csv", COLUMNS) as writer:
         try:
             for path in paths:
                 try:
-                    source = open_source(path)
-                    first = itertools.islice(source.frames, limit)
-                    found = find_in_source(
-                        model, source._replace(frames=first), settings
-                    )
-                    total = min(filter(None, (source.count, limit)), default=None)
-                    bar = tqdm(found, source.name, total, unit=" frames", disable=None)
-                    keep = segmentations and source.kind == "dicom"
-                    masks = write_found(bar, source, out, writer, watch, keep)
-                    if masks:
-                        folder = out / "segmentations"
-                        dicom_seg.write(path, masks, folder / f"{source.stem}.dcm")
+                    source = open_limited(path, limit)
+                    wanted = segmentations and source.kind == "dicom"
+                    seen = writer, watch
+                    predict_file(model, source, out, settings, wanted, seen)
                 except ValueError as error:
                     failed.append(str(error))
         except KeyboardInterrupt:
@@ -199,10 +244,3 @@ def predict(
     if failed:
         raise ValueError(f"{len(failed)} of {len(paths)} files were left out")
     return watch
-
-
-def every_frame(paths: list[Path]) -> Iterator[np.ndarray]:
-    """Yield all frames of all files that can be read."""
-    for path in paths:
-        with contextlib.suppress(ValueError):
-            yield from open_source(path).frames

@@ -8,7 +8,8 @@ from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-MAX_PIXELS = 1 << 26  # of one picture
+MOST_CLASSES = 32  # of a mask; more greys are a photograph or soft edges
+MAX_PIXELS = 1 << 26  # of one; a header that claims more is broken or an attack
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
 
 
@@ -23,7 +24,11 @@ def list_pictures(path: Path) -> list[Path]:
         raise FileNotFoundError(f"{path} is missing; expected a picture or a folder")
     paths = [path]
     if path.is_dir():
-        paths = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        paths = sorted(
+            p
+            for p in path.iterdir()
+            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+        )
         if not paths:
             raise ValueError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
     stems = collections.Counter(p.stem for p in paths)
@@ -64,16 +69,37 @@ def read_picture(path: Path) -> np.ndarray:
             raise ValueError(f"{path} is not a whole picture ({error})") from error
 
 
+def flatten_colours(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return one channel of a mask drawn in one colour, or in greys.
+
+    Args:
+        values: uint8 array `(height, width, channels)`, without an alpha channel.
+        path: For the error.
+
+    Raises:
+        ValueError: it holds several colours.
+    """
+    if (values == values[..., :1]).all():
+        return values[..., 0]
+    colours = np.unique(values.reshape(-1, values.shape[2]), axis=0)
+    if np.count_nonzero(colours.any(axis=1)) > 1:
+        raise ValueError(
+            f"{path} is drawn in several colours; save it as a palette picture, or in "
+            "greys that are the numbers of classes"
+        )
+    return values.max(axis=2)
+
+
 def read_mask(path: Path, label: str | None) -> np.ndarray:
     """Return a mask drawn as a picture, uint8 `(height, width)`, 0 or 255.
 
     Args:
         path: The picture. Of a palette the indices count, not the colours.
-        label: The class that is nerve, a number; None where there is one class beside 0.
+        label: The class that is nerve, a number; None where masks hold 0 and 1 or 255.
 
     Raises:
-        ValueError: several classes and no label, a label that is no number, a colour
-            picture of several colours, or not a whole picture.
+        ValueError: several classes and no label, a label that is no number, or given for
+            a JPEG; a picture of several colours, or not a whole picture.
     """
     with open_picture(path) as image:
         try:
@@ -81,11 +107,20 @@ def read_mask(path: Path, label: str | None) -> np.ndarray:
         except DAMAGED as error:
             raise ValueError(f"{path} is not a whole picture ({error})") from error
         lossy = image.format == "JPEG"
-    if values.ndim == 3:  # drawn in a colour, perhaps with an alpha channel
-        values = values[..., :3].max(axis=2)
+        opaque = [k for k, band in enumerate(image.getbands()) if band.upper() != "A"]
+    if lossy and label is not None:
+        raise ValueError(
+            f"{path} is a JPEG, which changes the numbers of classes; save masks as PNG"
+        )
+    if values.ndim == 3 and lossy:
+        values = values.max(axis=2)
+    elif values.ndim == 3:
+        values = flatten_colours(values[..., opaque], path)
     if values.dtype == bool:
         values = values.astype(np.uint8)
     if lossy:  # rings about what was 0 or 255
+        if 0 < values.max() < 128:
+            raise ValueError(f"{path} is a JPEG of dark greys; save masks as PNG")
         values = np.where(values >= 128, np.uint8(255), np.uint8(0))
     if label is not None:
         if not label.isdecimal():
@@ -94,7 +129,12 @@ def read_mask(path: Path, label: str | None) -> np.ndarray:
             )
         return np.where(values == int(label), np.uint8(255), np.uint8(0))
     found = np.unique(values)
-    if len(found) > 2 or (len(found) == 2 and found[0] != 0):
+    if len(found) > MOST_CLASSES:
+        raise ValueError(
+            f"{path} holds {len(found)} greys: no mask, or one with soft edges; save it "
+            "with 0 and 255 alone"
+        )
+    if not set(found) <= {0, 1} and not set(found) <= {0, 255}:
         text = ", ".join(map(str, found[:8]))
         raise ValueError(
             f"{path} holds the values {text}; say which is nerve: --label N"

@@ -59,6 +59,8 @@ def plot_subjects(tally) -> str:
     """Return the Dice of each subject's frames with a nerve, worst first."""
     dice = np.array([row["dice"] for row in tally.rows])
     nerve = np.array([row["area"] > 0 for row in tally.rows])
+    if not nerve.any():
+        return "<p>No frame shows a nerve: there is no Dice by subject.</p>"
     subjects = np.array(tally.subjects)
     names = sorted(
         set(subjects[nerve].tolist()),
@@ -92,7 +94,7 @@ def plot_areas(tally) -> str:
     )
 
     def paint(axes):
-        most = max(*true, *found, 1)
+        most = max([1, *true, *found])
         axes.plot([0, most], [0, most], color="grey", linewidth=1)
         axes.plot(true, found, ".", color=NEAR_FOUND, markersize=4)
 
@@ -101,8 +103,8 @@ def plot_areas(tally) -> str:
 
 def plot_presence(tally) -> str:
     """Return the ROC of presence, or a sentence where frames of one kind are missing."""
-    values = np.array([row[2] for row in tally.measures])
-    positive = np.array([not row[3] for row in tally.measures])
+    values = np.array([row.presence for row in tally.measures])
+    positive = np.array([not row.empty for row in tally.measures])
     if positive.all() or not positive.any():
         kind = "with" if positive.all() else "without"
         return (

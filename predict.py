@@ -16,38 +16,41 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 import advice
 import engines
 import frames as sources
+import inference
 import own_predictions
 import run_length
 import scores
 import stage
-from held_out import read_validation
-from inference import find_masks, keep_share
-from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline, write_picture
+from held_out import read_validation, trained_on
+from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, evenly, outline, write_picture
 from precision import PRECISIONS, choose_precision
+from preprocess import EXTRACT, PREPROCESS, read_split
 from trained import load_networks, merge_settings, read_settings
-
-EXTRACT, PREPROCESS = "python extract_data.py", "python preprocess.py"
-
-
-def evenly(count: int, total: int) -> set[int]:
-    """Return the set of up to `count` evenly spaced numbers below `total`."""
-    return set(
-        np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
-    )
 
 
 def remove_stale(out: Path, made: list[Path]) -> None:
     """Remove what an earlier run left that this one did not make."""
-    names = ("validation*.csv", "submission.csv", "overlays/val_*.png")
-    for name in (*names, "overlays/test_*.png"):
+    names = ["overlays/val_*.png", "overlays/test_*.png", "validation_truth.csv"]
+    for stem in (
+        "validation",
+        "submission",
+    ):  # with evaluate.py's scores of other masks
+        names += [f"{stem}{end}" for end in (".csv", ".scores.csv", ".scores.json")]
+    for name in names:
         for path in set(out.glob(name)) - set(made):
             path.unlink()
+
+
+def size_flags(height: int, width: int) -> str:
+    """Return the flags that tell evaluate.py of frames of another size than its own."""
+    if (height, width) == (run_length.HEIGHT, run_length.WIDTH):
+        return ""
+    return f" --height {height} --width {width}"
 
 
 def predict_validation(
@@ -58,12 +61,13 @@ def predict_validation(
     Returns:
         `(watch, paths)`: what `advice` saw, and the files written.
     """
-    split, extract, frames, masks = read_validation(settings, data)
+    settings, split, extract, frames, masks = read_validation(settings, data)
     rows, watch, results = split["val"]["rows"], advice.Watch(), []
-    settings = keep_share(model, (frames[row] for row in rows), settings)
+    maps = inference.predict_frames(model, (frames[row] for row in rows), settings)
+    settings = inference.keep_share(maps, settings)
     made = [out / "validation.csv", out / "validation_truth.csv"]
     shown = evenly(num_overlays, len(rows))
-    found = find_masks(model, (frames[row] for row in rows), settings)
+    found = inference.find_masks(model, (frames[row] for row in rows), settings)
     columns = ("subject", "img", "pixels")
     with (
         stage.write_csv(made[0], columns) as predicted_csv,
@@ -86,7 +90,11 @@ def predict_validation(
                 write_picture(made[-1], picture)
     subjects = [extract["train"]["subject"][row] for row in rows]
     print(scores.format_table(scores.summarize(results, subjects)))
-    print(f"{len(rows)} validation frames: {out}/validation.csv")
+    print(
+        f"{len(rows)} validation frames: {out}/validation.csv; the score of each: python "
+        f"evaluate.py {out}/validation.csv {out}/validation_truth.csv"
+        f"{size_flags(*masks.shape[1:])}"
+    )
     return watch, made
 
 
@@ -102,10 +110,12 @@ def predict_test(
     extract = stage.read_record(data / "extract.json", repair)
     frames = stage.read_array(data, "imgs_test.npy", extract, repair)
     numbers, watch = extract["test"]["image"], advice.Watch()
-    settings = keep_share(model, frames, settings)
+    settings = inference.keep_share(
+        inference.predict_frames(model, frames, settings), settings
+    )
     made = [out / "submission.csv"]
     shown = evenly(num_overlays, len(numbers))
-    found = find_masks(model, frames, settings)
+    found = inference.find_masks(model, frames, settings)
     with stage.write_csv(made[0], ("img", "pixels")) as writer:
         bar = tqdm(found, "test", total=len(numbers), unit=" frames", disable=None)
         for k, (number, (frame, probability, mask, pixels)) in enumerate(
@@ -125,15 +135,13 @@ def predict_test(
 def find_parts(picture: Path | None, data: Path) -> list[str]:
     """Return what there is to predict: "input", or "validation" and "test"."""
     if picture is not None:
-        if not str(picture).isdecimal():
-            sources.list_files(picture)
+        sources.list_files(picture)
         return ["input"]
     extract = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
     parts = []
-    if "train" in extract and (data / "preprocess.json").exists():
-        split = stage.read_record(data / "preprocess.json", PREPROCESS)
-        if split["val"]["rows"]:
-            parts.append("validation")
+    split = read_split(data) if (data / "preprocess.json").exists() else None
+    if "train" in extract and split and split["val"]["rows"]:
+        parts.append("validation")
     if "test" in extract:
         parts.append("test")
     if not parts:
@@ -142,6 +150,19 @@ def find_parts(picture: Path | None, data: Path) -> list[str]:
             f"{PREPROCESS} --data {data}"
         )
     return parts
+
+
+def leave_out_seen(settings: dict, data: Path) -> list[str]:
+    """Return the parts that several networks may predict: those of folds have seen some."""
+    seen = trained_on(settings, read_split(data))
+    if not seen:
+        return ["validation", "test"]
+    names = ", ".join(map(str, seen))
+    print(
+        f"note: test frames alone: networks here were trained on subjects {names}, which "
+        "are validation subjects"
+    )
+    return ["test"]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -160,8 +181,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--smoothing",
         type=float,
-        default=own_predictions.SMOOTHING,
-        help="share of the frames before in a video's probabilities, 0 to below 1",
+        help="share of the frames before in a video's probabilities, 0 to below 1; "
+        f"default: {own_predictions.SMOOTHING}",
     )
     add(
         "--dicom-seg",
@@ -213,6 +234,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--prevalence {args.prevalence}; expected 0 to 1")
     if args.engine != engines.KERAS and (len(args.weights) > 1 or args.trust):
         parser.error(f"--engine {args.engine} takes one of your own .h5, exported")
+    for name in ("smoothing", "dicom_seg", "frames"):
+        if getattr(args, name) and args.input is None:
+            parser.error(f"--{name.replace('_', '-')} goes with --input")
+    if args.smoothing is None:
+        args.smoothing = own_predictions.SMOOTHING
     if not 0 <= args.smoothing < 1:
         parser.error(f"--smoothing {args.smoothing}; expected 0 to below 1")
     if args.frames is not None and args.frames < 1:
@@ -233,6 +259,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         path = engines.check(args.weights[0], args.engine, settings)
         model = engines.load(args.engine, path)
+    if len(records) > 1 and parts == ["validation", "test"]:
+        parts = leave_out_seen(settings, args.data)
     functions = {"validation": predict_validation, "test": predict_test}
     with stage.lock(args.out):
         made = []
@@ -249,9 +277,11 @@ def main(argv: list[str] | None = None) -> None:
                 made += paths
             if text := watch.advise(settings):
                 print(text)
+        colours = "prediction orange"
         if args.input is None:
             remove_stale(args.out, made)
-        print(f"overlays, truth green, prediction orange: {args.out}/overlays/")
+            colours = f"truth green, {colours}"
+        print(f"overlays, {colours}: {args.out}/overlays/")
 
 
 if __name__ == "__main__":

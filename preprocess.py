@@ -21,7 +21,7 @@ import stage
 from letterbox import resize
 from split import find_sweeps, split_frames
 
-EXTRACT = "python extract_data.py"
+EXTRACT, PREPROCESS = "python extract_data.py", "python preprocess.py"
 BLOCK = 64  # frames resized by a thread at a time
 
 
@@ -82,6 +82,8 @@ def scaling(images: np.ndarray, rows: Iterable[int]) -> tuple[float, float]:
     histogram = np.zeros(256, np.int64)
     for row in rows:
         histogram += np.bincount(images[row].ravel(), minlength=256)
+    if not histogram.any():
+        raise ValueError("no training frame is left; choose another --split")
     grey = np.arange(256)
     mean = (histogram * grey).sum() / histogram.sum()
     deviation = np.sqrt((histogram * (grey - mean) ** 2).sum() / histogram.sum())
@@ -169,6 +171,22 @@ def read_extract(data: Path) -> tuple[dict, np.ndarray, np.ndarray]:
     return record, frames, masks
 
 
+def read_split(data: Path) -> dict:
+    """Return preprocess.json, refused where extract.json is of a later extraction."""
+    repair = f"{PREPROCESS} --data {data}"
+    split = stage.read_record(data / "preprocess.json", repair)
+    if (data / "extract.json").exists():
+        arrays = stage.read_record(data / "extract.json", repair).get("arrays") or {}
+        if any(
+            arrays.get(n, {}).get("sha256") != d for n, d in split["extract"].items()
+        ):
+            raise ValueError(
+                f"{data}/preprocess.json is of an earlier extraction; "
+                f"make it again with: {repair}"
+            )
+    return split
+
+
 def report(record: dict, data: Path) -> None:
     """Print what was split how, and what a user should know about it."""
     if not record["subjects_known"]:
@@ -192,6 +210,10 @@ def report(record: dict, data: Path) -> None:
         f"({record[name]['with_nerve']} with a nerve) for {label}"
         for name, label in (("train", "training"), ("val", "validation"))
     ]
+    if record["val"]["rows"] and not record["val"]["with_nerve"]:
+        print(
+            "warning: no validation frame shows a nerve; choose another --seed or --fold"
+        )
     size = f"{record['height']} x {record['width']} pixels"
     print(f"{', '.join(texts)}, {size}: {data}/")
 
@@ -267,13 +289,13 @@ def main(argv: list[str] | None = None) -> None:
             frames, masks, args.height, args.width, args.soft_masks, args.data
         )
         group = find_sweeps(images, subjects, args.data)
+        groups = np.array([group[subject] for subject in subjects])
         validation = split_frames(
-            args.split, subjects, nerve, group, args.folds, args.fold, args.seed
+            args.split, groups, nerve, args.folds, args.fold, args.seed
         )
         rows = {"train": np.flatnonzero(~validation), "val": np.flatnonzero(validation)}
         weight = None
         if args.contradictory:
-            groups = np.array([group[subject] for subject in subjects])
             near = agreement.find_near_identical(images, groups, args.similarity)
             path = args.data / "contradictory.csv"
             agreed = agreement.list_contradictory(path, extract["train"], labels, near)

@@ -7,12 +7,11 @@ import cv2
 import numpy as np
 
 import stage
-from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, encode_png, outline
+from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, encode_png, evenly, outline
 
 MOST_STRIPS = 8  # of a run, about
 FRAMES = 5  # of a strip
 HEIGHT = 160  # of a frame in it, in pixels
-ASPECT = 580 / 420  # of a frame, where the training's frames have no one aspect
 MARGIN = 16  # for the epoch's number, above the frames
 
 
@@ -34,8 +33,7 @@ def choose_frames(y: np.ndarray) -> np.ndarray:
     rows = []
     for chosen, count in ((nerve, FRAMES - 1), (~nerve, 1)):
         found = np.flatnonzero(chosen)
-        spread = np.linspace(0, len(found) - 1, min(count, len(found)))
-        rows += found[spread.round().astype(int)].tolist()
+        rows += found[evenly(count, len(found))].tolist()
     return np.array(rows, int)
 
 
@@ -54,7 +52,7 @@ def draw_strip(
     Returns:
         uint8 array `(HEIGHT + MARGIN, columns, 3)`.
     """
-    size = round(HEIGHT * (settings["aspect"] or ASPECT)), HEIGHT
+    size = round(HEIGHT * settings["aspect"]), HEIGHT
     pictures = []
     for frame, truth, found in zip(x, y, probabilities, strict=True):
         grey = frame[..., 0] * settings["standard_deviation"] + settings["mean"]
@@ -99,7 +97,7 @@ def open_board(folder: Path):
     return tf.summary.create_file_writer(str(folder))
 
 
-class Watch:
+class Strips:
     """Shows how a training gets on, epoch by epoch."""
 
     def __init__(self, path, settings, x, y, board=None):

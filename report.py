@@ -22,7 +22,7 @@ import plots
 import scores
 import stage
 import tune
-from held_out import read_validation
+from held_out import read_validation, searched_on
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from precision import PRECISIONS, choose_precision
 from trained import load_network, read_settings
@@ -64,9 +64,8 @@ class Tally:
     def __init__(self):
         self.rows, self.subjects, self.measures = [], [], []
         self.worst, self.best = [], []  # heaps of (key, number, picture, caption)
-        self.pixels = np.zeros(
-            (plots.BINS, 2)
-        )  # of a bin of probabilities: all, and nerve
+        # of each bin of probabilities: all pixels, and those of nerve
+        self.pixels = np.zeros((plots.BINS, 2))
 
     def see(
         self,
@@ -92,8 +91,7 @@ class Tally:
         self.rows.append(row)
         self.subjects.append(name[0])
         self.measures.append(tune.measure_frame(truth, probability, settings))
-        size = probability.shape[::-1]  # cv2: width first
-        small = cv2.resize(truth, size, interpolation=cv2.INTER_AREA)
+        small = inference.fit(truth * 255, settings) / 255
         bins = np.minimum(
             (probability * plots.BINS).astype(int), plots.BINS - 1
         ).ravel()
@@ -148,7 +146,7 @@ def show_frames(heap: list[tuple]) -> str:
     return f'<div class="frames">{"".join(figures)}</div>'
 
 
-def write_page(tally: Tally, settings: dict, weights: Path, notes: list[str]) -> str:
+def make_page(tally: Tally, settings: dict, weights: Path, notes: list[str]) -> str:
     """Return the page as text."""
     summary = scores.summarize(tally.rows, tally.subjects)
     shown = [
@@ -199,7 +197,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     settings = read_settings(args.weights, None)
-    split, extract, frames, masks = read_validation(settings, args.data)
+    settings, split, extract, frames, masks = read_validation(settings, args.data)
     rows = split["val"]["rows"]
     if not rows:
         raise ValueError(f"{args.data}/ holds no validation frames to report on")
@@ -214,10 +212,10 @@ def main(argv: list[str] | None = None) -> None:
     notes = []
     if split["leaky"]:
         notes.append("Leaky split: neighbouring frames of one video lie on both sides.")
-    if set(settings.get("limits_searched_on") or ()) & set(split["val"]["subjects"]):
+    if searched_on(settings, split):
         notes.append("The limits were searched on these subjects: a little too good.")
     stage.make_folder(args.out.parent)
-    page = write_page(tally, settings, args.weights, notes).encode()
+    page = make_page(tally, settings, args.weights, notes).encode()
     stage.write_bytes(args.out, page)
     print(f"{len(rows)} frames, {len(page) / 1e6:.1f} MB: {args.out}")
 

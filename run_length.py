@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 
 HEIGHT, WIDTH = 420, 580  # the challenge's frames, in pixels
-MAX_FIELD = (
-    1 << 24
-)  # characters of one CSV field; the csv module's own limit is 131,072
+MAX_FIELD = 1 << 24  # characters of one CSV field; the csv module's limit is 131,072
 RUNS = re.compile(r"[0-9]+(?: [0-9]+)*", re.ASCII)
 LONGEST_NUMBER = 9  # digits; more than any frame has pixels
 
@@ -94,6 +92,13 @@ def run_pixels(runs: np.ndarray) -> np.ndarray:
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
+def draw(runs: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the uint8 mask `(height, width)`, 0 or 1, of runs that `parse` returned."""
+    mask = np.zeros(height * width, np.uint8)
+    mask[run_pixels(runs)] = 1
+    return np.ascontiguousarray(mask.reshape(width, height).T)
+
+
 def decode(pixels: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Return the mask of a run-length encoding.
 
@@ -108,9 +113,7 @@ def decode(pixels: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     Raises:
         ValueError: as `parse`.
     """
-    mask = np.zeros(height * width, np.uint8)
-    mask[run_pixels(parse(pixels, mask.size))] = 1
-    return np.ascontiguousarray(mask.reshape(width, height).T)
+    return draw(parse(pixels, height * width), height, width)
 
 
 def read_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict]]:

@@ -8,16 +8,17 @@ import numpy as np
 import stage
 from h5_look import look
 from precision import choose_precision
+from preprocess import PREPROCESS, read_split
 from recipes import FLAGS, RECIPES
+from trained import read_settings
 
 ROOT = Path(__file__).resolve().parent
-PREPROCESS = "python preprocess.py"
 
 
 def read_data(data: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """Return `(record, {name: array})` of the preprocessed arrays, checked."""
     repair = f"{PREPROCESS} --data {data}"
-    record = stage.read_record(data / "preprocess.json", repair)
+    record = read_split(data)
     names = ("x_train", "y_train", "x_val", "y_val")
     arrays = {n: stage.read_array(data, f"{n}.npy", record, repair) for n in names}
     for name, array in arrays.items():
@@ -35,8 +36,7 @@ def read_data(data: Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 def read_init(path: Path) -> dict:
     """Return the record beside the weights to start from; {} where there is none."""
-    record = path.with_suffix(".json")
-    return stage.read_record(record, "python train.py") if record.exists() else {}
+    return read_settings(path, None) if path.with_suffix(".json").exists() else {}
 
 
 def choose_settings(
@@ -52,6 +52,12 @@ def choose_settings(
             f"{args.recipe} is meant for {recipe['height']} x {recipe['width']}"
         )
     init = read_init(args.init) if args.init else {}
+    size = init.get("height", found[0]), init.get("width", found[1])
+    if size != found:
+        print(
+            f"note: {args.init} was trained on {size[0]} x {size[1]} pixels; on arrays of "
+            "that size more of it carries over"
+        )
     settings |= {n: v for n, v in recipe.items() if n not in ("height", "width")}
     for name in ("network", "filters", "depth"):  # pretrained weights bring their own
         settings[name] = init.get(name, recipe[name])

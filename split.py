@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 import stage
-from letterbox import resize
+from letterbox import normalized_thumbnail
 
 VALIDATION_SHARE = 635 / 5635  # the classic 5,000 : 635 of the challenge's frames
 THUMBNAIL = 16  # rows and columns; enough to tell one sweep from another
@@ -32,9 +32,7 @@ def find_sweeps(
     shape = (len(images), THUMBNAIL * THUMBNAIL)
     thumbnails = stage.scratch_array(folder, shape, np.float32)
     for row, image in enumerate(images):
-        thumbnail = resize(image, THUMBNAIL, THUMBNAIL).ravel().astype(np.float32)
-        thumbnail -= thumbnail.mean()
-        thumbnails[row] = thumbnail / max(np.linalg.norm(thumbnail), 1e-6)
+        thumbnails[row] = normalized_thumbnail(image, THUMBNAIL, THUMBNAIL)
     group = np.arange(len(names))
     for start in range(0, len(images), COMPARED):
         alike = thumbnails[start : start + COMPARED] @ thumbnails.T >= SAME_SWEEP
@@ -111,20 +109,26 @@ def choose_fold(
 
 def split_frames(
     split: str,
-    subjects: np.ndarray,
+    groups: np.ndarray,
     nerve: np.ndarray,
-    group: dict[int, int],
     folds: int | None,
     fold: int | None,
     seed: int,
 ) -> np.ndarray:
-    """Return the bool array `(N,)` of the validation frames."""
-    groups = np.array([group[subject] for subject in subjects])
+    """Return the bool array `(N,)` of the validation frames.
+
+    Args:
+        split: "subject", "frames" or "none".
+        groups: int array `(N,)`, the group of each frame's subject.
+        nerve: bool array `(N,)`, whether the frame shows a nerve.
+        folds: As of `choose_fold`, or None; likewise `fold`.
+        seed: Seed of the choice.
+    """
     if split == "none":
-        return np.zeros(len(subjects), bool)
+        return np.zeros(len(groups), bool)
     if split == "frames":
-        order = np.random.default_rng(seed).permutation(len(subjects))
-        return order < max(1, round(VALIDATION_SHARE * len(subjects)))
+        order = np.random.default_rng(seed).permutation(len(groups))
+        return order < max(1, round(VALIDATION_SHARE * len(groups)))
     if folds:
         return choose_fold(groups, nerve, folds, fold, seed)
     return choose_validation(groups, nerve, seed)

@@ -94,7 +94,7 @@ def writing(path: str | Path, num_bytes: int | None = None) -> Iterator[None]:
 
 def reserve(file: io.IOBase, path: str | Path, num_bytes: int) -> None:
     """Claim disk space: a full disk is met before the work, not in the middle of it."""
-    if num_bytes:
+    if num_bytes and hasattr(os, "posix_fallocate"):  # macOS has none
         with writing(path, num_bytes):
             os.posix_fallocate(file.fileno(), 0, num_bytes)
 

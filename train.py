@@ -37,6 +37,10 @@ def is_finished(out: Path, resume: bool) -> bool:
                 )
     elif not state.exists() and not record.exists():
         print(f"nothing to resume at {out}: starting from the beginning")
+    if record.exists() and not out.exists():
+        raise ValueError(
+            f"{record} is there, but not {out}; bring that back, or remove {record}"
+        )
     return record.exists() and not state.exists()
 
 
@@ -116,7 +120,10 @@ def main(argv: list[str] | None = None) -> None:
         else contextlib.nullcontext(),
     ):
         if not args.dry_run and is_finished(args.out, args.resume):
-            print(f"{args.out} is finished; nothing to do")
+            print(
+                f"{args.out} is finished; nothing to do (to train on from it: --init "
+                f"{args.out} and another --out)"
+            )
             return
         record, arrays = read_data(args.data)
         settings = choose_settings(args, record, arrays)
@@ -130,7 +137,13 @@ def main(argv: list[str] | None = None) -> None:
         board = None
         if args.tensorboard and process == 0:
             board = open_board(args.tensorboard)
-        history = training.train(args.out, *inputs, board)
+        try:
+            history = training.train(args.out, *inputs, board)
+        except KeyboardInterrupt as error:
+            again = (
+                "stopped; the same command with --resume goes on from the last epoch"
+            )
+            raise KeyboardInterrupt(again) from error
         if process == 0:
             training.finish(args.out, history, settings["keep"])
 

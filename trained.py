@@ -178,6 +178,10 @@ def merge_settings(weights: Sequence[Path], records: list[dict]) -> dict:
                 f"{path} takes frames of {size[0]} x {size[1]} pixels, {weights[0]} of "
                 f"{expected[0]} x {expected[1]}; only weights of one size are averaged"
             )
+        if any(record.get(name) != merged.get(name) for name in ("aspect", "crops")):
+            raise ValueError(
+                f"{path} was trained on frames of another aspect or crop than {weights[0]}"
+            )
         if record.get("data") != merged.get("data"):
             merged["data"] = {}
     merged["trained_on"] = [p for r in records for p in r.get("trained_on") or []]

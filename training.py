@@ -26,7 +26,7 @@ from losses import dice_coef, dice_coef_loss, smooth_dice, tversky_crossentropy_
 from memory import check_memory, naming_memory, step_bytes
 from model import build_network, copy_weights
 from precision import dtype_policy
-from progress import Watch
+from progress import Strips
 
 ROOT = Path(__file__).resolve().parent
 LOSSES = {
@@ -39,7 +39,16 @@ AVERAGED_SHARE = 0.1  # of all steps: the window of the exponential average
 EMPTY_DICE = 0.01  # below it, the network predicts next to nothing
 EMPTY_EPOCHS = 3
 TRIED_STEPS = 4  # of `rehearse`
-VALIDATION_SHARE = 1 / 3  # of a training step's operations; gradients are the rest
+FORWARD_SHARE = 1 / 3  # of a training step's operations; gradients are the rest
+
+
+def frames_an_epoch(rows: dict) -> int:
+    """Return how many frames an epoch takes, on average where some are left out.
+
+    Args:
+        rows: `preprocess.json`'s record of the training frames.
+    """
+    return max(1, round(sum(rows["weight"]))) if "weight" in rows else len(rows["rows"])
 
 
 def build_optimizer(settings: dict, num_frames: int) -> keras.optimizers.Optimizer:
@@ -234,12 +243,12 @@ def train(
     """
     state = out.with_suffix(".state.npz")
     with place.scope():
-        model = build_model(settings, len(arrays["x_train"]), init)
+        model = build_model(settings, frames_an_epoch(rows), init)
     check_memory(model, settings)
     network = build_network(settings, dtype_policy(settings["precision"]))
     history = load_state(state, model, settings) if state.exists() else []
     x_val, y_val = arrays["x_val"], arrays["y_val"]
-    watch = Watch(out.with_suffix(".progress.png"), settings, x_val, y_val, board)
+    strips = Strips(out.with_suffix(".progress.png"), settings, x_val, y_val, board)
     if history:
         print(f"resuming after epoch {len(history)} of {settings['epochs']}")
     # a run killed between two files has its last ones still to write
@@ -261,7 +270,7 @@ def train(
             if kept_epoch(history, settings["keep"]) == epoch + 1:
                 save_result(out, network, settings, history[-1])
             save_history(out, history)
-            watch.add(history[-1], network)
+            strips.add(history[-1], network)
     return history
 
 
@@ -277,7 +286,7 @@ def rehearse(
     Args: as of `train`.
     """
     with place.scope():
-        model = build_model(settings, len(arrays["x_train"]), init)
+        model = build_model(settings, frames_an_epoch(rows), init)
     check_memory(model, settings)
     size, epochs, x_val = settings["batch_size"], settings["epochs"], arrays["x_val"]
     height, width = settings["height"], settings["width"]
@@ -302,11 +311,12 @@ def rehearse(
     pairs, num_frames = epoch_batches(arrays, rows, settings, 0, place)
     moments = []
     with naming_memory(size):
-        for batch in itertools.islice(pairs, 1 + TRIED_STEPS):  # the first one compiles
+        tried = list(itertools.islice(pairs, 1 + TRIED_STEPS))
+        for batch in tried[:1] + tried:  # the first one compiles
             model.train_on_batch(*batch)
             moments.append(time.perf_counter())
     step = (moments[-1] - moments[0]) / max(1, len(moments) - 1)
-    seconds = step * (num_frames + len(x_val) * VALIDATION_SHARE) / size
+    seconds = step * (num_frames + len(x_val) * FORWARD_SHARE) / size
     print(
         f"time: about {seconds:,.0f} s an epoch, {seconds * epochs / 60:,.1f} minutes for "
         f"all {epochs}\nnothing was written"

@@ -16,6 +16,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -29,26 +30,36 @@ from precision import PRECISIONS, choose_precision
 from trained import TRAIN, load_network, read_settings
 
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 16))
+FEW = 30  # frames: limits chosen on fewer fit these
 STEPS = 40  # values tried of `smallest_area`, and of `presence`
+
+
+class Measures(NamedTuple):
+    """What the limits decide upon: of one frame, or arrays of all."""
+
+    dice: np.ndarray  # of the mask at each of THRESHOLDS
+    area: np.ndarray  # of it, likewise, as `inference.area_share`
+    presence: float
+    empty: bool  # whether the true mask is
 
 
 def measure_frame(
     truth: np.ndarray, probability: np.ndarray, settings: dict
-) -> tuple[list[float], list[float], float, bool]:
-    """Measure one frame's masks at all thresholds; returns a row of what `measure` does."""
+) -> Measures:
+    """Measure one frame's masks at all thresholds."""
     row = {**settings, "smallest_area": 0.0, "presence": 0.0}
     found = [
         inference.to_mask(probability, truth.shape, {**row, "threshold": t})
         for t in THRESHOLDS
     ]
     dice = [scores.dice(truth > 0, mask) for mask in found]
-    area = [np.count_nonzero(mask) / mask.size for mask in found]
-    return dice, area, inference.presence(probability), not truth.any()
+    area = [inference.area_share(mask, probability.shape, settings) for mask in found]
+    return Measures(dice, area, inference.presence(probability), not truth.any())
 
 
 def measure(
     model, frames: Iterable[np.ndarray], masks: Iterable[np.ndarray], settings: dict
-) -> tuple[np.ndarray, ...]:
+) -> Measures:
     """Measure each frame's masks at all thresholds.
 
     Args:
@@ -58,9 +69,8 @@ def measure(
         settings: Record as of `inference.predict_frames`.
 
     Returns:
-        `(dice, area, presence, empty)`: Dice and the predicted mask's share of the frame,
-        float arrays `(N, len(THRESHOLDS))`; presence, float `(N,)`; and whether the true
-        mask is empty, bool `(N,)`.
+        Of all frames: `dice` and `area`, float arrays `(N, len(THRESHOLDS))`; `presence`,
+        float `(N,)`; `empty`, bool `(N,)`.
     """
 
     def work(pair):
@@ -69,7 +79,7 @@ def measure(
     probabilities = inference.predict_frames(model, frames, settings)
     pairs = zip(masks, probabilities, strict=True)
     results = tqdm(machine.map_threads(work, pairs), "frames", disable=None)
-    return tuple(np.array(column) for column in zip(*results, strict=True))
+    return Measures(*(np.array(column) for column in zip(*results, strict=True)))
 
 
 def candidates(values: np.ndarray) -> np.ndarray:
@@ -122,16 +132,16 @@ def score_at(
     return np.where(shown, dice[:, k], empty)
 
 
-def held_out(
+def measure_held_out(
     weights: Path, data: Path, precision: str
-) -> tuple[tuple[np.ndarray, ...], dict, list[int]]:
+) -> tuple[Measures, dict, list[int]]:
     """Measure one network on the validation frames of a data folder.
 
     Returns:
         `(what measure returned, limits that the weights have so far, subjects)`.
     """
     settings = read_settings(weights, None)
-    split, _, frames, masks = read_validation(settings, data)
+    settings, split, _, frames, masks = read_validation(settings, data)
     rows = split["val"]["rows"]
     if not rows:
         raise ValueError(f"{data}/ holds no validation frames to search on")
@@ -163,7 +173,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--into",
         type=Path,
-        help=".json to write the limits into; default: the weights'",
+        help=".json of trained weights to write the limits into; default: the weights'",
     )
     add("--precision", choices=PRECISIONS, default="auto", help="to compute in")
     args = parser.parse_args(argv)
@@ -181,21 +191,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    weights_records = [path.with_suffix(".json") for path in args.weights]
     with stage.lock(args.into.parent, args.into.stem):
         record = stage.read_record(args.into, TRAIN)
         precision, why = choose_precision(args.precision)
         print(f"precision {precision}: {why}")
         pairs = zip(args.weights, args.data, strict=True)
         parts, settings, subjects = zip(
-            *(held_out(*pair, precision) for pair in pairs), strict=True
+            *(measure_held_out(*pair, precision) for pair in pairs), strict=True
         )
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         limits, score = search(*columns)
         now = [score_at(*part, s) for part, s in zip(parts, settings, strict=True)]
+        before = np.concatenate(now).mean()
+        if len(columns[-1]) < FEW:
+            print(f"warning: {len(columns[-1])} frames are few to choose limits on")
+        if score <= before + 1e-9 and args.into in weights_records:
+            print(f"{len(columns[-1])} frames: nothing is gained over {before:.4f}")
+            return
         record |= limits
         record["limits_searched_on"] = sorted({s for part in subjects for s in part})
         stage.write_bytes(args.into, stage.to_json(record).encode())
-    before = np.concatenate(now).mean()
     text = ", ".join(f"{name} {value:.4g}" for name, value in limits.items())
     print(f"{len(columns[-1])} frames: {text}: {args.into}")
     print(

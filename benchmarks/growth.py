@@ -93,7 +93,7 @@ def predict_all(folder, count, size, filters):
         "standard_deviation": 40.0,
     }
     settings |= {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.0}
-    settings |= {"aspect": None, "crops": {}}
+    settings |= {"aspect": 1.0, "crops": {}}
     model = build_unet(size, size, filters)
     with tempfile.TemporaryDirectory(dir=folder) as out:
         arguments = model, folder / str(count), Path(out), settings, 0

@@ -54,7 +54,7 @@ def test_sliders_change_masks_and_downloads(weights, tmp_path):
     assert app.find(state, 1, 0.5, 90)[2].sum() == 0
     found = app.find(state, 1, 0.5, 0)[2]
     assert 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum()) > 0.6
-    mask, overlay, table = app.save(state, 1, 0.5, 0)
+    mask, overlay, table = app.save(state, 1, 0.5, 0, tmp_path)
     np.testing.assert_array_equal(cv2.imread(mask, 0), found * 255)
     assert cv2.imread(overlay).shape == (HEIGHT, WIDTH, 3)
     assert len(Path(table).read_text().splitlines()) == 2
@@ -74,7 +74,7 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(weights, tmp_path
     writer.release()
     state = app.analyse(networks, "unet_nerve", str(tmp_path / "c.avi"))
     assert len(state["probabilities"]) == 5
-    table = Path(app.save(state, 2, 0.5, 0)[2])
+    table = Path(app.save(state, 2, 0.5, 0, tmp_path)[2])
     assert len(table.read_text().splitlines()) == 6
 
 

@@ -398,7 +398,9 @@ def test_the_screen_shows_the_table_and_the_files(files, capsys):
     assert table["predicting_nothing"] == "0.6000"
     assert table["subjects"] == "-"
     base = str(predicted).removesuffix(".csv")
-    assert lines[-1] == f"5 frames scored: {base}.scores.json, {base}.scores.csv"
+    assert lines[-1] == (
+        f"5 frames of 3 x 4 pixels scored: {base}.scores.json, {base}.scores.csv"
+    )
 
 
 # ---------------------------------------------------------------- flags

@@ -126,6 +126,27 @@ def test_an_export_that_is_missing_changed_or_of_other_weights_is_refused(copy):
     refused(copy, r"unet\.exports\.json is missing; make it with")
 
 
+def test_openvinos_weights_are_checked_too(copy):
+    path = copy / "weights" / "unet.bin"
+    path.write_bytes(path.read_bytes()[:-4])
+    refused(
+        copy, r"unet\.bin is not what python export\.py wrote", "--engine", "openvino"
+    )
+
+
+def test_subjects_that_were_trained_on_are_not_compared_on(copy):
+    data = copy / "data"
+    rows = json.loads((data / "preprocess.json").read_text())["val"]["subjects"]
+    flags = ["--data", str(data), "--height", "32", "--width", "48"]
+    for seed in range(1, 20):
+        preprocess.main([*flags, "--seed", str(seed)])
+        record = json.loads((data / "preprocess.json").read_text())
+        if record["val"]["subjects"] != rows:
+            break
+    with pytest.raises(ValueError, match="the weights were trained on subjects"):
+        export.main(["--data", str(data), "--weights", str(copy / "weights/unet.h5")])
+
+
 def test_an_engine_that_is_not_installed_says_what_to_install(copy, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     refused(copy, r"engine onnx needs: pip install -r requirements-export\.txt")

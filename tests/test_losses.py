@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from losses import (
-    challenge_dice,
     dice_coef,
     dice_coef_loss,
     tversky_crossentropy_loss,
@@ -50,28 +49,6 @@ def test_dice_coef_takes_integer_masks_and_shorter_floats():
     for dtype in (np.uint8, np.int32, np.float64):
         y_true = masks([1, 1, 0, 0]).astype(dtype)
         assert float(dice_coef(y_true, y_pred)) == pytest.approx(0.75)
-
-
-@pytest.mark.parametrize(
-    ("truth", "predicted", "expected"),
-    [
-        (EMPTY, EMPTY, 1.0),
-        (EMPTY, [0, 1, 0, 0], 0.0),
-        ([0, 1, 0, 0], EMPTY, 0.0),
-        ([1, 1, 0, 0], [0, 1, 1, 1], 2 * 1 / (2 + 3)),
-        ([1, 1, 0, 0], [0.5, 0.49, 0, 0], 2 * 1 / (2 + 1)),  # 0.5 counts, 0.49 not
-        ([1, 0, 1, 0], [1, 0, 1, 0], 1.0),
-    ],
-)
-def test_challenge_dice_of_one_frame(truth, predicted, expected):
-    values = np.asarray(challenge_dice(masks(truth), masks(predicted)))
-    assert values == pytest.approx([expected])
-
-
-def test_challenge_dice_is_a_value_for_each_frame():
-    truth = masks(EMPTY, [1, 1, 0, 0], EMPTY)
-    predicted = masks(EMPTY, [1, 1, 0, 0], [1, 0, 0, 0])
-    assert np.asarray(challenge_dice(truth, predicted)).tolist() == [1, 1, 0]
 
 
 def test_tversky_crossentropy_is_a_value_for_each_frame():

@@ -314,3 +314,121 @@ def test_flags_that_do_not_fit_are_one_line(own, capsys):
         assert message in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="none is missing; expected masks"):
         extract(own, masks="none")
+
+
+def test_alpha_is_no_colour_and_several_colours_are_refused(own):
+    opaque = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    path = own / "masks" / "a_1.png"
+    for channels, mode in (
+        ((mask(), opaque), "LA"),
+        ((mask(), mask(0), mask(0), opaque), "RGBA"),
+    ):
+        Image.fromarray(np.stack(channels, axis=-1), mode).save(path)
+        _, _, masks = extract(own)
+        np.testing.assert_array_equal(masks[0], mask())
+    vessel = np.zeros((HEIGHT, WIDTH), np.uint8)
+    vessel[:5, :5] = 255
+    Image.fromarray(np.stack([mask(), vessel, mask(0)], axis=-1)).save(path)
+    with pytest.raises(ValueError, match=r"a_1\.png is drawn in several colours"):
+        extract(own)
+    classes = mask(1) + vessel // 255 * 2  # in greys, saved as colour
+    Image.fromarray(np.repeat(classes[..., None], 3, axis=2)).save(path)
+    for stem in ("a_2", "b_1", "b_2", "c_1", "c_2"):
+        Image.fromarray(mask(1)).save(own / "masks" / f"{stem}.png")
+    _, _, masks = extract(own, "--label", "1")
+    np.testing.assert_array_equal(masks[0], mask())
+    path.unlink()
+    Image.fromarray(mask(1)).save(path.with_suffix(".jpg"))
+    with pytest.raises(ValueError, match=r"a_1\.jpg is a JPEG, which changes"):
+        extract(own, "--label", "1")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("<polygon label", '<mask label="nerve" rle="1, 2"/><polygon label'),
+            "holds mask; expected polygons alone",
+        ),
+        (("x/a_2", "y/a_1"), "holds several pictures called a_1"),
+    ],
+)
+def test_what_outlines_of_cvat_would_lose_is_refused(own, change, message):
+    names = ("a_1", "a_2", "b_1", "b_2", "c_1", "c_2")
+    (own / "all.xml").write_text(cvat(names).replace(*change))
+    with pytest.raises(ValueError, match=message):
+        extract(own, masks="all.xml")
+
+
+def test_hidden_files_are_no_frames(own):
+    for folder in ("images", "masks"):  # as macOS leaves them
+        (own / folder / "._a_1.png").write_bytes(b"\0\5\x16\7")
+    (own / "masks" / "._all.xml").write_bytes(b"\0\5\x16\7")
+    _, frames, _ = extract(own)
+    assert len(frames) == 6
+
+
+@pytest.mark.parametrize("flags", [[], ["--crop"]])
+@pytest.mark.parametrize("damage", ["empty", "cut"])
+def test_a_damaged_frame_is_left_out_before_sizes_and_borders_are_found(
+    own, damage, flags
+):
+    path = own / "images" / "c_1.png"
+    path.write_bytes(b"" if damage == "empty" else path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"c_1\.png is not a whole picture"):
+        extract(own, *flags)
+    record, frames, _ = extract(own, *flags, "--skip-bad")
+    assert len(frames) == 5
+    assert [entry["frame"] for entry in record["train"]["skipped"]] == ["c_1.png"]
+
+
+def test_no_readable_frame_at_all(own):
+    for path in (own / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a_1\.png is not a whole picture"):
+        extract(own, "--skip-bad")
+
+
+def test_masks_named_as_the_challenges_also_beside_their_frames(own):
+    for path in sorted((own / "masks").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    _, frames, masks = extract(own)
+    assert len(frames) == 6
+    for path in (own / "masks").iterdir():
+        path.rename(own / "images" / path.name)
+    _, again, _ = extract(own, masks="images")
+    np.testing.assert_array_equal(again, frames)
+
+
+def test_what_is_no_nerve_is_doubted(own, capsys):
+    for path in (own / "masks").iterdir():
+        Image.fromarray(255 - mask()).save(path)
+    extract(own)
+    assert (
+        "masks cover 86% of their frames: are they inverted?" in capsys.readouterr().out
+    )
+    extract(own, "--label", "3")
+    text = capsys.readouterr().out
+    assert "warning: no mask shows a nerve" in text
+    assert "replacing another extraction" not in text  # of the same frames
+
+
+def test_classes_that_differ_from_mask_to_mask_are_refused(own):
+    Image.fromarray(mask(2)).save(own / "masks" / "b_1.png")
+    with pytest.raises(ValueError, match=r"b_1\.png holds the values 0, 2; say which"):
+        extract(own)
+    soft = cv2.GaussianBlur(mask(), (15, 15), 5)
+    Image.fromarray(soft).save(own / "masks" / "b_1.png")
+    with pytest.raises(
+        ValueError, match=r"b_1\.png holds \d+ greys: no mask, or one with"
+    ):
+        extract(own)
+
+
+def test_another_extraction_is_not_replaced_in_silence(own, capsys):
+    extract(own)
+    (own / "images" / "c_2.PNG").unlink()
+    (own / "masks" / "c_2.png").unlink()
+    extract(own)
+    text = capsys.readouterr().out
+    assert "note: replacing another extraction, of 6 training frames" in text

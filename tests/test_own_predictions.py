@@ -409,3 +409,84 @@ def test_ctrl_c_finishes_the_file(weights, tmp_path):
     capture = cv2.VideoCapture(str(tmp_path / "out" / "overlays" / "long.mp4"))
     assert abs(capture.get(cv2.CAP_PROP_FRAME_COUNT) - len(rows)) <= 1
     assert json.loads(weights.with_suffix(".json").read_text())["threshold"] == 0.5
+
+
+def test_palettes_of_dicom_are_looked_up(tmp_path):
+    frames, _ = sweep(1)
+    greys = np.arange(255, -1, -1, dtype=np.uint8)  # index 0 is white
+    palette = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        name = f"{colour}PaletteColorLookupTable"
+        palette |= {f"{name}Descriptor": [256, 0, 8], f"{name}Data": greys.tobytes()}
+    write_dicom(tmp_path / "a.dcm", 255 - frames, **palette)
+    (found,) = sources.open_source(tmp_path / "a.dcm").frames
+    np.testing.assert_array_equal(found, frames[0])
+
+
+@pytest.mark.parametrize(
+    ("says", "rate"),
+    [
+        ({"CineRate": None, "FrameTime": 100}, 10),  # ms
+        ({"CineRate": None, "RecommendedDisplayFrameRate": None}, sources.RATE),
+        ({"CineRate": None, "RecommendedDisplayFrameRate": 30}, 30),
+        ({"CineRate": 0, "FrameTime": 0}, sources.RATE),
+    ],
+)
+def test_the_rate_of_a_cine_loop(tmp_path, says, rate):
+    frames, _ = sweep(2)
+    write_dicom(tmp_path / "a.dcm", frames, **says)
+    assert sources.open_source(tmp_path / "a.dcm").rate == pytest.approx(rate)
+
+
+def test_a_video_that_cannot_be_written_is_named(weights, tmp_path, monkeypatch):
+    frames, _ = sweep(2)
+    write_video(tmp_path / "a.avi", frames)
+
+    class Closed:
+        def __init__(self, *_):
+            pass
+
+        def isOpened(self):
+            return False
+
+    monkeypatch.setattr(own_predictions.cv2, "VideoWriter", Closed)
+    with pytest.raises(ValueError, match="1 of 1 files were left out"):
+        run(weights, tmp_path / "a.avi", tmp_path / "out")
+
+
+def test_a_loop_that_breaks_off_keeps_its_segmentation(weights, tmp_path, monkeypatch):
+    frames, _ = sweep(4)
+    write_dicom(tmp_path / "cine.dcm", frames)
+    seen = []
+
+    def stop(*_):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(own_predictions.advice.Watch, "see", stop)
+    with pytest.raises(KeyboardInterrupt, match="what was found so far is written"):
+        run(weights, tmp_path / "cine.dcm", tmp_path / "out", "--dicom-seg")
+    found = highdicom.seg.segread(tmp_path / "out" / "segmentations" / "cine.dcm")
+    for number, frame in enumerate(found.pixel_array, 1):  # the rest is empty
+        path = tmp_path / f"out/masks/cine_{number:05}.png"
+        assert frame.any() == (path.exists() and cv2.imread(str(path), 0).any())
+    assert found.pixel_array[:2].any(axis=(1, 2)).all()
+
+
+def test_a_share_of_a_video_is_ranked_as_it_is_limited(weights, tmp_path):
+    # smoothed, and of the first frames alone: exactly half of these are kept
+    frames = np.concatenate([sweep(6)[0], np.zeros((6, HEIGHT, WIDTH), np.uint8)])
+    write_video(tmp_path / "a.avi", frames)
+    settings = json.loads(weights.with_suffix(".json").read_text())
+    settings |= {"smallest_area": 0.0, "threshold": 0.0}  # nothing else empties a mask
+    (tmp_path / "all.json").write_text(json.dumps(settings))
+    flags = ["--prevalence", "0.5", "--frames", "8", "--smoothing", "0.5"]
+    flags += ["--settings", str(tmp_path / "all.json")]
+    rows = run(weights, tmp_path / "a.avi", tmp_path / "out", *flags)
+    limit = sorted(float(row["presence"]) for row in rows)[4]
+    assert len(rows) == 8
+    for row in rows:
+        if float(row["presence"]) < limit:
+            assert row["area"] == "0"
+    assert sum(int(row["area"]) > 0 for row in rows) == 4

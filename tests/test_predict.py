@@ -14,6 +14,7 @@ import advice
 import evaluate
 import extract_data
 import inference
+import overlays
 import predict
 import preprocess
 import scores
@@ -38,7 +39,7 @@ def chain(tmp_path_factory):
     return folder
 
 
-LIMITS = {"presence": 0.0, "aspect": None, "crops": {}}
+LIMITS = {"presence": 0.0, "aspect": 1.0, "crops": {}}
 
 
 def read_csv(path):
@@ -149,6 +150,35 @@ def test_weights_of_another_size_are_not_averaged(two):
     records[1]["width"] = 48
     with pytest.raises(ValueError, match=r"other\.h5 takes frames of 32 x 48 pixels"):
         trained.merge_settings(two, records)
+
+
+def test_weights_of_another_aspect_are_not_averaged(two):
+    records = [trained.read_settings(path, None) for path in two]
+    records[1]["aspect"] = 2.0
+    with pytest.raises(ValueError, match="trained on frames of another aspect or crop"):
+        trained.merge_settings(two, records)
+
+
+def test_what_others_put_beside_the_predictions_stays(chain, two, tmp_path):
+    for name in ("validation_mine.csv", "validation.scores.csv", "submission_old.csv"):
+        (tmp_path / name).write_text(
+            "mine"
+        )  # the second is evaluate.py's, of other masks
+    flags = ["--data", str(chain / "data"), "--weights", str(two[0])]
+    predict.main([*flags, "--out", str(tmp_path)])
+    for name in ("validation_mine.csv", "submission_old.csv"):
+        assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "validation.scores.csv").exists()
+
+
+def test_the_command_that_scores_names_the_frames_size(chain, two, tmp_path, capsys):
+    flags = ["--data", str(chain / "data"), "--weights", str(two[0])]
+    predict.main([*flags, "--out", str(tmp_path)])
+    text = capsys.readouterr().out
+    command = text.split("python evaluate.py ")[1].splitlines()[0]
+    assert command.endswith("--height 64 --width 80")
+    evaluate.main(command.split())
+    assert " frames of 64 x 80 pixels scored" in capsys.readouterr().out
 
 
 def test_validation_masks_and_truth_are_those_of_the_validation_rows(chain):
@@ -430,7 +460,9 @@ def test_all_positive_is_said_with_the_share_of_empty_training_frames():
     assert "20 of 20 frames have a nerve predicted" in text
     assert "2.0% of the training frames were without a nerve" in text
     assert "no cause found" in seen.advise(SETTINGS)
-    assert watch(GREY, LOW, SOME, 19).advise(SETTINGS) is None  # too few to tell
+    few = watch(GREY, LOW, SOME, 3)
+    assert few.advise(SETTINGS) is None  # too few to tell
+    assert "never learnt" in few.advise({**SETTINGS, "trained_on": trained_on})
 
 
 def test_full_masks_are_said():
@@ -448,9 +480,9 @@ def test_small_masks_are_dropped():
 
 
 def test_evenly_spaced_numbers():
-    assert predict.evenly(3, 9) == {0, 4, 8}
-    assert predict.evenly(24, 2) == {0, 1}
-    assert predict.evenly(0, 5) == set()
+    assert overlays.evenly(3, 9).tolist() == [0, 4, 8]
+    assert overlays.evenly(24, 2).tolist() == [0, 1]
+    assert overlays.evenly(0, 5).tolist() == overlays.evenly(5, 0).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -522,3 +554,26 @@ def test_a_failed_run_leaves_earlier_predictions_as_they_were(
         predict_again(chain, tmp_path / "out", "--data", str(chain / "data"))
     assert stage.sha256(tmp_path / "out" / "submission.csv") == before
     assert not list((tmp_path / "out").glob(".*.tmp"))
+
+
+def test_the_mean_of_folds_predicts_test_frames_alone(chain, tmp_path, capsys):
+    data, weights = shutil.copytree(chain / "data", tmp_path / "data"), []
+    flags = ["--height", "32", "--width", "32", "--folds", "2"]
+    for fold in ("0", "1"):
+        preprocess.main(["--data", str(data), *flags, "--fold", fold])
+        weights.append(tmp_path / "weights" / f"fold{fold}.h5")
+        small = ["--filters", "2", "--depth", "2", "--epochs", "1"]
+        train.main(["--data", str(data), "--out", str(weights[-1]), *small])
+    both = ["--weights", *map(str, weights), "--out", str(tmp_path / "out")]
+    predict.main(["--data", str(data), *both])
+    assert (
+        "note: test frames alone: networks here were trained" in capsys.readouterr().out
+    )
+    assert len(read_csv(tmp_path / "out" / "submission.csv")) == 7
+    assert not (tmp_path / "out" / "validation.csv").exists()
+
+
+def test_limits_that_empty_masks_are_named():
+    seen = watch(GREY, np.full((8, 8), 0.7), EMPTY, 3)
+    text = seen.advise({**SETTINGS, "presence": 0.9, "smallest_area": 0.001})
+    assert "emptied by the weights' presence 0.9 or smallest_area 0.001" in text

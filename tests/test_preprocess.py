@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import make_raw, run_script, write_tiff
 
+import agreement
 import challenge
 import extract_data
 import letterbox
@@ -445,11 +446,19 @@ def test_a_split_of_frames_is_labelled_as_leaky(data, capsys):
     assert sorted(rows) == list(range(SUBJECTS * FRAMES))
 
 
+def test_a_split_that_leaves_nothing_to_train_on_is_refused():
+    with pytest.raises(ValueError, match="no training frame is left"):
+        preprocess.scaling(np.zeros((1, 4, 4), np.uint8), [])
+    agreed = np.array([0.9, 0.1, 0.2])
+    assert agreement.drop(np.array([0, 2]), agreed).tolist() == [0]
+    with pytest.raises(ValueError, match="contradict each other: none is left"):
+        agreement.drop(np.array([1, 2]), agreed)
+
+
 def test_the_classic_split_of_frames_holds_out_635():
     subjects, nerve = challenge_labels(0)
-    group = {subject: subject for subject in range(1, 48)}
-    rows = split.split_frames("frames", subjects, nerve, group, None, None, 0)
-    other = split.split_frames("frames", subjects, nerve, group, None, None, 1)
+    rows = split.split_frames("frames", subjects, nerve, None, None, 0)
+    other = split.split_frames("frames", subjects, nerve, None, None, 1)
     assert rows.sum() == other.sum() == 635
     assert not np.array_equal(rows, other)
 

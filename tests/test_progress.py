@@ -13,7 +13,12 @@ import progress
 import train
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR
 
-SETTINGS = {"mean": 100.0, "standard_deviation": 50.0, "aspect": None, "epochs": 60}
+SETTINGS = {
+    "mean": 100.0,
+    "standard_deviation": 50.0,
+    "aspect": 580 / 420,
+    "epochs": 60,
+}
 SMALL = ["--filters", "2", "--depth", "2", "--learning-rate", "0.01", "--epochs", "2"]
 
 

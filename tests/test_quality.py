@@ -30,10 +30,9 @@ def results(tmp_path_factory):
     (raw / "test").rmdir()
     subjects = np.repeat(np.arange(1, 6), 5)
     nerve = np.arange(25) * 2 % 5 < 3  # as make_raw draws them
-    group = {subject: subject for subject in range(1, 6)}
     folds = {}
     for fold in range(5):
-        held = split.split_frames("subject", subjects, nerve, group, 5, fold, 0)
+        held = split.split_frames("subject", subjects, nerve, 5, fold, 0)
         folds[fold] = np.unique(subjects[held]).tolist()
     (folder / "folds.json").write_text(json.dumps(folds))
     with pytest.MonkeyPatch.context() as patch:

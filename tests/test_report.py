@@ -94,7 +94,7 @@ def test_frames_of_one_kind_are_said(chain, tmp_path):
     probability = np.full((32, 32), 0.9, np.float32)
     for image in range(3):
         tally.see((1, image), frame, mask, probability, mask, settings)
-    page = report.write_page(tally, settings, copy / "weights" / "unet.h5", ["<odd>"])
+    page = report.make_page(tally, settings, copy / "weights" / "unet.h5", ["<odd>"])
     assert "All frames are with a nerve" in page
     assert "&lt;odd&gt;" in page
     assert tally.pixels[plots.BINS - 1, 0] == 3 * 32 * 32
@@ -104,9 +104,36 @@ def test_frames_of_one_kind_are_said(chain, tmp_path):
     assert share == pytest.approx(400 / 5120, abs=0.02)
 
 
+def test_a_page_of_frames_without_a_nerve(chain):
+    tally, weights = report.Tally(), chain / "weights" / "unet.h5"
+    settings = json.loads(weights.with_suffix(".json").read_text())
+    empty, probability = np.zeros((64, 80), np.uint8), np.zeros((32, 32), np.float32)
+    for image in range(3):
+        tally.see((1, image), empty, empty, probability, empty, settings)
+    page = report.make_page(tally, settings, weights, [])
+    assert "All frames are without a nerve" in page
+    assert "No frame shows a nerve" in page
+
+
+def test_calibration_is_of_what_the_network_saw():
+    # a frame of 80 x 20 pixels, of which 40 x 20 are looked at, in an array of 16 x 32: the
+    # array stands for 40 rows of 80 columns, so that the frame takes 8 columns of it
+    settings = {"threshold": 0.5, "aspect": 2.0, "height": 16, "width": 32}
+    settings["crops"] = {"80x20": [40, 0, 40, 20]}
+    truth = np.zeros((80, 20), np.uint8)
+    truth[40:, :10] = 1
+    probability = np.zeros((16, 32), np.float32)
+    probability[:, 12:16] = 0.99  # the left half of these 8 columns
+    tally = report.Tally()
+    tally.see((1, 1), truth * 0, truth, probability, truth, settings)
+    everywhere, nerve = tally.pixels[-1]
+    assert everywhere == nerve == 16 * 4
+    assert tally.pixels[0].tolist() == [16 * 28, 0]
+
+
 def test_the_worst_and_the_best_are_kept():
     tally = report.Tally()
-    settings = {"threshold": 0.5, "aspect": None, "crops": {}}
+    settings = {"threshold": 0.5, "aspect": 1.5, "crops": {}, "height": 16, "width": 16}
     frame, probability = np.zeros((40, 60), np.uint8), np.zeros((16, 16), np.float32)
     truth = np.zeros((40, 60), np.uint8)
     truth[:, :20] = 1

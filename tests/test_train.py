@@ -142,7 +142,7 @@ def test_a_resumed_run_ends_in_the_same_bytes(
 ):
     calls, where = [], training
     if moment == "add":
-        where = training.Watch
+        where = training.Strips
     original = getattr(where, moment)
 
     def interrupted(*args):
@@ -292,6 +292,40 @@ def test_init_brings_filters_depth_and_the_subjects_it_has_seen(
     assert record["init_sha256"] == stage.sha256(trained / "unet.h5")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filters": "x"}, "gives filters 'x'"),
+        ({"filters": 100_000}, "gives filters 100000"),
+        ({"trained_on": 7}, "is not laid out as a record"),
+        ({"h5_sha256": "0"}, "is not the file that"),
+        ({"network": []}, "network \\[\\] in the settings"),
+    ],
+)
+def test_init_whose_record_is_odd_is_refused(trained, data, tmp_path, change, message):
+    shutil.copy(trained / "unet.h5", tmp_path / "a.h5")
+    record = json.loads((trained / "unet.json").read_text()) | change
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=message):
+        run(data, tmp_path / "b.h5", "--init", str(tmp_path / "a.h5"))
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    path = tmp_path / "unet.state.npz"
+    np.savez(path, record=np.array("{}"), weights=np.arange(1000))
+    whole = path.read_bytes()
+    for damaged in (whole[:-100], whole[:200], b"", whole.replace(b"{", b"[", 1)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged; remove it to start anew"):
+            checkpoint.load_state(path, None, {})
+
+
+def test_frames_that_are_drawn_less_often_shorten_the_schedule():
+    rows = {"rows": [0, 1, 2, 3]}
+    assert training.frames_an_epoch(rows) == 4
+    assert training.frames_an_epoch({**rows, "weight": [1.0, 0.5, 0.5, 0.0]}) == 2
+
+
 def test_init_that_does_not_fit_is_refused(trained, data, tmp_path):
     with pytest.raises(ValueError, match="does not fit this U-Net"):
         run(
@@ -417,3 +451,35 @@ def test_flags_out_of_range_are_refused(flags, capsys):
     with pytest.raises(SystemExit, match="2"):
         train.main(flags)
     assert flags[0] in capsys.readouterr().err
+
+
+def test_weights_that_are_gone_are_not_called_finished(trained, data, tmp_path):
+    shutil.copy(trained / "unet.json", tmp_path / "unet.json")
+    with pytest.raises(ValueError, match=r"unet\.json is there, but not .*unet\.h5"):
+        run(data, tmp_path / "unet.h5", "--epochs", "4", "--resume")
+
+
+def test_arrays_of_an_earlier_extraction_are_not_trained_on(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "data")
+    record = json.loads((copy / "extract.json").read_text())
+    record["arrays"]["imgs_train.npy"]["sha256"] = "0"
+    (copy / "extract.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="is of an earlier extraction; make it again"):
+        run(copy, tmp_path / "unet.h5", "--epochs", "1")
+
+
+def test_ctrl_c_says_how_to_go_on(data, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_batches", stop)
+    with pytest.raises(KeyboardInterrupt, match="with --resume goes on"):
+        run(data, tmp_path / "unet.h5", "--epochs", "1")
+
+
+def test_init_of_another_size_is_said(trained, data, tmp_path, capsys):
+    folder = shutil.copytree(data, tmp_path / "data")
+    preprocess.main(["--data", str(folder), "--height", "32", "--width", "16"])
+    flags = ["--epochs", "1", "--init", str(trained / "unet.h5")]
+    run(folder, tmp_path / "unet.h5", *flags)
+    assert "was trained on 16 x 16 pixels" in capsys.readouterr().out

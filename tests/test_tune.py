@@ -9,6 +9,7 @@ import pytest
 from conftest import make_raw
 
 import extract_data
+import held_out
 import inference
 import predict
 import preprocess
@@ -91,6 +92,34 @@ def test_the_script_raises_the_score_and_says_on_which_subjects(copy, capsys):
     assert float(challenge) == pytest.approx(new, abs=1e-3)
 
 
+def test_limits_searched_on_other_peoples_subjects_are_not_held_against_scores():
+    split = {"extract": {"imgs_train.npy": "a"}, "val": {"subjects": [1, 2]}}
+    settings = {
+        "limits_searched_on": [2, 3],
+        "trained_on": [{"imgs_train_sha256": "a"}],
+    }
+    assert held_out.searched_on(settings, split) == [2]
+    settings["trained_on"] = [{"imgs_train_sha256": "b"}]  # their subject 2 is another
+    assert held_out.searched_on(settings, split) == []
+
+
+def test_the_smallest_area_is_measured_as_it_is_applied():
+    # 40 x 20 pixels of nerve in a frame of 80 x 80, letterboxed into an array that stands
+    # for 1.5 times its width: 800 / 6,400 of the frame, 2 / 3 of that of the array
+    truth = np.zeros((80, 80), np.uint8)
+    truth[:40, :20] = 1
+    settings = {"aspect": 1.5, "crops": {}, "height": 32, "width": 48}
+    boxed = inference.fit(truth * 255, settings) / np.float32(255)
+    row = tune.measure_frame(truth, boxed, settings)
+    share = row.area[tune.THRESHOLDS.index(0.5)]
+    assert share == pytest.approx(800 / 6400 * 2 / 3, rel=0.05)
+    limits = {"threshold": 0.5, "presence": 0.0}
+    for smallest, expected in ((share, True), (share + 1e-6, False)):
+        limits["smallest_area"] = smallest
+        found = inference.to_mask(boxed, truth.shape, {**settings, **limits})
+        assert found.any() == expected
+
+
 def test_limits_of_several_folds_go_where_they_are_asked_to(copy):
     data, weights = str(copy / "data"), str(copy / "weights" / "unet.h5")
     flags = ["--data", data, data, "--weights", weights, weights]
@@ -124,7 +153,7 @@ def test_presence_is_the_mean_of_the_highest_hundredth():
     probability[3, :5] = [0.9, 0.8, 0.7, 0.6, 0.5]  # of 400 pixels the highest 4 count
     assert inference.presence(probability) == pytest.approx(0.75)
     limits = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.75}
-    limits |= {"aspect": None, "crops": {}}
+    limits |= {"aspect": 1.0, "crops": {}}
     assert inference.to_mask(probability, (20, 20), limits).sum() == 5
     limits["presence"] = 0.76
     assert inference.to_mask(probability, (20, 20), limits).sum() == 0
@@ -167,3 +196,13 @@ def test_prevalence_of_a_folder_of_pictures(copy):
         areas = [int(row["area"]) for row in csv.DictReader(file)]
     assert len(areas) == 10
     assert sum(area > 0 for area in areas) <= 5
+
+
+def test_limits_without_a_gain_are_not_written(copy, capsys):
+    flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
+    tune.main(flags)
+    record = copy / "weights" / "unet.json"
+    before = record.read_bytes()
+    tune.main(flags)
+    assert "nothing is gained" in capsys.readouterr().out
+    assert record.read_bytes() == before
