@@ -40,9 +40,10 @@ def choose_precision(name: str) -> tuple[str, str]:
     """
     from backend import list_devices  # here: TensorFlow takes seconds to import
 
+    devices = [device.lower() for device in list_devices()]
     if name != "auto":
-        return name, "as asked"
-    found = {device.split(":")[0].lower() for device in list_devices()}
+        return name, f"as asked, on {devices[0]}"
+    found = {device.split(":")[0] for device in devices}
     if "tpu" in found:
         return "bfloat16", "the TPU has it"
     if found & {"gpu", "cuda"}:

@@ -3,16 +3,21 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 import h5_file
+import predict
 from backend import keras
 from model import build_fast_unet, build_unet
+from phantom import plan_frames
+from scanner import make_subject, render
 
 ROOT = Path(__file__).parent.parent
 # What is done with `model` after the README's own lines, in either Keras.
@@ -34,6 +39,7 @@ print("made by", type(model).__module__)
 def readme_lines(keras_2, path):
     """Return the README's lines for one of the Kerases, with the path filled in."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    blocks = [block for block in blocks if "dice_coef_loss" in block]
     (block,) = (block for block in blocks if ("options=None" in block) == keras_2)
     documented = (
         "keras.models.load_model('path to pretrained weights', "
@@ -87,6 +93,36 @@ def test_the_documented_lines_open_it_and_it_trains_on(either, tmp_path, version
     assert done.returncode == 0, done.stderr
     assert f"made by {'tf_keras' if version == 2 else 'keras'}." in done.stdout
     np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
+
+
+def test_the_readmes_lines_predict_without_this_repository(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (block,) = (block for block in blocks if "compile=False" in block)
+    (tmp_path / "weights").mkdir()
+    for suffix in (".h5", ".json"):
+        shutil.copy(ROOT / "weights" / f"unet_nerve{suffix}", tmp_path / "weights")
+    subject = make_subject(0, 1)
+    frame = next(f for f in plan_frames(24, 1, 4, 0) if f.subject == 1 and f.nerve)
+    cv2.imwrite(
+        str(tmp_path / "frame.png"), render(subject, frame.sweep, frame.visibility)
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{block}\nimport numpy\nnumpy.save('mask', mask)"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    flags = ["--weights", str(tmp_path / "weights" / "unet_nerve.h5")]
+    flags += ["--input", str(tmp_path / "frame.png"), "--out", str(tmp_path / "out")]
+    predict.main([*flags, "--precision", "float32"])
+    expected = cv2.imread(str(tmp_path / "out" / "masks" / "frame.png"), 0) > 0
+    found = np.load(tmp_path / "mask.npy")
+    assert expected.any()
+    # resized by the mean of areas here, linearly there
+    assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.85
 
 
 def test_the_same_weights_give_the_same_bytes(saved, tmp_path):

@@ -37,7 +37,7 @@ def test_auto_takes_bfloat16_where_the_machine_has_it(
 
 
 def test_what_is_asked_for_is_taken():
-    assert precision.choose_precision("float16") == ("float16", "as asked")
+    assert precision.choose_precision("float16") == ("float16", "as asked, on cpu:0")
 
 
 @pytest.mark.parametrize("build", [build_unet, build_fast_unet])

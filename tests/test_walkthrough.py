@@ -26,6 +26,11 @@ def commands():
     return [shlex.split(line) for line in block.splitlines()]
 
 
+def name_frame(subject, number):
+    """Return a file's name as the README's pattern reads it."""
+    return f"{subject}_{number:02}.png"
+
+
 @pytest.fixture
 def own(tmp_path):
     """A folder with frames/, masks/ and the released weights.
@@ -42,19 +47,19 @@ def own(tmp_path):
     usgra = ROOT / USGRA
     if usgra.is_dir():
         names = sorted(path.name for path in (usgra / "images").iterdir())
-        for name in names[:: len(names) // FRAMES][:FRAMES]:
-            Image.open(usgra / "images" / name).save(tmp_path / "frames" / name)
+        for number, name in enumerate(names[:: len(names) // FRAMES][:FRAMES]):
+            out = name_frame("abcdefgh"[number * 8 // FRAMES], number)
+            Image.open(usgra / "images" / name).save(tmp_path / "frames" / out)
             nerve = np.array(Image.open(usgra / "masks" / name)) == 1
-            Image.fromarray(nerve.astype(np.uint8) * 255).save(
-                tmp_path / "masks" / name
-            )
+            Image.fromarray(nerve.astype(np.uint8) * 255).save(tmp_path / "masks" / out)
         return tmp_path
     for number, frame in enumerate(phantom.plan_frames(FRAMES, 1, 8, 3)[:FRAMES]):
         subject = scanner.make_subject(3, frame.subject)
         image = scanner.render(subject, frame.sweep, frame.visibility)
         mask = anatomy.draw_mask(subject, frame, 3)
-        Image.fromarray(image).save(tmp_path / "frames" / f"{number}.png")
-        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
+        out = name_frame("abcdefghi"[frame.subject], number)
+        Image.fromarray(image).save(tmp_path / "frames" / out)
+        Image.fromarray(mask).save(tmp_path / "masks" / out)
     return tmp_path
 
 
