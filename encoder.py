@@ -9,60 +9,81 @@ squeeze-and-excitation and with ReLU6:
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 """
 
+from typing import NamedTuple
+
 from backend import keras
 
-# kernel, stride, channels within (times those before), channels out, repeats
+
+class Stage(NamedTuple):
+    """Some inverted blocks alike; the first of them may halve the frame."""
+
+    kernel: int
+    stride: int  # of the first
+    wide: int  # channels within, times those before
+    channels: int  # out of it
+    repeats: int
+
+
 STAGES = (
-    (3, 1, 1, 16, 1),
-    (3, 2, 6, 24, 2),
-    (5, 2, 6, 40, 2),
-    (3, 2, 6, 80, 3),
-    (5, 1, 6, 112, 3),
+    Stage(kernel=3, stride=1, wide=1, channels=16, repeats=1),
+    Stage(kernel=3, stride=2, wide=6, channels=24, repeats=2),
+    Stage(kernel=5, stride=2, wide=6, channels=40, repeats=2),
+    Stage(kernel=3, stride=2, wide=6, channels=80, repeats=3),
+    Stage(kernel=5, stride=1, wide=6, channels=112, repeats=3),
 )
-SMALL_STAGES = (*STAGES[:-1], (5, 1, 6, 112, 1))  # half of its weights
+SMALL_STAGES = (*STAGES[:-1], STAGES[-1]._replace(repeats=1))  # half of its weights
 STEM_CHANNELS = 32
 DEPTH = 4  # times it halves the frame; Lite0 goes on to 5
 
 
 def inverted_block(
     x: keras.KerasTensor,
-    kernel: int,
+    stage: Stage,
     stride: int,
-    wide: int,
-    channels: int,
     dtype: str,
     depthwise_dtype: str,
     name: str,
 ) -> keras.KerasTensor:
     """Apply a 1 x 1 convolution, one by channel, and a 1 x 1 convolution.
 
+    Args:
+        x: Features, `(batch, height, width, channels)`.
+        stage: Of the block.
+        stride: Of the block.
+        dtype: Keras's dtype policy.
+        depthwise_dtype: That of the convolution by channel.
+        name: What the layers' names begin with.
+
     Source: https://arxiv.org/abs/1801.04381, figure 3b.
     """
     layers, shortcut = keras.layers, x
-    if wide > 1:
+    if stage.wide > 1:
         x = layers.Conv2D(
-            wide * x.shape[-1],
+            stage.wide * x.shape[-1],
             1,
             activation="relu6",
             dtype=dtype,
             name=f"{name}_expand",
         )(x)
     x = layers.DepthwiseConv2D(
-        kernel,
+        stage.kernel,
         strides=stride,
         padding="same",
         activation="relu6",
         dtype=depthwise_dtype,
         name=f"{name}_depthwise",
     )(x)
-    x = layers.Conv2D(channels, 1, dtype=dtype, name=f"{name}_project")(x)
-    if stride == 1 and shortcut.shape[-1] == channels:
+    x = layers.Conv2D(stage.channels, 1, dtype=dtype, name=f"{name}_project")(x)
+    if stride == 1 and shortcut.shape[-1] == stage.channels:
         x = layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut])
     return x
 
 
 def contract(
-    x: keras.KerasTensor, dtype: str, training: bool, stages: tuple = STAGES
+    x: keras.KerasTensor,
+    dtype: str,
+    training: bool,
+    stages: tuple[Stage, ...] = STAGES,
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
     """Return the bottom of the network, and what to skip to it, the largest first.
 
@@ -88,19 +109,14 @@ def contract(
         name="stem",
     )(x)
     skips, number = [], 0
-    for kernel, stride, wide, channels, repeats in stages:
-        if stride == 2:
+    depthwise_dtype = "float32" if training else dtype
+    for stage in stages:
+        if stage.stride == 2:
             skips.append(x)
-        for repeat in range(repeats):
+        for repeat in range(stage.repeats):
+            stride = 1 if repeat else stage.stride
             x = inverted_block(
-                x,
-                kernel,
-                1 if repeat else stride,
-                wide,
-                channels,
-                dtype,
-                "float32" if training else dtype,
-                f"block{number}",
+                x, stage, stride, dtype, depthwise_dtype, f"block{number}"
             )
             number += 1
     return x, skips

@@ -207,7 +207,7 @@ def build_lite_unet(
     depth: int = 4,
     dtype: str = "float32",
     training: bool = False,
-    stages: tuple[tuple[int, ...], ...] = encoder.STAGES,
+    stages: tuple[encoder.Stage, ...] = encoder.STAGES,
 ) -> keras.Model:
     """Return a U-Net whose contracting path is EfficientNet-Lite0's, uncompiled.
 

@@ -116,10 +116,17 @@ def write_split(
     images: np.ndarray,
     labels: np.ndarray,
     rows: np.ndarray,
-    mean: float,
-    deviation: float,
+    scaling: tuple[float, float],
 ) -> dict[str, dict]:
     """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`, each on a core.
+
+    Args:
+        data: Folder to write.
+        name: "train" or "val".
+        images: uint8 array `(N, height, width)`, all frames; `labels` likewise, 0 to 255.
+        labels: Their masks.
+        rows: int array, those to write.
+        scaling: Mean and standard deviation of the training frames, in grey values.
 
     Returns:
         `{file name: its dtype, shape and hash}`.
@@ -127,15 +134,15 @@ def write_split(
     shape = (len(rows), *images.shape[1:], 1)
 
     def write(item):
-        letter, array, (mean, deviation) = item
-        writer = stage.ArrayWriter(data / f"{letter}_{name}.npy", shape, np.float32)
+        file, array, scaling = item
+        writer = stage.ArrayWriter(data / file, shape, np.float32)
         for row in rows:
-            writer.append(scale(array[row], mean, deviation)[..., np.newaxis])
+            writer.append(scale(array[row], *scaling)[..., np.newaxis])
         return writer.close()
 
-    items = ("x", images, (mean, deviation)), ("y", labels, (0, 255))
+    items = [(f"x_{name}.npy", images, scaling), (f"y_{name}.npy", labels, (0, 255))]
     results = tqdm(machine.map_threads(write, items), f"write {name}", 2, disable=None)
-    return {f"{x[0]}_{name}.npy": r for x, r in zip(items, results, strict=True)}
+    return {item[0]: result for item, result in zip(items, results, strict=True)}
 
 
 def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> dict:
@@ -327,7 +334,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, part in rows.items():
             record[name] = describe(part, subjects, nerve)
             written = write_split(
-                args.data, name, images, labels, part, mean, deviation
+                args.data, name, images, labels, part, (mean, deviation)
             )
             arrays.update(written)
         if weight is not None:
