@@ -25,10 +25,11 @@ test-all: .venv/tested  ## the long tests, two at a time: faults by the hundred
 	$(MAKE) --jobs=2 faults-kills faults-saves
 
 faults-kills: .venv/tested
-	$(RUN) benchmarks/faults.py --saves 0 --inputs 0 --flips 0 --cases 0
+	$(RUN) benchmarks/faults.py --saves 0
 
 faults-saves: .venv/tested
 	$(RUN) benchmarks/faults.py --kills 0
+	$(RUN) benchmarks/damaged.py
 
 lint: .venv/tested
 	$(BIN)/ruff check .

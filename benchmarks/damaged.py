@@ -1,0 +1,250 @@
+"""What damaged files and odd text pass unnoticed.
+
+    python benchmarks/damaged.py --inputs 3000 --flips 2000 --cases 1000000
+
+Frames cut, zeroed, with flipped bits; masks beside their row of train_masks.csv; run-length
+cases and tables of random text. Prints a table of trials and failures, appends them to
+results.jsonl, and ends with status 1 where anything failed.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import measure
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(measure.ROOT))
+
+import challenge
+import run_length
+
+
+def damaged(content, rng, kind):
+    """Return a damaged copy of a TIFF's bytes."""
+    if kind == "cut":
+        return content[: 1024 * rng.randrange(len(content) // 1024 + 1)]
+    data = bytearray(content)
+    if kind == "flip":
+        place = rng.randrange(8 * len(data))
+        data[place // 8] ^= 1 << place % 8
+    elif kind == "zeros":
+        place = rng.randrange(len(data))
+        data[place : place + 512] = bytes(len(data[place : place + 512]))
+    elif kind == "head":
+        place = rng.randrange(min(256, len(data)))
+        data[place] = rng.randrange(256)
+    elif kind == "tail":  # where libtiff and Pillow put the directory
+        place = len(data) - 1 - rng.randrange(min(256, len(data)))
+        data[place] = rng.randrange(256)
+    return bytes(data)
+
+
+def read_damaged(folder, trials, rng):
+    """Read damaged frames; return `(trials, silent, failures)`.
+
+    Silent is a frame that was read with other pixels than it had, and without a manifest.
+    """
+    path, failures, silent = folder / "1_1.tif", [], {}
+    truth = noise_frame(rng)
+    Image.fromarray(truth).save(path, compression="tiff_lzw")
+    content = path.read_bytes()
+    kinds = ("cut", "flip", "zeros", "head", "tail")
+    for trial in range(trials):
+        kind = kinds[trial % len(kinds)]
+        path.write_bytes(damaged(content, rng, kind))
+        try:
+            found = challenge.read_tiff(path, truth.shape)
+        except ValueError as error:
+            if path.name not in str(error) or "\n" in str(error):
+                failures.append(f"{kind}: {error}")
+        except BaseException as error:  # what no caller expects
+            failures.append(f"{kind}: {type(error).__name__}: {error}")
+        else:
+            silent[kind] = silent.get(kind, 0) + (not np.array_equal(found, truth))
+    if silent.get("cut"):
+        failures.append(f"{silent['cut']} cut files were read as other frames")
+    return trials, silent, failures
+
+
+@contextlib.contextmanager
+def quiet():
+    """Drop what libtiff says of damaged files on stderr."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    yield
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nothing)
+
+
+def noise_frame(rng):
+    """Return a frame of phantom-like grey, uint8 `(420, 580)`."""
+    grey = np.random.default_rng(rng.randrange(1 << 30)).rayleigh(30, (420, 580))
+    return grey.clip(0, 255).astype(np.uint8)
+
+
+def flip_bits(folder, trials, rng):
+    """Flip one bit of a frame or a mask; return counts of what noticed it."""
+    counts = dict.fromkeys(("masks", "masks missed", "frames", "frames undetected"), 0)
+    counts["frames missed by the manifest"] = 0
+    mask = np.zeros((420, 580), np.uint8)
+    mask[100:190, 200:290] = 255
+    pixels = run_length.encode(mask > 0)
+    for trial in range(trials):
+        frame = trial % 2 == 0
+        truth = noise_frame(rng) if frame else mask
+        path = folder / ("1_1.tif" if frame else "1_1_mask.tif")
+        Image.fromarray(truth).save(path, compression="tiff_lzw")
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        path.write_bytes(damaged(content, rng, "flip"))
+        changed = caught = True
+        try:
+            found = challenge.read_tiff(path, (420, 580))
+            changed = not np.array_equal(found, truth)
+            if not frame:
+                challenge.check_mask(found, path, pixels)
+            caught = False
+        except ValueError:
+            pass
+        kind = "frames" if frame else "masks"
+        counts[kind] += 1
+        if changed and not caught:
+            counts["frames undetected" if frame else "masks missed"] += 1
+        if frame:
+            name = f"{folder.name}/1_1.tif"
+            try:
+                challenge.read_tiff(path, (420, 580), {name: digest})
+                counts["frames missed by the manifest"] += 1
+            except ValueError:
+                pass
+    return counts
+
+
+def fuzz_run_lengths(cases, rng):
+    """Encode and decode random masks, and parse random text; return the failures."""
+    failures, draw = [], np.random.default_rng(rng.randrange(1 << 30))
+    words = [
+        "1",
+        "2",
+        "0",
+        "-1",
+        "9",
+        "99999999999999999999",
+        "x",
+        "1.5",
+        "",
+        "٣",
+        "1e3",
+    ]
+    for case in range(cases):
+        if case % 2:
+            height, width = draw.integers(1, 9, 2)
+            mask = (draw.random((height, width)) < draw.random()).astype(np.uint8)
+            if not np.array_equal(
+                run_length.decode(run_length.encode(mask), height, width), mask
+            ):
+                failures.append(f"{mask.tolist()} does not come back")
+        else:
+            text = " ".join(rng.choices(words, k=rng.randrange(7)))
+            try:
+                runs = run_length.parse(text, 16)
+                run_length.run_pixels(runs)
+            except ValueError:
+                continue
+            except BaseException as error:
+                failures.append(f"{text!r}: {type(error).__name__}: {error}")
+    return failures
+
+
+def fuzz_tables(folder, cases, rng):
+    """Read tables of random text as train_masks.csv; return the failures.
+
+    A table is read, or refused with a line that names the file.
+    """
+    path, failures = folder / "train_masks.csv", []
+    words = [
+        "subject,img,pixels",
+        "1,1,1 1",
+        "1,2,",
+        "1,1,1 1",
+        ",,",
+        "a,b,c",
+        '"',
+        "\0",
+    ]
+    words += [
+        "2,1,1 99999999",
+        "2,2,5 1 3 1",
+        "-1,1,1 1",
+        "\ud800",
+        "1" * 5000,
+        "é",
+        ";",
+    ]
+    for _ in range(cases):
+        lines = rng.choices(words, k=rng.randrange(8))
+        if rng.random() < 0.7:
+            lines.insert(0, words[0])
+        ends = rng.choice(["\n", "\r\n", "\r", ""])
+        path.write_bytes(ends.join(lines).encode("utf-8", "surrogatepass"))
+        try:
+            run_length.read_train_masks(path)
+        except ValueError as error:
+            if path.name not in str(error) or "\n" in str(error):
+                failures.append(f"{lines}: {error}")
+        except BaseException as error:
+            failures.append(f"{lines}: {type(error).__name__}: {error}")
+    return failures
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--inputs", type=int, default=3000, help="damaged frames")
+    add("--flips", type=int, default=2000, help="flipped bits")
+    add("--cases", type=int, default=1_000_000, help="of run-length encoding")
+    add("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        folder, tables = Path(folder), args.cases // 100
+        with quiet():
+            trials, silent, failures = read_damaged(folder, args.inputs, rng)
+            counts = flip_bits(folder, args.flips, rng)
+        missed = counts["masks missed"] + counts["frames missed by the manifest"]
+        parts = {
+            "damaged frames": (trials, failures),
+            "flipped bits": (args.flips, ["missed"] * missed),
+            "run-length cases": (args.cases, fuzz_run_lengths(args.cases, rng)),
+            "tables": (tables, fuzz_tables(folder, tables, rng)),
+        }
+    print(f"{'what':24}{'trials':>9}{'failures':>9}")
+    for name, (trials, failures) in parts.items():
+        print(f"{name:24}{trials:>9}{len(failures):>9}")
+        for text in failures[:20]:
+            print(f"failed: {name}: {text}", file=sys.stderr)
+    print(f"frames read with other pixels, without a manifest: {silent}")
+    print(f"flipped bits: {counts}")
+    table = {n: {"trials": t, "failures": len(f)} for n, (t, f) in parts.items()}
+    results = {"table": table, "flipped_bits": counts, "other_pixels": silent}
+    measure.keep("damaged", {"inputs": args.inputs, "seed": args.seed}, results)
+    return 1 if any(failures for _, failures in parts.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
