@@ -25,18 +25,24 @@ def searched_on(settings: dict, split: dict) -> list[int]:
     return sorted(searched & set(split["val"]["subjects"]))
 
 
+def is_own(settings: dict, split: dict) -> bool:
+    """Tell whether weights were trained on just these arrays."""
+    arrays = {name: array["sha256"] for name, array in split["arrays"].items()}
+    return settings.get("data", {}).get("arrays") == arrays
+
+
 def trained_on(settings: dict, split: dict) -> list[int]:
-    """Return the validation subjects that the weights were trained on.
+    """Return the validation subjects that the weights, or those before, were trained on.
 
     Args:
         settings: The weights' record.
         split: `preprocess.json`; of another extraction, whose subjects may be others, none.
     """
-    arrays = {name: array["sha256"] for name, array in split["arrays"].items()}
-    if settings.get("data", {}).get("arrays") == arrays:  # as for their training
-        return []
+    parts = settings.get("trained_on") or []
+    if is_own(settings, split):
+        parts = parts[:-1]  # the last is the training on this split's other frames
     extract, found = split["extract"]["imgs_train.npy"], set()
-    for part in settings.get("trained_on") or []:
+    for part in parts:
         if part["imgs_train_sha256"] == extract:
             found |= set(part["subjects"])
     return sorted(found & set(split["val"]["subjects"]))
@@ -56,18 +62,16 @@ def check_unseen(settings: dict, split: dict, data: Path) -> None:
             f"{', '.join(map(str, shared))}, which are validation subjects here: the "
             "scores are a little too good"
         )
-    if settings.get("data", {}).get("arrays") == {
-        name: array["sha256"] for name, array in split["arrays"].items()
-    }:
-        if split["leaky"]:
-            print("leaky split: these scores say nothing about new subjects")
-        return
+    if split["leaky"]:
+        print("leaky split: these scores say nothing about new subjects")
     if seen := trained_on(settings, split):
         raise ValueError(
             f"the weights were trained on subjects {', '.join(map(str, seen))} of "
             f"{data}/preprocess.json's validation frames; split as for their training, or "
             "train again"
         )
+    if is_own(settings, split):
+        return
     for part in settings.get("trained_on") or []:
         shared = sorted(set(part["subjects"]) & set(split["val"]["subjects"]))
         if not shared:

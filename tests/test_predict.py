@@ -556,6 +556,22 @@ def test_a_failed_run_leaves_earlier_predictions_as_they_were(
     assert not list((tmp_path / "out").glob(".*.tmp"))
 
 
+def test_weights_that_begin_with_ones_that_saw_the_validation_frames_are_refused(
+    chain, tmp_path
+):
+    data = shutil.copytree(chain / "data", tmp_path / "data")
+    flags = ["--data", str(data), "--height", "32", "--width", "32"]
+    small = ["--filters", "2", "--depth", "2", "--epochs", "1"]
+    first, second = tmp_path / "weights" / "all.h5", tmp_path / "weights" / "some.h5"
+    preprocess.main([*flags, "--split", "none"])
+    train.main(["--data", str(data), "--out", str(first), *small])
+    preprocess.main(flags)
+    start = ["--out", str(second), "--init", str(first)]
+    train.main(["--data", str(data), *start, "--epochs", "1"])
+    with pytest.raises(ValueError, match="the weights were trained on subjects"):
+        predict.main(["--data", str(data), "--weights", str(second)])
+
+
 def test_the_mean_of_folds_predicts_test_frames_alone(chain, tmp_path, capsys):
     data, weights = shutil.copytree(chain / "data", tmp_path / "data"), []
     flags = ["--height", "32", "--width", "32", "--folds", "2"]
