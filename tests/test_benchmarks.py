@@ -20,6 +20,7 @@ import training_step
 import video
 
 import run_length
+from backend import keras
 from model import build_network, build_unet
 from recipes import RECIPES
 
@@ -137,7 +138,33 @@ def test_a_step_computes_each_convolution_three_times_and_the_first_twice():
     assert keras_step.step_gflop(model, 5) == pytest.approx(expected)
 
 
-def test_training_step_measures_ours_beside_stock_keras(tmp_path):
+@pytest.fixture
+def few_convolutions(monkeypatch):
+    """The modern recipe's step in this process, of a network with few to compile."""
+    network = {"network": "fast_unet", "encoder": None}
+    monkeypatch.setitem(RECIPES, "modern", {**RECIPES["modern"], **network})
+    original = measure.take_turns
+
+    def take_turns(commands, rounds):
+        if "modern recipe" not in commands:
+            return original(commands, rounds)
+        changes = {"height": 32, "width": 32, "filters": 2, "batch_size": 2}
+        result = keras_step.measure_modern(changes, 2, 1)
+        return {"modern recipe": [json.loads(json.dumps(result))]}
+
+    monkeypatch.setattr(measure, "take_turns", take_turns)
+
+
+def test_a_convolution_by_channel_runs_alone_both_ways():
+    layer = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False)
+    keras.Model(x := keras.layers.Input((8, 6, 4)), layer(x))
+    output, (to_input, to_kernel) = keras_step.convolution_alone(layer, 5, False)()
+    assert output.shape == (5, 4, 3, 4)
+    assert to_input.shape == (5, 8, 6, 4)
+    assert to_kernel.shape == (3, 3, 4, 1)
+
+
+def test_training_step_measures_ours_beside_stock_keras(tmp_path, few_convolutions):
     product = "32 x 32 product, float32, TensorFlow"
     flags = [*SMALL_STEP, "--rows", "train.py", product, "--product-size", 32]
     line = run(training_step, tmp_path, *flags)

@@ -247,7 +247,9 @@ def test_good_files_pass(good, tmp_path):
 def test_a_folder_and_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is not an HDF5 file"):
         look(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"none\.h5 is missing .*; train it with"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.h5 is missing .*; train it with"
+    ):
         look(tmp_path / "none.h5")
 
 
