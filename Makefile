@@ -18,8 +18,8 @@ demo: .venv/installed  ## phantom, fine-tuning and scores in a folder of its own
 		--require-gain 0.10
 	@echo "learning curve: $(DEMO)/weights/unet.png, overlays: $(DEMO)/predictions/overlays/"
 
-test: .venv/tested lint  ## lint and all tests
-	$(RUN) -m pytest
+test: .venv/tested lint  ## lint and all tests, a file at a time in each of two processes
+	$(RUN) -m pytest --numprocesses=2 --dist=loadfile
 
 test-all: .venv/tested  ## the long tests, two at a time: faults by the hundred
 	$(MAKE) --jobs=2 faults-kills faults-saves
