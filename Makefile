@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN = .venv/bin
 RUN = $(BIN)/python
 DEMO = demo
+# of test-all: kills of each script, and run-length cases
+KILLS = 50
+CASES = 1000000
 
 .PHONY: demo test test-all faults-kills faults-saves lint figures lock audit clean
 
@@ -25,11 +28,11 @@ test-all: .venv/tested  ## the long tests, two at a time: faults by the hundred
 	$(MAKE) --jobs=2 faults-kills faults-saves
 
 faults-kills: .venv/tested
-	$(RUN) benchmarks/faults.py --saves 0
+	$(RUN) benchmarks/faults.py --kills $(KILLS) --saves 0
 
 faults-saves: .venv/tested
-	$(RUN) benchmarks/faults.py --kills 0
-	$(RUN) benchmarks/damaged.py
+	$(RUN) benchmarks/faults.py --kills 0 --saves $(KILLS)
+	$(RUN) benchmarks/damaged.py --cases $(CASES)
 
 lint: .venv/tested
 	$(BIN)/ruff check .

@@ -90,10 +90,11 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
             os.replace(making, path)
 
 
-def open_limited(path: Path, limit: int | None) -> Source:
-    """Return a source, of `limit` frames at most."""
+def open_limited(path: Path, settings: dict) -> Source:
+    """Return a source, of `most_frames` at most; None is no limit."""
     source = open_source(path)
-    return source._replace(frames=itertools.islice(source.frames, limit))
+    first = itertools.islice(source.frames, settings["most_frames"])
+    return source._replace(frames=first)
 
 
 def share_before(source: Source, settings: dict) -> float:
@@ -112,13 +113,11 @@ def find_in_source(model, source: Source, settings: dict) -> Iterator[tuple]:
         yield from find_masks(model, source.frames, settings, share)
 
 
-def all_probabilities(
-    model, paths: list[Path], settings: dict, limit: int | None
-) -> Iterator[np.ndarray]:
+def all_probabilities(model, paths: list[Path], settings: dict) -> Iterator[np.ndarray]:
     """Yield the probabilities of all files that can be read, as `find_in_source` does."""
     for path in paths:
         with contextlib.suppress(ValueError):
-            source = open_limited(path, limit)
+            source = open_limited(path, settings)
             maps = predict_frames(model, source.frames, settings)
             yield from smooth(maps, share_before(source, settings))
 
@@ -185,7 +184,8 @@ def predict_file(
         seen: `(writer, watch)` of `write_found`.
     """
     found = find_in_source(model, source, settings)
-    bar = tqdm(found, source.name, source.count, unit=" frames", disable=None)
+    total = min(filter(None, (source.count, settings["most_frames"])), default=None)
+    bar = tqdm(found, source.name, total, unit=" frames", disable=None)
     kept = collect_masks(source, out) if segmentation else contextlib.nullcontext()
     with kept as keep:
         write_found(bar, source, out, *seen, keep)
@@ -196,7 +196,6 @@ def predict(
     name: Path,
     out: Path,
     settings: dict,
-    limit: int | None,
     segmentations: bool,
 ) -> advice.Watch:
     """Predict a picture, video or DICOM file, a folder of them, or a camera.
@@ -205,8 +204,8 @@ def predict(
         model: The U-Net.
         name: The file, the folder, or the camera's number.
         out: Folder to write.
-        settings: The weights' record, with `prevalence`, and `smoothing` of what moves.
-        limit: Frames of each source, at most; None for all.
+        settings: The weights' record, with `prevalence`, `smoothing` of what moves, and
+            `most_frames` of each source; None for all.
         segmentations: Whether to write DICOM Segmentations, too.
 
     Returns:
@@ -222,13 +221,12 @@ def predict(
     if settings["prevalence"] is not None:
         if is_camera(name):
             raise ValueError("--prevalence ranks a set of frames; a camera has no end")
-        maps = all_probabilities(model, paths, settings, limit)
-        settings = keep_share(maps, settings)
+        settings = keep_share(all_probabilities(model, paths, settings), settings)
     with stage.write_csv(out / "frames.csv", COLUMNS) as writer:
         try:
             for path in paths:
                 try:
-                    source = open_limited(path, limit)
+                    source = open_limited(path, settings)
                     wanted = segmentations and source.kind == "dicom"
                     seen = writer, watch
                     predict_file(model, source, out, settings, wanted, seen)

@@ -251,6 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     records = [read_settings(p, args.settings, args.trust) for p in args.weights]
     settings = merge_settings(args.weights, records)
     settings |= {"prevalence": args.prevalence, "smoothing": args.smoothing}
+    settings["most_frames"] = args.frames
     parts = find_parts(args.input, args.data)
     if args.engine == engines.KERAS:
         precision, why = choose_precision(args.precision)
@@ -268,7 +269,7 @@ def main(argv: list[str] | None = None) -> None:
         for part in parts:
             if part == "input":
                 watch = own_predictions.predict(
-                    model, args.input, args.out, settings, args.frames, args.dicom_seg
+                    model, args.input, args.out, settings, args.dicom_seg
                 )
             else:
                 watch, paths = functions[part](
