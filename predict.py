@@ -36,10 +36,7 @@ from trained import load_networks, merge_settings, read_settings
 def remove_stale(out: Path, made: list[Path]) -> None:
     """Remove what an earlier run left that this one did not make."""
     names = ["overlays/val_*.png", "overlays/test_*.png", "validation_truth.csv"]
-    for stem in (
-        "validation",
-        "submission",
-    ):  # with evaluate.py's scores of other masks
+    for stem in ("validation", "submission"):  # the scores are evaluate.py's, of these
         names += [f"{stem}{end}" for end in (".csv", ".scores.csv", ".scores.json")]
     for name in names:
         for path in set(out.glob(name)) - set(made):
@@ -139,8 +136,8 @@ def find_parts(picture: Path | None, data: Path) -> list[str]:
         return ["input"]
     extract = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
     parts = []
-    split = read_split(data) if (data / "preprocess.json").exists() else None
-    if "train" in extract and split and split["val"]["rows"]:
+    there = "train" in extract and (data / "preprocess.json").exists()
+    if there and read_split(data)["val"]["rows"]:
         parts.append("validation")
     if "test" in extract:
         parts.append("test")

@@ -572,6 +572,15 @@ def test_weights_that_begin_with_ones_that_saw_the_validation_frames_are_refused
         predict.main(["--data", str(data), "--weights", str(second)])
 
 
+def test_test_frames_alone_are_predicted_beside_an_earlier_split(chain, tmp_path):
+    data, raw = shutil.copytree(chain / "data", tmp_path / "data"), tmp_path / "raw"
+    shutil.copytree(chain / "raw" / "test", raw / "test")
+    extract_data.main(["--raw", str(raw), "--data", str(data)])
+    assert (data / "preprocess.json").exists()
+    predict_again(chain, tmp_path / "out", "--data", str(data))
+    assert len(read_csv(tmp_path / "out" / "submission.csv")) == 7
+
+
 def test_the_mean_of_folds_predicts_test_frames_alone(chain, tmp_path, capsys):
     data, weights = shutil.copytree(chain / "data", tmp_path / "data"), []
     flags = ["--height", "32", "--width", "32", "--folds", "2"]
