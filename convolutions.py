@@ -1,4 +1,4 @@
-"""The convolutions of the networks: plain, and with standardised kernels for training."""
+"""The convolutions of the networks: plain, normalised, with standardised kernels."""
 
 import math
 from collections.abc import Callable
@@ -7,6 +7,7 @@ import numpy as np
 
 from backend import keras, ops
 
+EPSILON = 1e-5  # of a variance
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))  # keeps the variance at 1 behind a ReLU
 
 
@@ -60,8 +61,10 @@ class StandardizedConv2D(keras.layers.Layer):
         self.set_weights([kernel, np.sqrt((centred**2).sum(axis=(0, 1, 2))), bias])
 
 
-def plain_convolution(filters: int, dtype: str, name: str) -> keras.layers.Layer:
-    """Return a 3 x 3 convolution with ReLU."""
+def plain_convolution(
+    x: keras.KerasTensor, filters: int, dtype: str, name: str
+) -> keras.KerasTensor:
+    """Apply a 3 x 3 convolution with ReLU."""
     return keras.layers.Conv2D(
         filters,
         3,
@@ -70,22 +73,51 @@ def plain_convolution(filters: int, dtype: str, name: str) -> keras.layers.Layer
         kernel_initializer="he_normal",  # the paper's
         dtype=dtype,
         name=name,
-    )
+    )(x)
 
 
-def standardized_convolution(filters: int, dtype: str, name: str) -> StandardizedConv2D:
-    """Return the same with its kernel standardised."""
-    return StandardizedConv2D(filters, dtype=dtype, name=name)
+def standardized_convolution(
+    x: keras.KerasTensor, filters: int, dtype: str, name: str
+) -> keras.KerasTensor:
+    """Apply the same with its kernel standardised."""
+    return StandardizedConv2D(filters, dtype=dtype, name=name)(x)
+
+
+def normalized_convolution(
+    x: keras.KerasTensor, filters: int, dtype: str, name: str
+) -> keras.KerasTensor:
+    """Apply a 3 x 3 convolution, instance normalisation and ReLU.
+
+    Each channel of each frame gets mean 0 and variance 1: a frame's own gain and contrast
+    go out, and frames of a batch are not tied to each other.
+
+    Source: https://arxiv.org/abs/1607.08022, equation 3.
+    """
+    layers = keras.layers
+    x = layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        use_bias=False,  # the normalisation would take it out
+        kernel_initializer="he_normal",
+        dtype=dtype,
+        name=name,
+    )(x)
+    # a group of each channel; it sums in float32 whatever the type
+    x = layers.GroupNormalization(
+        filters, epsilon=EPSILON, dtype=dtype, name=f"{name}_norm"
+    )(x)
+    return layers.ReLU(dtype=dtype, name=f"{name}_relu")(x)
 
 
 def double_convolution(
     x: keras.KerasTensor,
-    convolution: Callable[[int, str, str], keras.layers.Layer],
+    convolution: Callable[[keras.KerasTensor, int, str, str], keras.KerasTensor],
     filters: int,
     dtype: str,
     name: str,
 ) -> keras.KerasTensor:
     """Apply two convolutions."""
     for k in (1, 2):
-        x = convolution(filters, dtype, f"{name}_conv{k}")(x)
+        x = convolution(x, filters, dtype, f"{name}_conv{k}")
     return x

@@ -9,6 +9,7 @@ import argparse
 import functools
 import os
 import sys
+from collections.abc import Callable
 
 import encoder
 import stage
@@ -16,6 +17,7 @@ from backend import keras
 from convolutions import (
     StandardizedConv2D,
     double_convolution,
+    normalized_convolution,
     plain_convolution,
     standardized_convolution,
 )
@@ -118,8 +120,8 @@ def build_fast_unet(
     """Return a U-Net that computes nothing at full size, uncompiled.
 
     The first convolution halves the frame and the last one doubles it, skips are added
-    instead of concatenated, 1 x 1 convolutions come before what they enlarge, and dropout
-    leaves out whole channels.
+    instead of concatenated, 1 x 1 convolutions come before what they enlarge, convolutions
+    are followed by instance normalisation, and dropout leaves out whole channels.
 
     Args:
         height: Rows of the frames, in pixels, a multiple of `2 ** depth`.
@@ -127,8 +129,7 @@ def build_fast_unet(
         filters: Channels of the first level, at half size; doubled at each further one.
         depth: Number of times the frame is halved, the first convolution included.
         dtype: Keras's dtype policy, as `precision.dtype_policy` returns it.
-        training: Whether to standardise the kernels of the 3 x 3 convolutions; otherwise
-            all layers are Keras's own. `copy_weights` leads from one to the other.
+        training: Makes no difference to this network.
 
     Returns:
         Functional model as of `build_unet`.
@@ -141,7 +142,7 @@ def build_fast_unet(
     """
     layers = keras.layers
     check_size(height, width, depth)
-    convolution = standardized_convolution if training else plain_convolution
+    convolution = normalized_convolution
     x = inputs = layers.Input((height, width, 1), name="image")
     x = layers.Conv2D(
         filters,
@@ -162,7 +163,7 @@ def build_fast_unet(
     channels = filters * 2 ** (depth - 1)
     x = double_convolution(x, convolution, channels, dtype, "bottom")
     x = layers.SpatialDropout2D(DROPOUT, dtype=dtype, name="bottom_dropout")(x)
-    outputs = expand(x, skips, filters, dtype, training)
+    outputs = expand(x, skips, filters, dtype, convolution)
     return keras.Model(inputs, outputs, name="fast_unet")
 
 
@@ -171,17 +172,17 @@ def expand(
     skips: list[keras.KerasTensor],
     filters: int,
     dtype: str,
-    training: bool,
+    convolution: Callable[[keras.KerasTensor, int, str, str], keras.KerasTensor],
 ) -> keras.KerasTensor:
     """Return nerve probabilities from the bottom of a network whose skips are added.
 
     Args:
         x: The bottom, at half the size of the last skip.
         skips: From half of the frame's size on; of `filters` channels, doubled at each.
-        filters: As of `build_fast_unet`, likewise `dtype` and `training`.
+        filters: As of `build_fast_unet`, likewise `dtype`.
+        convolution: Of convolutions.py.
     """
     layers = keras.layers
-    convolution = standardized_convolution if training else plain_convolution
     for level in reversed(range(len(skips))):
         name, channels = f"up{level + 1}", filters * 2**level
         x = layers.Conv2D(channels, 1, dtype=dtype, name=f"{name}_reduce")(x)
@@ -211,7 +212,7 @@ def build_lite_unet(
 ) -> keras.Model:
     """Return a U-Net whose contracting path is EfficientNet-Lite0's, uncompiled.
 
-    The expanding path is that of `build_fast_unet`.
+    The expanding path is that of `build_fast_unet`, without its normalisation.
 
     Args:
         height: Rows of the frames, in pixels, a multiple of 16.
@@ -219,7 +220,8 @@ def build_lite_unet(
         filters: Channels of the expanding path at half size; doubled at each further level.
         depth: Number of times the frame is halved: 4, the encoder's.
         dtype: Keras's dtype policy, as `precision.dtype_policy` returns it.
-        training: As of `build_fast_unet`.
+        training: Whether to standardise the kernels of the 3 x 3 convolutions; otherwise
+            all layers are Keras's own. `copy_weights` leads from one to the other.
         stages: Of encoder.py.
 
     Returns:
@@ -240,7 +242,8 @@ def build_lite_unet(
         skips[level] = layers.Conv2D(channels, 1, dtype=dtype, name=f"{name}_side")(
             skips[level]
         )
-    outputs = expand(x, skips, filters, dtype, training)
+    convolution = standardized_convolution if training else plain_convolution
+    outputs = expand(x, skips, filters, dtype, convolution)
     return keras.Model(inputs, outputs, name="lite_unet")
 
 

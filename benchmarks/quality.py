@@ -42,34 +42,41 @@ NUM_FOLDS = 5
 SIMILAR_SIZE = (128, 96)  # width, height at which frames are compared
 SIMILAR = 0.99  # correlation from which two frames of a subject are near-identical
 
-# The ladder's first fast recipe; the rows that begin with its name change it.
-BASE = {
+# What the ladder's fast recipes have in common
+FAST = {
     "height": 128,
     "width": 176,
-    "network": "fast_unet",
     "filters": 32,
     "depth": 4,
-    "encoder": None,
     "loss": "tversky_crossentropy_loss",
-    "learning_rate": 1e-3,
     "schedule": "cosine",
     "average": True,
     "balance": True,
     "augment": True,
     "batch_size": 16,
-    "epochs": 20,
+    "epochs": 10,
     "--soft-masks": True,
-    "losses.MISSED_SHARE": 0.5,
 }
 LITE = {
-    **BASE,
+    **FAST,
     "network": "lite_unet",
     "encoder": ENCODER,
-    "epochs": 10,
     "learning_rate": 5e-4,
+    "losses.MISSED_SHARE": 0.5,
 }
 LARGER = {"augment.FLIP_SHARE": 0.0, "losses.MISSED_SHARE": 0.7}
-SHORT = {**BASE, "height": 96, "width": 128, "epochs": 4}
+NORMALIZED = {
+    **FAST,
+    **LARGER,
+    "network": "fast_unet",
+    "encoder": None,
+    "learning_rate": 3e-3,
+}
+WANDERING = {  # at a rate that does not fall, and averaged over more of its steps
+    "schedule": "constant",
+    "learning_rate": 2e-3,
+    "training.AVERAGED_SHARE": 0.2,
+}
 FEW = {
     **RECIPES["modern"],
     "--soft-masks": True,
@@ -93,20 +100,30 @@ STRONGER = {  # augmentation, by half
 # values of their modules' constants ("module.NAME": value).
 ROWS = {
     "classic": RECIPES["classic"],
-    "base": BASE,
-    "base, short": SHORT,
-    "base, short, float32": {**SHORT, "--precision": "float32"},
-    "base, no flips": {**BASE, "augment.FLIP_SHARE": 0.0},
-    "base, stronger augmentation": {**BASE, **STRONGER},
-    "base, shadows": {**BASE, "augment.SHADOW_SHARE": 0.5},
-    "base, missed 0.7": {**BASE, "losses.MISSED_SHARE": 0.7},
-    "base, no flips, missed 0.7": {**BASE, **LARGER},
-    "base, 48 filters": {**BASE, "filters": 48},
-    "base, depth 5": {**BASE, "depth": 5, "width": 192},
-    "base, 40 epochs": {**BASE, "epochs": 40},
-    "base, repaired masks": {**BASE, "--contradictory": "repair"},
-    "base, contradictory dropped": {**BASE, "--contradictory": "drop"},
-    "base, 192 x 256": {**BASE, "height": 192, "width": 256},
+    "normalised": NORMALIZED,
+    "normalised, flips": {**NORMALIZED, "augment.FLIP_SHARE": 0.5},
+    "normalised, flips, rate 1e-3": {
+        **NORMALIZED,
+        "augment.FLIP_SHARE": 0.5,
+        "learning_rate": 1e-3,
+    },
+    "normalised, missed 0.5": {**NORMALIZED, "losses.MISSED_SHARE": 0.5},
+    "normalised, 20 epochs": {**NORMALIZED, "epochs": 20},
+    "normalised, 192 x 256": {**NORMALIZED, "height": 192, "width": 256},
+    "normalised, 16 filters": {**NORMALIZED, "filters": 16},
+    "normalised, 48 filters": {**NORMALIZED, "filters": 48},
+    "normalised, depth 5": {**NORMALIZED, "depth": 5, "width": 192},
+    "normalised, stronger augmentation": {**NORMALIZED, **STRONGER},
+    "normalised, shadows": {**NORMALIZED, "augment.SHADOW_SHARE": 0.5},
+    "normalised, repaired masks": {**NORMALIZED, "--contradictory": "repair"},
+    "normalised, contradictory dropped": {**NORMALIZED, "--contradictory": "drop"},
+    "normalised, constant rate": {**NORMALIZED, **WANDERING},
+    "normalised, constant rate, flips, 20 epochs": {
+        **NORMALIZED,
+        **WANDERING,
+        "augment.FLIP_SHARE": 0.5,
+        "epochs": 20,
+    },
     "encoder": LITE,
     "encoder, not pretrained": {**LITE, "encoder": None},
     "encoder, missed 0.7": {**LITE, "losses.MISSED_SHARE": 0.7},

@@ -1,4 +1,4 @@
-"""What is gained at test time: mirrored frames, and the mean of several networks.
+"""What is gained, or lost, at test time: mirrored frames, the mean of several networks.
 
     python benchmarks/test_time.py --work quality --row modern --folds 0 1 --seeds 0 1 2
 
@@ -69,6 +69,7 @@ def measure_fold(work, row, fold, seeds):
             pairs = list(zip(maps, mirrored, strict=True))
             ways = {
                 "plain": maps,
+                "mirrored alone": mirrored,
                 "mean with mirrored": (maps + mirrored) / 2,
                 "by agreement": [by_agreement(*pair) for pair in pairs],
             }

@@ -9,6 +9,7 @@ import model as model_script
 from model import (
     StandardizedConv2D,
     build_fast_unet,
+    build_lite_unet,
     build_unet,
     copy_weights,
     summary,
@@ -115,8 +116,8 @@ def test_standardised_kernels_have_mean_0_and_their_gain_as_norm():
 
 
 def test_a_trained_network_is_folded_into_stock_layers_that_predict_alike():
-    network = build_fast_unet(16, 32, 4, 3, training=True)
-    plain = build_fast_unet(16, 32, 4, 3)
+    network = build_lite_unet(16, 32, 4, training=True)
+    plain = build_lite_unet(16, 32, 4)
     scramble(network)
     copy_weights(network, plain)
     frames = random_frames(16, 32)
@@ -125,10 +126,32 @@ def test_a_trained_network_is_folded_into_stock_layers_that_predict_alike():
 
 
 def test_a_folded_network_taken_up_again_for_training_predicts_alike():
-    network, again = (build_fast_unet(16, 32, 4, 3, training=True) for _ in range(2))
-    plain = build_fast_unet(16, 32, 4, 3)
+    network, again = (build_lite_unet(16, 32, 4, training=True) for _ in range(2))
+    plain = build_lite_unet(16, 32, 4)
     scramble(network)
     copy_weights(network, plain)
     copy_weights(plain, again)
     frames = random_frames(16, 32)
     np.testing.assert_allclose(network(frames), again(frames), atol=1e-5)
+
+
+def test_each_frame_is_normalised_by_itself():
+    network = build_fast_unet(16, 32, 4, 3)
+    rng = np.random.default_rng(1)
+    layer = network.get_layer("down1_conv1_norm")
+    gamma, beta = rng.normal(size=(2, 4)).astype(np.float32)
+    layer.set_weights([gamma, beta])
+    x = 5 + 3 * rng.normal(size=(2, 8, 16, 4)).astype(np.float32)
+    # by hand: of each frame's channel, mean 0 and variance 1, then gamma and beta
+    mean, variance = (f(axis=(1, 2), keepdims=True) for f in (x.mean, x.var))
+    expected = (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+    np.testing.assert_allclose(layer(x), expected, atol=1e-4)
+
+
+def test_a_frame_of_a_batch_changes_nothing_for_the_others():
+    network = build_fast_unet(16, 32, 4, 3)
+    frames = random_frames(16, 32)
+    other = np.stack([frames[0], frames[0, ::-1]])
+    one, two = (np.asarray(network(x)) for x in (frames, other))
+    np.testing.assert_allclose(one[0], two[0], atol=1e-6)
+    assert not np.allclose(one[1], two[1], atol=1e-3)

@@ -11,11 +11,8 @@ import split
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import distill
 import quality
 
-import settings
-import trained
 from recipes import RECIPES
 
 TINY = {"height": 16, "width": 16, "filters": 2, "depth": 2, "batch_size": 4}
@@ -110,19 +107,3 @@ def test_known_probabilities_are_scored_as_a_networks_are(results, tmp_path):
     settings["smallest_area"] = 0.0
     again = quality.score_network(model, settings, data, tmp_path / "again.npz")
     assert again == pytest.approx(dice, abs=2e-3)  # kept in half precision
-
-
-def test_distilled_masks_are_half_the_teachers(results, tmp_path):
-    work = results[1] / "work"
-    data, weights = next(work.glob("data_*_fold0")), work / "tiny_fold0_seed0.h5"
-    distill.mix_labels(data, tmp_path / "mixed", [weights, weights])
-    x, y = (np.load(data / f"{name}_train.npy") for name in "xy")
-    network = trained.load_network(weights, trained.read_settings(weights, None))
-    one, mirrored = (
-        np.array([network.predict_on_batch(f[None])[0] for f in frames])
-        for frames in (x, x[:, :, ::-1])
-    )
-    mean = (one + mirrored[:, :, ::-1]) / 2
-    _, arrays = settings.read_data(tmp_path / "mixed")
-    np.testing.assert_allclose(arrays["y_train"], (y + mean) / 2, atol=1e-5)
-    np.testing.assert_array_equal(arrays["x_train"], x)
