@@ -4,9 +4,10 @@
     python benchmarks/transfer.py presence --phantom raw --raw FOLDER
     python benchmarks/transfer.py usgra --usgra FOLDER --init weights/unet_nerve.h5
 
-`phantom`: the recipe trained on phantoms alone, on the same with the anatomy erased (each
-frame's blocks of 16 x 16 pixels shuffled, its mask left in place), and on 5 real subjects
-with and without phantom weights to start from, scored on real frames. `presence`: trained
+`phantom`: the recipe trained on phantoms alone, on those that show a nerve, on these with
+the anatomy erased (each frame's blocks of 16 x 16 pixels shuffled, its mask left in place),
+and on 5 real subjects with and without weights of the phantoms' nerves to start from,
+scored on real frames. `presence`: trained
 on phantoms, scored on the phantom's test subjects, nearly half of whose frames show no
 nerve; and on originals of the challenge. `usgra`: nerves of another collection from 30 of
 its frames, with and without weights to start from.
@@ -185,12 +186,15 @@ def run_phantom(args):
     subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
     held_out = json.loads(quality.FOLDS.read_text())["0"]
     weights, phantom, seconds = train_phantom(args, args.row)
-    score_elsewhere(args, "phantom on real", weights, seconds, real, nerve)
-    rows = np.arange(len(np.load(phantom / "x_train.npy", mmap_mode="r")))
-    data = copy_data(phantom, args.work / "phantom_erased", rows, [], erase)
-    out = args.work / "phantom_erased.h5"
-    seconds = quality.train_row(args.row, data, out, ["--seed", 0])
-    score_elsewhere(args, "phantom erased on real", out, seconds, real, nerve)
+    name = "phantom, empty frames too, on real"
+    score_elsewhere(args, name, weights, seconds, real, nerve)
+    areas = stage.read_record(phantom / "extract.json", "-")["train"]["area"]
+    rows = np.flatnonzero(areas)  # nearly all real frames show a nerve
+    for kind, change in (("erased", (erase,)), ("nerves", ())):
+        data = copy_data(phantom, args.work / f"phantom_{kind}", rows, [], *change)
+        weights = args.work / f"phantom_{kind}.h5"
+        seconds = quality.train_row(args.row, data, weights, ["--seed", 0])
+        score_elsewhere(args, f"phantom {kind} on real", weights, seconds, real, nerve)
     others = np.setdiff1d(np.unique(subjects), held_out)
     val_rows = np.flatnonzero(np.isin(subjects, held_out) & nerve)
     for draw in range(DRAWS):

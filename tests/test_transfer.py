@@ -65,8 +65,8 @@ def test_phantom_weights_are_scored_on_real_frames_and_started_from(tiny, tmp_pa
     for _ in range(2):  # the second finds all done
         transfer.main(["phantom", *folders, *tiny])
     lines = {(line["run"], line["repeat"]): line for line in transfer.results()}
-    assert len(lines) == 2 + 2 * transfer.DRAWS == len(transfer.results())
-    assert len(lines["phantom on real", 0]["dice"]) == 24  # 3 of 5 of 40
+    assert len(lines) == 3 + 2 * transfer.DRAWS == len(transfer.results())
+    assert len(lines["phantom nerves on real", 0]["dice"]) == 24  # 3 of 5 of 40
     few = lines["5 subjects", 0]
     assert {name.split("_")[0] for name in few["dice"]} == {"1", "2"}
     split = json.loads((tmp_path / "work/real5_0/preprocess.json").read_text())
