@@ -7,10 +7,10 @@
 `phantom`: the recipe trained on phantoms alone, on those that show a nerve, on these with
 the anatomy erased (each frame's blocks of 16 x 16 pixels shuffled, its mask left in place),
 and on 5 real subjects with and without weights of the phantoms' nerves to start from,
-scored on real frames. `presence`: trained
-on phantoms, scored on the phantom's test subjects, nearly half of whose frames show no
-nerve; and on originals of the challenge. `usgra`: nerves of another collection from 30 of
-its frames, with and without weights to start from.
+scored on real frames. `presence`: trained on phantoms, scored on the phantom's test
+subjects, nearly half of whose frames show no nerve; and on originals of the challenge.
+`usgra`: nerves of another collection from 30 of its frames, with and without weights to
+start from.
 
 Each run appends its per-frame Dice to transfer.jsonl and is not repeated; interrupted
 trainings are resumed.
@@ -190,6 +190,7 @@ def run_phantom(args):
     score_elsewhere(args, name, weights, seconds, real, nerve)
     areas = stage.read_record(phantom / "extract.json", "-")["train"]["area"]
     rows = np.flatnonzero(areas)  # nearly all real frames show a nerve
+    # the last ones, of nerves, are what few subjects start from
     for kind, change in (("erased", (erase,)), ("nerves", ())):
         data = copy_data(phantom, args.work / f"phantom_{kind}", rows, [], *change)
         weights = args.work / f"phantom_{kind}.h5"
