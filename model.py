@@ -142,7 +142,6 @@ def build_fast_unet(
     """
     layers = keras.layers
     check_size(height, width, depth)
-    convolution = normalized_convolution
     x = inputs = layers.Input((height, width, 1), name="image")
     x = layers.Conv2D(
         filters,
@@ -157,13 +156,13 @@ def build_fast_unet(
     skips = []
     for level in range(depth - 1):  # contracting path
         name, channels = f"down{level + 1}", filters * 2**level
-        x = double_convolution(x, convolution, channels, dtype, name)
+        x = double_convolution(x, normalized_convolution, channels, dtype, name)
         skips.append(x)
         x = layers.MaxPooling2D(2, dtype=dtype, name=f"{name}_pool")(x)
     channels = filters * 2 ** (depth - 1)
-    x = double_convolution(x, convolution, channels, dtype, "bottom")
+    x = double_convolution(x, normalized_convolution, channels, dtype, "bottom")
     x = layers.SpatialDropout2D(DROPOUT, dtype=dtype, name="bottom_dropout")(x)
-    outputs = expand(x, skips, filters, dtype, convolution)
+    outputs = expand(x, skips, filters, dtype, normalized_convolution)
     return keras.Model(inputs, outputs, name="fast_unet")
 
 
