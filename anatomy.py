@@ -52,11 +52,22 @@ TISSUE = {
     "rim": Tissue(3, 4.0, 0.02, 4.0, 0.1),
     "root": Tissue(-13, 0.9, 0.00, 1.0, 0.0),
 }
-DISTRACTORS = {  # tissue, radii along x and y as multiples, pixels added
-    "vessel": (("wall", 0.8, 0.7, 1.5), ("vessel", 0.8, 0.7, 0)),
-    "lymph node": (("rim", 1.9, 1, 3), ("node", 1.9, 1, 0), ("hilum", 0.8, 0.3, 0)),
-    "oval": (("rim", 1, 0.9, 4), ("root", 1, 0.9, 0)),
-    "knot": (("sheath", 2, 1, 0), ("rim", 1.2, 0.4, 0)),
+DISTRACTORS = {  # tissue; radii along x and y, as multiples; pixels added; place along x
+    "vessel": (("wall", 0.8, 0.7, 1.5, 0), ("vessel", 0.8, 0.7, 0, 0)),
+    "lymph node": (
+        ("rim", 1.9, 1, 3, 0),
+        ("node", 1.9, 1, 0, 0),
+        ("hilum", 0.8, 0.3, 0, 0),
+    ),
+    "oval": (("rim", 1, 0.9, 4, 0), ("root", 1, 0.9, 0, 0)),
+    "knot": (("sheath", 2, 1, 0, 0), ("rim", 1.2, 0.4, 0, 0)),
+    "clump": (  # of fat between muscles: much as a nerve, in another place
+        ("sheath", 2, 1.1, 0, 0),
+        ("rim", 0.6, 0.6, 2, -1),
+        ("rim", 0.6, 0.6, 2, 0.9),
+        ("root", 0.6, 0.6, -1, -1),
+        ("root", 0.6, 0.6, -1, 0.9),
+    ),
 }
 
 
@@ -98,9 +109,11 @@ def make_nerve(rng: np.random.Generator) -> dict:
         "radii": (64 * math.exp(n(0, 0.05)), 32 * math.exp(n(0, 0.04))),
         "size": smooth_random(rng),
         "stretch": smooth_random(rng),
-        "num_roots": int(rng.choice([2, 3, 4, 5], p=[0.2, 0.42, 0.28, 0.1])),
+        "num_roots": int(rng.choice([1, 2, 3, 4, 5], p=[0.05, 0.25, 0.35, 0.25, 0.1])),
         "root_shapes": u(-1, 1, (5, 4)),
         "lone": smooth_random(rng, 0.5, 2.0),
+        # how far sheath, rims and roots stand out from their surroundings, 0 to 1
+        "contrast": (u(0, 1), u(0.2, 1), u(0.4, 1)),
     }
 
 
@@ -129,9 +142,11 @@ def make_anatomy(rng: np.random.Generator) -> list[Body]:
     for x, y, radii, tilt in (
         (u(70, 150), u(40, 75), (u(100, 150), u(30, 50)), 0.25),  # middle scalene
         (u(190, 260), u(-20, 30), (u(90, 130), u(25, 40)), 0.1),  # its neighbour
-        (u(-130, -105), u(0, 30), (u(75, 95), u(38, 62)), -0.2),  # anterior scalene
+        (u(-135, -95), u(0, 35), (u(65, 105), u(35, 65)), -0.2),  # anterior scalene
     ):
         bodies.append(body(rng, "muscle", x, y, radii, n(tilt, 0.15)))
+    if rng.random() < 0.5:  # many real frames show no great vessel
+        return bodies
     x, y, carotid, jugular = u(-300, -200), u(20, 80), u(22, 36), u(22, 48)
     flat = 0.4 * jugular  # a vein gives way to the probe
     for tissue, grow in (("wall", 2), ("vessel", 0)):
@@ -144,20 +159,22 @@ def make_anatomy(rng: np.random.Generator) -> list[Body]:
 
 
 def make_distractors(rng: np.random.Generator) -> list[Body]:
-    """Return what may be mistaken for a nerve, beside or below the groove."""
+    """Return what may be mistaken for a nerve, anywhere but in the groove."""
     u, bodies = rng.uniform, []
-    for i in range(rng.integers(4, 8)):
-        x, y = rng.choice([-1, 1]) * u(100, 280), u(-60, 150)
-        if rng.random() < 0.3:
-            x, y = u(-60, 60), u(95, 180)
+    for i in range(rng.integers(8, 15)):
+        x, y = 0.0, 0.0
+        while math.hypot(x / 100, y / 110) < 1:
+            x, y = u(-330, 260), u(-110, 230)
         # the first stays through the whole sweep: no frame is without
         start = u(-0.6, 0.7) if i else -1.0
         window = start, start + u(0.3, 0.9) if i else 2.0
-        kind, radius = rng.choice(sorted(DISTRACTORS)), u(9, 22)
-        tilt = rng.normal(0, 0.4)
-        for tissue, wide, high, grow in DISTRACTORS[kind]:
+        kind, radius = rng.choice(sorted(DISTRACTORS)), u(9, 24)
+        tilt = rng.normal(0, 0.7)
+        for tissue, wide, high, grow, aside in DISTRACTORS[kind]:
             radii = wide * radius + grow, high * radius + grow
-            bodies.append(body(rng, tissue, x, y, radii, tilt, window))
+            dx, dy = aside * math.cos(tilt), aside * math.sin(tilt)
+            place = x + radius * dx, y + radius * dy
+            bodies.append(body(rng, tissue, *place, radii, tilt, window))
     return bodies
 
 
@@ -286,20 +303,28 @@ def draw_tissue(subject: SimpleNamespace, sweep: float, visibility: float) -> Ca
     for i, (depth, slope) in enumerate(subject.fascias):
         top = centre[1] + depth + curve(i, 10) + slope * from_groove
         canvas.band(top, ripple(i, 3), "fascia")
-    for item in subject.bodies:
-        share = min(sweep - item.window[0], item.window[1] - sweep) / 0.1
-        if share > 0:
-            middle = centre + subject.zoom * np.array(item.place)
-            amount = 0.06 if item.tissue in ("wall", "vessel") else 0.13
-            outline = oval(middle, item.radii, item.tilt, item.wobble, amount)
-            canvas.fill(outline, item.tissue, item.extra, item.slope, min(share, 1))
+    draw_bodies(canvas, subject.bodies, centre, subject.zoom, sweep)
     for x, depth, half, bend in subject.bones:
         top = centre[1] + depth + bend * (from_groove - x) ** 2 + curve(4, 4)
         fade = np.minimum(1.5 * (1 - abs(from_groove - x) / half), 1)
         canvas.band(top, (9 + ripple(4, 3)) * fade, "bone")
     draw_layers(canvas, centre, from_groove, curve, ripple, subject)
+    draw_bodies(canvas, subject.distractors, centre, subject.zoom, sweep)
     draw_groove(canvas, subject, sweep, visibility)
     return canvas
+
+
+def draw_bodies(
+    canvas: Canvas, bodies: list[Body], centre: np.ndarray, zoom: float, sweep: float
+) -> None:
+    """Paint ovals that lie in the plane at one position of the sweep."""
+    for item in bodies:
+        share = min(sweep - item.window[0], item.window[1] - sweep) / 0.1
+        if share > 0:
+            middle = centre + zoom * np.array(item.place)
+            amount = 0.06 if item.tissue in ("wall", "vessel") else 0.13
+            outline = oval(middle, item.radii, item.tilt, item.wobble, amount)
+            canvas.fill(outline, item.tissue, item.extra, item.slope, min(share, 1))
 
 
 def draw_groove(
@@ -311,17 +336,18 @@ def draw_groove(
     shares = [visibility] * len(roots)
     if visibility > 0:
         outline = oval(centre, np.multiply(radii, 0.96), tilt, shape, 0.08)
-        canvas.fill(outline, "sheath", 0, -0.2, visibility)
+        canvas.fill(outline, "sheath", 0, -0.2, visibility * subject.contrast[0])
     else:
         outline = oval(centre + (0, 15), np.multiply(radii, (0.8, 0.7)), tilt, shape)
         canvas.fill(outline, "sheath", 0, -0.2, 0.5)
         shares[len(roots) // 2] = min(max(float(subject.lone(sweep)), 0), 0.9)
     # an uneven rim: its outline is not the root's
-    for tissue, grow, turn in (("rim", (2, 3), -1), ("root", (-1.5, -1), 1)):
+    kinds = ("rim", (2, 3), -1), ("root", (-1.5, -1), 1)
+    for (tissue, grow, turn), contrast in zip(kinds, subject.contrast[1:], strict=True):
         for (middle, size, angle, wobble), share in zip(roots, shares, strict=True):
             if share > 0:
                 outline = oval(middle, np.add(size, grow), angle, turn * wobble, 0.14)
-                canvas.fill(outline, tissue, share=share)
+                canvas.fill(outline, tissue, share=share * contrast)
 
 
 def draw_layers(

@@ -32,7 +32,7 @@ from run_length import HEIGHT, WIDTH, encode
 from scanner import make_subject, render
 
 EMPTY_TRAIN, EMPTY_TEST = 0.588, 0.53  # share of frames without a nerve, challenge
-VERSION = 1  # of the pictures: raise it when the same seed gives other bytes
+VERSION = 2  # of the pictures: raise it when the same seed gives other bytes
 LZW = [cv2.IMWRITE_TIFF_COMPRESSION, 5]
 # one strip and no predictor, as in the challenge's files
 LZW += [cv2.IMWRITE_TIFF_ROWSPERSTRIP, HEIGHT, cv2.IMWRITE_TIFF_PREDICTOR, 1]

@@ -60,12 +60,12 @@ def make_scanner(rng: np.random.Generator) -> dict:
     return {
         "gain": n(0, 1.6),  # dB
         "gain_drift": smooth_random(rng),
-        "fall": n(-8, 2.5),  # dB over the whole depth
+        "fall": n(-9.5, 5),  # dB over the whole depth
         "dynamic_range": u(52, 65),  # dB
         "blur": (u(0.85, 1.2), u(0.8, 1.3)),
-        "sharpen": u(0.4, 1.0),
-        "fibre": u(0.7, 1.4),
-        "shine": u(0.8, 1.5),
+        "sharpen": u(0.3, 0.9),
+        "fibre": u(0.7, 1.8),
+        "shine": u(0.8, 1.7),
         "noise": rng.standard_normal((2, HEIGHT, columns), np.float32),
         "grain": np.stack([texture(rng, 1.8, 11), streaks], -1),  # fibres, streaks
         "mottle": texture(rng, 10, 14, TILE // 4),
@@ -82,7 +82,8 @@ def make_subject(seed: int, subject: int) -> SimpleNamespace:
     return SimpleNamespace(
         **make_nerve(rng),
         **make_scanner(rng),
-        bodies=make_anatomy(rng) + make_distractors(rng),
+        bodies=make_anatomy(rng),
+        distractors=make_distractors(rng),
         # fasciae: depth in pixels, slope; skin: thickness in pixels, dB
         fascias=[(u(70, 210), n(0, 0.08)) for _ in range(4)],
         skin=[(u(5, 11), n(0, 2)) for _ in range(4)],
