@@ -54,9 +54,9 @@ def test_dice_coef_takes_integer_masks_and_shorter_floats():
 def test_tversky_crossentropy_is_a_value_for_each_frame():
     truth = masks([1, 1, 0, 0], EMPTY)
     predicted = masks([0.5, 0.5, 0.5, 0.5], [0.25, 0.25, 0.25, 0.25])
-    # TP 1, FN 1, FP 1: (2 * 1 + 1) / (2 * (1 + 0.7 + 0.3) + 1) = 0.6; FP 1 alone:
-    # (0 + 1) / (2 * 0.3 + 1) = 0.625; cross-entropy ln 2, and -ln 0.75
-    expected = [1 - 0.6 + np.log(2), 1 - 0.625 - np.log(0.75)]
+    # TP 1, FN 1, FP 1: (2 * 1 + 1) / (2 * (1 + 0.7 + 0.3) + 1) = 0.6; FP 1 alone, and a
+    # hundredth of 4 pixels: 0.04 / (2 * 0.3 + 0.04) = 0.0625; cross-entropy ln 2, -ln 0.75
+    expected = [1 - 0.6 + np.log(2), 1 - 0.0625 - np.log(0.75)]
     values = np.asarray(tversky_crossentropy_loss(truth, predicted))
     assert values == pytest.approx(expected, abs=1e-5)
 
@@ -64,6 +64,19 @@ def test_tversky_crossentropy_is_a_value_for_each_frame():
 def test_tversky_crossentropy_of_an_empty_mask_predicted_empty_is_near_0():
     values = np.asarray(tversky_crossentropy_loss(masks(EMPTY), masks(EMPTY)))
     assert values == pytest.approx([0], abs=1e-6)
+
+
+def test_first_false_pixels_cost_an_empty_frame_little_and_a_false_nerve_much():
+    truth, values = np.zeros((1, 100, 100, 1), np.float32), []
+    for side in (1, 17):  # 289 pixels: 2.9 % of the frame, as a nerve
+        predicted = truth.copy()
+        predicted[0, :side, :side] = 0.9
+        values.append(float(tversky_crossentropy_loss(truth, predicted)[0]))
+        # 100 pixels of smoothing, and the entropy of the false ones
+        expected = 1 - 100 / (0.6 * 0.9 * side**2 + 100) - np.log(0.1) * side**2 / 1e4
+        assert values[-1] == pytest.approx(expected, abs=1e-4)
+    assert values[0] < 0.01
+    assert values[1] > 0.6
 
 
 def test_a_missed_pixel_costs_more_than_a_false_one(monkeypatch):
