@@ -27,7 +27,11 @@ BACKGROUND = 12  # pixels; sigma of the local mean, taken off before correlating
 
 
 def read_frames(raw, keys, limit):
-    """Return at most `limit` evenly spaced frames of `keys`, uint8 (n, height, width)."""
+    """Return at most `limit` evenly spaced frames of `keys`, and their subjects.
+
+    Returns:
+        uint8 array (n, height, width) and int array (n,).
+    """
     keys = sorted(keys)
     chosen = keys[:: max(1, -(-len(keys) // limit))]
     paths = [raw / "train" / f"{subject}_{image}.tif" for subject, image in chosen]
@@ -35,7 +39,7 @@ def read_frames(raw, keys, limit):
     for path, frame in zip(paths, frames, strict=True):
         if frame is None:
             raise FileNotFoundError(f"{path} is missing or no picture; make it again")
-    return np.stack(frames)
+    return np.stack(frames), np.array([subject for subject, _ in chosen])
 
 
 def half_width(correlation):
@@ -65,6 +69,18 @@ def histogram(frames):
     return np.bincount(frames.ravel(), minlength=256) / frames.size
 
 
+def subject_rows(frames, subjects):
+    """Return `{row name: value}`: how subjects differ in brightness, below the skin."""
+    means = [frames[subjects == s].mean(axis=(0, 2)) for s in np.unique(subjects)]
+    profiles = np.array(means)[:, DEPTHS[0][0] :]
+    falls = np.polyfit(np.linspace(0, 1, profiles.shape[1]), profiles.T, 1)[0]
+    return {
+        "mean grey, sd between subjects": profiles.mean(axis=1).std(),
+        "fall of grey from top to bottom": falls.mean(),
+        "fall of grey, sd between subjects": falls.std(),
+    }
+
+
 def mask_rows(masks):
     """Return `{row name: value}` for the masks of `{(subject, image): pixels}`."""
     shapes = []
@@ -87,10 +103,10 @@ def mask_rows(masks):
 def describe(raw, limit):
     """Return `{row name: value}` of one folder, and its grey histogram."""
     masks = read_train_masks(raw / "train_masks.csv")
-    frames = read_frames(raw, masks, limit)
-    sharp = (
-        read_frames(raw, ORIGINALS & set(masks), limit) if is_real(masks) else frames
-    )
+    frames, subjects = read_frames(raw, masks, limit)
+    sharp = frames
+    if is_real(masks):
+        sharp, _ = read_frames(raw, ORIGINALS & set(masks), limit)
     rows = {"frames": len(frames), "frames for texture": len(sharp)}
     rows |= {f"grey {p} %": np.percentile(frames, p) for p in PERCENTS}
     for name, depth in zip(("near", "middle", "far"), DEPTHS, strict=True):
@@ -98,7 +114,8 @@ def describe(raw, limit):
         lengths = texture(sharp, depth)
         for label, value in zip(("axial", "lateral", "contrast"), lengths, strict=True):
             rows[f"{name}: {label}"] = value
-    return rows | mask_rows(masks), histogram(frames)
+    rows |= subject_rows(frames, subjects) | mask_rows(masks)
+    return rows, histogram(frames)
 
 
 def is_real(masks):
