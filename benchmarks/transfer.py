@@ -2,6 +2,7 @@
 
     python benchmarks/transfer.py phantom --phantom raw --raw FOLDER
     python benchmarks/transfer.py presence --phantom raw --raw FOLDER
+    python benchmarks/transfer.py difficulty --phantom raw --raw FOLDER --row classic
     python benchmarks/transfer.py usgra --usgra FOLDER --init weights/unet_nerve.h5
 
 `phantom`: the recipe trained on phantoms alone, on those that show a nerve, on these with
@@ -9,6 +10,8 @@ the anatomy erased (each frame's blocks of 16 x 16 pixels shuffled, its mask lef
 and on 5 real subjects with and without weights of the phantoms' nerves to start from,
 scored on real frames. `presence`: trained on phantoms, scored on the phantom's test
 subjects, nearly half of whose frames show no nerve; and on originals of the challenge.
+`difficulty`: trained on the phantom's frames with a nerve, scored on those of its test
+subjects; and the same of as many real subjects, scored on two folds of others.
 `usgra`: nerves of another collection from 30 of its frames, with and without weights to
 start from.
 
@@ -39,6 +42,7 @@ import trained
 RESULTS = quality.ROOT / "benchmarks" / "transfer.jsonl"
 BLOCK = 16  # pixels, of the erased anatomy
 REAL_SUBJECTS, DRAWS = 5, 3
+DIFFICULTY_FOLDS = (0, 1)
 USGRA_FRAMES, USGRA_REPEATS, NEAR = 30, 5, 0.9  # correlation that makes one sweep
 HISTOGRAM = 32  # bins
 # frames at hand as the challenge published them, with and without a nerve
@@ -253,13 +257,18 @@ def originals(data):
     return frames[rows], np.array(train["area"])[rows] > 0
 
 
+def read_truth(folder):
+    """Return subjects, masks and presence, a bool array, of a phantom's test frames."""
+    with open(folder / "test_truth.csv", newline="") as file:
+        truth = list(csv.DictReader(file))
+    masks = [run_length.decode(row["pixels"]) for row in truth]
+    nerve = np.array([bool(row["pixels"]) for row in truth])
+    return [int(row["subject"]) for row in truth], masks, nerve
+
+
 def run_presence(args):
     """Score presence on the phantom's test subjects, for the row and for classic."""
-    with open(args.phantom / "test_truth.csv", newline="") as file:
-        truth = list(csv.DictReader(file))
-    nerve = np.array([bool(row["pixels"]) for row in truth])
-    masks = [run_length.decode(row["pixels"]) for row in truth]
-    subjects = [int(row["subject"]) for row in truth]
+    subjects, masks, nerve = read_truth(args.phantom)
     for row in dict.fromkeys((args.row, "classic")):
         name = f"presence, {row}"
         if any(r["run"] == name for r in results()):
@@ -292,6 +301,43 @@ def run_presence(args):
         append(
             {"run": "presence, histogram", "repeat": 0, "presence_auc": round(value, 4)}
         )
+
+
+def run_difficulty(args):
+    """Train on frames with a nerve of as many phantom as real subjects."""
+    phantom = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
+    train = stage.read_record(phantom / "extract.json", "-")["train"]
+    count = len(set(train["subject"]))
+    run = f"{args.row}, {count} phantom subjects"
+    if not any(r["run"] == run for r in results()):
+        rows = np.flatnonzero(train["area"])
+        data = copy_data(phantom, args.work / "difficulty_phantom", rows, [])
+        out = args.work / "difficulty_phantom.h5"
+        seconds = quality.train_row(args.row, data, out, ["--seed", 0])
+        settings = {**trained.read_settings(out, None), "smallest_area": 0.0}
+        model = trained.load_network(out, settings)
+        frames = np.load(phantom / "imgs_test.npy", mmap_mode="r")
+        dice = {}
+        found = inference.find_masks(model, frames, settings)
+        truth = zip(*read_truth(args.phantom), found, strict=True)
+        for image, (subject, mask, nerve, result) in enumerate(truth, 1):
+            if nerve:
+                dice[f"{subject}_{image}"] = round(scores.dice(mask, result[2]), 4)
+        line = {"run": run, "repeat": 0, "cpu_seconds": round(seconds, 1)}
+        append(line | {"mean_dice": round(scores.mean(dice.values()), 4), "dice": dice})
+    real = prepare_all(args.work, "real", args.row, ["--raw", args.raw])
+    train = stage.read_record(real / "extract.json", "-")["train"]
+    subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
+    for fold in DIFFICULTY_FOLDS:
+        held_out = json.loads(quality.FOLDS.read_text())[str(fold)]
+        others = np.setdiff1d(np.unique(subjects), held_out)
+        chosen = np.random.default_rng(0).permutation(others)[:count]
+        rows, val_rows = (
+            np.flatnonzero(np.isin(subjects, part) & nerve)
+            for part in (chosen, held_out)
+        )
+        data = copy_data(real, args.work / f"difficulty_{fold}", rows, val_rows)
+        measure_run(args, f"{args.row}, {count} real subjects", fold, data)
 
 
 def find_sweeps(frames):
@@ -346,13 +392,21 @@ def summarize():
             print(f"{line['run']}: {', '.join(values)}")
 
 
+MODES = {
+    "phantom": run_phantom,
+    "presence": run_presence,
+    "difficulty": run_difficulty,
+    "usgra": run_usgra,
+}
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("what", choices=("phantom", "presence", "usgra", "table"), help="what to run")
+    add("what", choices=(*MODES, "table"), help="what to run")
     add("--phantom", type=Path, default="raw", help="phantom.py's folder")
     add("--raw", type=Path, default="real", help="the challenge's folder")
     add("--usgra", type=Path, default="usgra", help="folder with images/ and masks/")
@@ -370,9 +424,7 @@ def main(argv=None):
         setattr(args, name, getattr(args, name).resolve())
     args.work.mkdir(parents=True, exist_ok=True)
     if args.what != "table":
-        {"phantom": run_phantom, "presence": run_presence, "usgra": run_usgra}[
-            args.what
-        ](args)
+        MODES[args.what](args)
     summarize()
 
 

@@ -106,6 +106,28 @@ def test_presence_is_scored_beside_a_histogram(tiny, tmp_path, monkeypatch, caps
     assert "presence, classic: presence_auc" in capsys.readouterr().out
 
 
+def test_difficulty_is_compared_on_nerves_of_as_many_subjects(
+    tiny, tmp_path, monkeypatch
+):
+    make_raw(tmp_path / "phantom", height=420, width=580, subjects=2, frames=5, test=6)
+    make_raw(tmp_path / "real", subjects=5, frames=5, test=0, seed=1)
+    (tmp_path / "real" / "test").rmdir()
+    monkeypatch.setattr(transfer, "DIFFICULTY_FOLDS", (0,))
+    folders = ["--phantom", str(tmp_path / "phantom"), "--raw", str(tmp_path / "real")]
+    for _ in range(2):  # the second finds all done
+        transfer.main(["difficulty", *folders, *tiny])
+    phantom, real = transfer.results()
+    with open(tmp_path / "phantom" / "test_truth.csv", newline="") as file:
+        shown = [bool(row["pixels"]) for row in csv.DictReader(file)]
+    images = {int(name.split("_")[1]) for name in phantom["dice"]}
+    assert images == {image for image, nerve in enumerate(shown, 1) if nerve}
+    assert {name.split("_")[0] for name in real["dice"]} == {"1", "2"}
+    for name in ("difficulty_phantom", "difficulty_0"):
+        split = json.loads((tmp_path / f"work/{name}/preprocess.json").read_text())
+        assert len(split["train"]["subjects"]) == 2
+        assert split["train"]["with_nerve"] == len(split["train"]["rows"])
+
+
 def test_few_frames_of_another_collection(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "USGRA_FRAMES", 4)
     monkeypatch.setattr(transfer, "USGRA_REPEATS", 1)
