@@ -302,14 +302,15 @@ def weights_path(work, name, fold, seed):
     return work / f"{stem}_fold{fold}_seed{seed}.h5"
 
 
-def run(work, name, fold, seed, torch_python):
-    """Train and score one run; return its line of the results."""
+def run(args, name, label, fold, seed):
+    """Train and score one run; return its line of the results, called `label`."""
+    work = args.work.resolve()
     recipe, _, preprocess_flags, _ = row_recipe(name)
     data = prepare(work, preprocess_flags, fold)
-    out = weights_path(work, name, fold, seed)
+    out = weights_path(work, label, fold, seed)
     found = out.with_suffix(".npz")
     if "peer" in recipe:
-        seconds = train_peer(name, data, found, seed, torch_python)
+        seconds = train_peer(name, data, found, seed, args.torch_python)
         limits = {"threshold": checkpoint.THRESHOLD, "presence": 0.0}
         settings = stage.read_record(data / "preprocess.json", "-") | limits
         settings |= {"smallest_area": 0.0, "precision": "bfloat16"}
@@ -317,11 +318,12 @@ def run(work, name, fold, seed, torch_python):
             model = Predicted(arrays["probabilities"])
         dice = score_network(model, settings, data, found)
     else:
-        seconds = train_row(name, data, out, ["--seed", seed])
+        start = ["--init", args.init.resolve()] if args.init else []
+        seconds = train_row(name, data, out, ["--seed", seed, *start])
         settings = stage.read_record(out.with_suffix(".json"), "-")
         dice = score_fold(out, data, found)
     return {
-        "row": name,
+        "row": label,
         "fold": fold,
         "seed": seed,
         "epochs": recipe["epochs"],
@@ -455,6 +457,7 @@ def parse_args(argv=None):
     add("--folds", nargs="+", type=int, default=[0], help="of 0 to 4")
     add("--ceilings", action="store_true", help="print what scores compare with, too")
     add("--torch-python", default=sys.executable, help="of peers; has torch and monai")
+    add("--init", type=Path, help="weights to start from, said in the row's name")
     add("--seeds", nargs="+", type=int, default=[0], help="each 0 or more")
     return parser.parse_args(argv)
 
@@ -464,17 +467,17 @@ def main(argv=None):
     if args.rows and not (args.work / "extract" / "extract.json").exists():
         command = [sys.executable, "extract_data.py", "--raw", args.raw.resolve()]
         cpu_seconds([*command, "--data", args.work.resolve() / "extract"])
-    work = args.work.resolve()
     for name in args.rows:
+        label = f"{name}, after {args.init.stem}" if args.init else name
         for fold in args.folds:
             for seed in args.seeds:
                 done = {(r["row"], r["fold"], r["seed"]) for r in read_results()}
-                if (name, fold, seed) in done:
+                if (label, fold, seed) in done:
                     continue
-                line = run(work, name, fold, seed, args.torch_python)
+                line = run(args, name, label, fold, seed)
                 with open(RESULTS, "a") as file:
                     file.write(json.dumps(line) + "\n")
-                print(f"{name}, fold {fold}, seed {seed}: {line['mean_dice']:.4f}")
+                print(f"{label}, fold {fold}, seed {seed}: {line['mean_dice']:.4f}")
     summarize(read_results())
     if args.ceilings:
         for name, value in ceilings(args.work / "extract").items():

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, make_raw
 
 import split
+import stage
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -39,13 +40,17 @@ def results(tmp_path_factory):
         flags = ["--raw", str(raw), "--work", str(folder / "work"), "--rows", "tiny"]
         for _ in range(2):  # the second finds both runs done
             quality.main([*flags, "--folds", "0", "1"])
+        start = ["--init", str(folder / "work" / "tiny_fold1_seed0.h5")]
+        quality.main([*flags, "--folds", "1", *start])
         lines = quality.read_results()
     return lines, folder
 
 
 def test_a_run_leaves_one_line_with_the_dice_of_each_frame_with_a_nerve(results):
     lines, folder = results
-    assert [(line["row"], line["fold"]) for line in lines] == [("tiny", 0), ("tiny", 1)]
+    after = "tiny, after tiny_fold1_seed0"
+    runs = [(line["row"], line["fold"]) for line in lines]
+    assert runs == [("tiny", 0), ("tiny", 1), (after, 1)]
     folds = json.loads((folder / "folds.json").read_text())
     for line in lines:
         subjects = {int(name.split("_")[0]) for name in line["dice"]}
@@ -55,6 +60,13 @@ def test_a_run_leaves_one_line_with_the_dice_of_each_frame_with_a_nerve(results)
         assert line["mean_dice"] == pytest.approx(mean, abs=1e-4)
         assert line["cpu_seconds"] > 0
         assert line["epochs"] == 2
+
+
+def test_a_run_may_start_from_weights(results):
+    work = results[1] / "work"
+    record = (work / "tiny_after_tiny_fold1_seed0_fold1_seed0.json").read_text()
+    start = work / "tiny_fold1_seed0.h5"
+    assert json.loads(record)["init_sha256"] == stage.sha256(start)
 
 
 def test_the_last_epoch_is_scored_whatever_its_dice(results):
