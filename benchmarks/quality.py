@@ -146,6 +146,7 @@ ROWS = {
     "MONAI BasicUNet, 10 epochs": {**LITE, **LARGER, "peer": "monai"},
     "MONAI BasicUNet, 4 epochs": {**LITE, **LARGER, "peer": "monai", "epochs": 4},
     "smp Unet resnet34, 10 epochs": {**LITE, **LARGER, "peer": "smp"},
+    "smp Unet resnet34, 6 epochs": {**LITE, **LARGER, "peer": "smp", "epochs": 6},
 }
 # train.py with a recipe and constants of its own
 START = """
