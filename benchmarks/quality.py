@@ -107,6 +107,10 @@ ROWS = {
         "augment.FLIP_SHARE": 0.5,
         "learning_rate": 1e-3,
     },
+    "normalised, no augmentation": {**NORMALIZED, "augment": False},
+    "normalised, no balance": {**NORMALIZED, "balance": False},
+    "normalised, not averaged": {**NORMALIZED, "average": False},
+    "normalised, hard masks": {**NORMALIZED, "--soft-masks": False},
     "normalised, missed 0.5": {**NORMALIZED, "losses.MISSED_SHARE": 0.5},
     "normalised, 20 epochs": {**NORMALIZED, "epochs": 20},
     "normalised, 192 x 256": {**NORMALIZED, "height": 192, "width": 256},
@@ -170,7 +174,7 @@ def row_recipe(name):
     recipe = {k: v for k, v in row.items() if k.isidentifier()}
     constants = {k: v for k, v in row.items() if "." in k}
     flags = {"--height": row["height"], "--width": row["width"]}
-    flags |= {k: v for k, v in row.items() if k.startswith("--")}
+    flags |= {k: v for k, v in row.items() if k.startswith("--") and v is not False}
     lists = {False: [], True: []}
     for flag, value in flags.items():
         lists[flag in TRAIN_FLAGS] += [flag] if value is True else [flag, str(value)]
