@@ -1,26 +1,19 @@
 """What weights made elsewhere are worth on few labelled frames; and phantoms on real ones.
 
     python benchmarks/transfer.py phantom --phantom raw --raw FOLDER
-    python benchmarks/transfer.py presence --phantom raw --raw FOLDER
-    python benchmarks/transfer.py difficulty --phantom raw --raw FOLDER --row classic
     python benchmarks/transfer.py usgra --usgra FOLDER --init weights/unet_nerve.h5
 
 `phantom`: the recipe trained on phantoms alone, on those that show a nerve, on these with
 the anatomy erased (each frame's blocks of 16 x 16 pixels shuffled, its mask left in place),
 and on 5 real subjects with and without weights of the phantoms' nerves to start from,
-scored on real frames. `presence`: trained on phantoms, scored on the phantom's test
-subjects, nearly half of whose frames show no nerve; and on originals of the challenge.
-`difficulty`: trained on the phantom's frames with a nerve, scored on those of its test
-subjects; and the same of as many real subjects, scored on two folds of others.
-`usgra`: nerves of another collection from 30 of its frames, with and without weights to
-start from.
+scored on real frames. `usgra`: nerves of another collection from 30 of its frames, with and
+without weights to start from.
 
 Each run appends its per-frame Dice to transfer.jsonl and is not repeated; interrupted
 trainings are resumed.
 """
 
 import argparse
-import csv
 import json
 import sys
 from pathlib import Path
@@ -28,25 +21,16 @@ from pathlib import Path
 import measure
 import numpy as np
 import quality
-from scipy.optimize import minimize
 from scipy.sparse.csgraph import connected_components
-from scipy.stats import rankdata
 
 import agreement
-import inference
-import run_length
 import scores
 import stage
-import trained
 
 RESULTS = quality.ROOT / "benchmarks" / "transfer.jsonl"
 BLOCK = 16  # pixels, of the erased anatomy
 REAL_SUBJECTS, DRAWS = 5, 3
-DIFFICULTY_FOLDS = (0, 1)
 USGRA_FRAMES, USGRA_REPEATS, NEAR = 30, 5, 0.9  # correlation that makes one sweep
-HISTOGRAM = 32  # bins
-# frames at hand as the challenge published them, with and without a nerve
-ORIGINALS = (*((1, image) for image in range(1, 51)), (10, 100))
 
 
 def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
@@ -159,12 +143,15 @@ def measure_run(args, name, repeat, data, init=None, epochs=None, rate=None):
     pairs = ("--init", init), ("--epochs", epochs), ("--learning-rate", rate)
     flags += [word for flag, value in pairs if value for word in (flag, value)]
     seconds = quality.train_row(args.row, data, out, flags)
-    line = {"run": name, "repeat": repeat, "cpu_seconds": round(seconds, 1)}
-    if stage.read_record(data / "preprocess.json", "-")["val"]["rows"]:
-        dice = quality.score_fold(out, data, out.with_suffix(".npz"))
-        line |= {"mean_dice": round(scores.mean(dice.values()), 4), "dice": dice}
-    append(line)
+    dice = quality.score_fold(out, data, out.with_suffix(".npz"))
+    append_dice(name, repeat, seconds, dice)
     return out
+
+
+def append_dice(name, repeat, seconds, dice):
+    """Append a run's line: its CPU seconds, and `{"subject_image": Dice}`."""
+    line = {"run": name, "repeat": repeat, "cpu_seconds": round(seconds, 1)}
+    append(line | {"mean_dice": round(scores.mean(dice.values()), 4), "dice": dice})
 
 
 def append(line):
@@ -176,20 +163,15 @@ def append(line):
     print({key: value for key, value in line.items() if key not in skipped}, flush=True)
 
 
-def train_phantom(args, row):
-    """Train a row's recipe on the phantom; return weights, their data, CPU seconds."""
-    data = prepare_all(args.work, "phantom", row, ["--raw", args.phantom])
-    out = args.work / f"phantom_{'_'.join(row.replace(',', '').split())}.h5"
-    return out, data, quality.train_row(row, data, out, ["--seed", 0])
-
-
 def run_phantom(args):
     """Train on phantoms, with and without anatomy; and on few subjects after them."""
     real = prepare_all(args.work, "real", args.row, ["--raw", args.raw])
     train = stage.read_record(real / "extract.json", "-")["train"]
     subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
     held_out = json.loads(quality.FOLDS.read_text())["0"]
-    weights, phantom, seconds = train_phantom(args, args.row)
+    phantom = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
+    weights = args.work / "phantom.h5"
+    seconds = quality.train_row(args.row, phantom, weights, ["--seed", 0])
     name = "phantom, empty frames too, on real"
     score_elsewhere(args, name, weights, seconds, real, nerve)
     areas = stage.read_record(phantom / "extract.json", "-")["train"]["area"]
@@ -218,126 +200,7 @@ def score_elsewhere(args, name, weights, seconds, other, chosen):
     rows = np.flatnonzero(chosen)
     split = copy_data(other, args.work / f"{weights.stem}_val", rows[:1], rows)
     dice = quality.score_fold(weights, split, weights.with_suffix(".npz"))
-    line = {"run": name, "repeat": 0, "cpu_seconds": round(seconds, 1)}
-    append(line | {"mean_dice": round(scores.mean(dice.values()), 4), "dice": dice})
-
-
-def area_under_curve(values, positive):
-    """Return the area under the ROC curve, from ranks (Mann and Whitney)."""
-    ranks, count = rankdata(values), int(positive.sum())
-    wins = ranks[positive].sum() - count * (count + 1) / 2
-    return float(wins / (count * (len(positive) - count)))
-
-
-def histogram_scores(train, labels, test):
-    """Fit a logistic regression to grey histograms, with a weak penalty; score `test`."""
-    train, test = (
-        np.array([np.histogram(f, HISTOGRAM, (0, 256))[0] / f.size for f in frames])
-        for frames in (train, test)
-    )
-    mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-9
-    train, test = (train - mean) / deviation, (test - mean) / deviation
-    signs = np.where(labels, 1, -1)
-
-    def loss(weights):
-        margin = signs * (train @ weights[1:] + weights[0])
-        return np.logaddexp(0, -margin).mean() + 0.01 * (weights[1:] ** 2).sum()
-
-    start = np.zeros(train.shape[1] + 1)
-    best = minimize(loss, start, method="L-BFGS-B").x
-    return test @ best[1:] + best[0]
-
-
-def originals(data):
-    """Return the frames of ORIGINALS in a folder, and whether they show a nerve."""
-    record, frames, _ = quality.read_extract(data)
-    train = record["train"]
-    names = list(zip(train["subject"], train["image"], strict=True))
-    rows = [names.index(name) for name in ORIGINALS]
-    return frames[rows], np.array(train["area"])[rows] > 0
-
-
-def read_truth(folder):
-    """Return subjects, masks and presence, a bool array, of a phantom's test frames."""
-    with open(folder / "test_truth.csv", newline="") as file:
-        truth = list(csv.DictReader(file))
-    masks = [run_length.decode(row["pixels"]) for row in truth]
-    nerve = np.array([bool(row["pixels"]) for row in truth])
-    return [int(row["subject"]) for row in truth], masks, nerve
-
-
-def run_presence(args):
-    """Score presence on the phantom's test subjects, for the row and for classic."""
-    subjects, masks, nerve = read_truth(args.phantom)
-    for row in dict.fromkeys((args.row, "classic")):
-        name = f"presence, {row}"
-        if any(r["run"] == name for r in results()):
-            continue
-        out, data, seconds = train_phantom(args, row)
-        settings = trained.read_settings(out, None)
-        model = trained.load_network(out, settings)
-        frames = np.load(data / "imgs_test.npy", mmap_mode="r")
-        found = list(inference.find_masks(model, frames, settings))
-        rows = [scores.frame_scores(m, f[2]) for m, f in zip(masks, found, strict=True)]
-        line = {"run": name, "repeat": 0, "cpu_seconds": round(seconds, 1)}
-        line["summary"] = scores.summarize(rows, subjects)
-        sure = np.array([inference.presence(f[1]) for f in found])
-        line["presence_auc"] = round(area_under_curve(sure, nerve), 4)
-        frames, shown = originals(
-            prepare_all(args.work, "real", row, ["--raw", args.raw])
-        )
-        sure = [
-            inference.presence(p)
-            for p in inference.predict_frames(model, frames, settings)
-        ]
-        line["originals_auc"] = round(area_under_curve(np.array(sure), shown), 4)
-        append(line)
-    if not any(r["run"] == "presence, histogram" for r in results()):
-        data = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
-        record, frames, _ = quality.read_extract(data)
-        labels = np.array(record["train"]["area"]) > 0
-        test = np.load(data / "imgs_test.npy", mmap_mode="r")
-        value = area_under_curve(histogram_scores(frames, labels, test), nerve)
-        append(
-            {"run": "presence, histogram", "repeat": 0, "presence_auc": round(value, 4)}
-        )
-
-
-def run_difficulty(args):
-    """Train on frames with a nerve of as many phantom as real subjects."""
-    phantom = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
-    train = stage.read_record(phantom / "extract.json", "-")["train"]
-    count = len(set(train["subject"]))
-    run = f"{args.row}, {count} phantom subjects"
-    if not any(r["run"] == run for r in results()):
-        rows = np.flatnonzero(train["area"])
-        data = copy_data(phantom, args.work / "difficulty_phantom", rows, [])
-        out = args.work / "difficulty_phantom.h5"
-        seconds = quality.train_row(args.row, data, out, ["--seed", 0])
-        settings = {**trained.read_settings(out, None), "smallest_area": 0.0}
-        model = trained.load_network(out, settings)
-        frames = np.load(phantom / "imgs_test.npy", mmap_mode="r")
-        dice = {}
-        found = inference.find_masks(model, frames, settings)
-        truth = zip(*read_truth(args.phantom), found, strict=True)
-        for image, (subject, mask, nerve, result) in enumerate(truth, 1):
-            if nerve:
-                dice[f"{subject}_{image}"] = round(scores.dice(mask, result[2]), 4)
-        line = {"run": run, "repeat": 0, "cpu_seconds": round(seconds, 1)}
-        append(line | {"mean_dice": round(scores.mean(dice.values()), 4), "dice": dice})
-    real = prepare_all(args.work, "real", args.row, ["--raw", args.raw])
-    train = stage.read_record(real / "extract.json", "-")["train"]
-    subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
-    for fold in DIFFICULTY_FOLDS:
-        held_out = json.loads(quality.FOLDS.read_text())[str(fold)]
-        others = np.setdiff1d(np.unique(subjects), held_out)
-        chosen = np.random.default_rng(0).permutation(others)[:count]
-        rows, val_rows = (
-            np.flatnonzero(np.isin(subjects, part) & nerve)
-            for part in (chosen, held_out)
-        )
-        data = copy_data(real, args.work / f"difficulty_{fold}", rows, val_rows)
-        measure_run(args, f"{args.row}, {count} real subjects", fold, data)
+    append_dice(name, 0, seconds, dice)
 
 
 def find_sweeps(frames):
@@ -383,21 +246,6 @@ def summarize():
         seconds = np.mean([line["cpu_seconds"] for line in mine])
         each = ", ".join(f"{value:.3f}" for value in values)
         print(f"{name:32}{len(mine):>8}{np.mean(values):>11.4f}{seconds:>8.0f}  {each}")
-    for line in results():
-        if "presence_auc" in line:
-            values = [f"{key} {line[key]:.3f}" for key in line if key.endswith("auc")]
-            summary = line.get("summary", {})
-            names = ("challenge_dice", "predicting_nothing", "nerve_dice")
-            values += [f"{name} {summary[name]:.3f}" for name in names if summary]
-            print(f"{line['run']}: {', '.join(values)}")
-
-
-MODES = {
-    "phantom": run_phantom,
-    "presence": run_presence,
-    "difficulty": run_difficulty,
-    "usgra": run_usgra,
-}
 
 
 def parse_args(argv=None):
@@ -406,7 +254,7 @@ def parse_args(argv=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("what", choices=(*MODES, "table"), help="what to run")
+    add("what", choices=("phantom", "usgra", "table"), help="what to run")
     add("--phantom", type=Path, default="raw", help="phantom.py's folder")
     add("--raw", type=Path, default="real", help="the challenge's folder")
     add("--usgra", type=Path, default="usgra", help="folder with images/ and masks/")
@@ -424,7 +272,7 @@ def main(argv=None):
         setattr(args, name, getattr(args, name).resolve())
     args.work.mkdir(parents=True, exist_ok=True)
     if args.what != "table":
-        MODES[args.what](args)
+        {"phantom": run_phantom, "usgra": run_usgra}[args.what](args)
     summarize()
 
 

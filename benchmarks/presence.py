@@ -1,0 +1,204 @@
+"""How hard phantoms are, and how surely the presence of a nerve is told on them.
+
+    python benchmarks/presence.py presence --phantom raw --raw FOLDER
+    python benchmarks/presence.py difficulty --phantom raw --raw FOLDER --row classic
+
+`presence`: trained on phantoms, scored on the phantom's test subjects, nearly half of whose
+frames show no nerve; and on originals of the challenge. `difficulty`: trained on the
+phantom's frames with a nerve, scored on those of its test subjects; and the same of as many
+real subjects, scored on two folds of others.
+
+Each run appends a line to transfer.jsonl and is not repeated; interrupted trainings are
+resumed.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import quality
+import transfer
+from scipy.optimize import minimize
+from scipy.stats import rankdata
+
+import inference
+import run_length
+import scores
+import stage
+import trained
+
+HISTOGRAM = 32  # bins
+DIFFICULTY_FOLDS = (0, 1)
+# frames at hand as the challenge published them, with and without a nerve
+ORIGINALS = (*((1, image) for image in range(1, 51)), (10, 100))
+
+
+def area_under_curve(values, positive):
+    """Return the area under the ROC curve, from ranks (Mann and Whitney)."""
+    ranks, count = rankdata(values), int(positive.sum())
+    wins = ranks[positive].sum() - count * (count + 1) / 2
+    return float(wins / (count * (len(positive) - count)))
+
+
+def histogram_scores(train, labels, test):
+    """Fit a logistic regression to grey histograms, with a weak penalty; score `test`."""
+    train, test = (
+        np.array([np.histogram(f, HISTOGRAM, (0, 256))[0] / f.size for f in frames])
+        for frames in (train, test)
+    )
+    mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-9
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    signs = np.where(labels, 1, -1)
+
+    def loss(weights):
+        margin = signs * (train @ weights[1:] + weights[0])
+        return np.logaddexp(0, -margin).mean() + 0.01 * (weights[1:] ** 2).sum()
+
+    start = np.zeros(train.shape[1] + 1)
+    best = minimize(loss, start, method="L-BFGS-B").x
+    return test @ best[1:] + best[0]
+
+
+def originals(data):
+    """Return the frames of ORIGINALS in a folder, and whether they show a nerve."""
+    record, frames, _ = quality.read_extract(data)
+    train = record["train"]
+    names = list(zip(train["subject"], train["image"], strict=True))
+    rows = [names.index(name) for name in ORIGINALS]
+    return frames[rows], np.array(train["area"])[rows] > 0
+
+
+def read_truth(folder):
+    """Return subjects, masks and presence, a bool array, of a phantom's test frames."""
+    with open(folder / "test_truth.csv", newline="") as file:
+        truth = list(csv.DictReader(file))
+    masks = [run_length.decode(row["pixels"]) for row in truth]
+    nerve = np.array([bool(row["pixels"]) for row in truth])
+    return [int(row["subject"]) for row in truth], masks, nerve
+
+
+def train_phantom(args, row):
+    """Train a row's recipe on the phantom; return weights, their data, CPU seconds."""
+    data = transfer.prepare_all(args.work, "phantom", row, ["--raw", args.phantom])
+    out = args.work / f"phantom_{'_'.join(row.replace(',', '').split())}.h5"
+    return out, data, quality.train_row(row, data, out, ["--seed", 0])
+
+
+def run_presence(args):
+    """Score presence on the phantom's test subjects, for the row and for classic."""
+    subjects, masks, nerve = read_truth(args.phantom)
+    for row in dict.fromkeys((args.row, "classic")):
+        name = f"presence, {row}"
+        if any(r["run"] == name for r in transfer.results()):
+            continue
+        out, data, seconds = train_phantom(args, row)
+        settings = trained.read_settings(out, None)
+        model = trained.load_network(out, settings)
+        frames = np.load(data / "imgs_test.npy", mmap_mode="r")
+        found = list(inference.find_masks(model, frames, settings))
+        rows = [scores.frame_scores(m, f[2]) for m, f in zip(masks, found, strict=True)]
+        line = {"run": name, "repeat": 0, "cpu_seconds": round(seconds, 1)}
+        line["summary"] = scores.summarize(rows, subjects)
+        sure = np.array([inference.presence(f[1]) for f in found])
+        line["presence_auc"] = round(area_under_curve(sure, nerve), 4)
+        frames, shown = originals(
+            transfer.prepare_all(args.work, "real", row, ["--raw", args.raw])
+        )
+        sure = [
+            inference.presence(p)
+            for p in inference.predict_frames(model, frames, settings)
+        ]
+        line["originals_auc"] = round(area_under_curve(np.array(sure), shown), 4)
+        transfer.append(line)
+    if not any(r["run"] == "presence, histogram" for r in transfer.results()):
+        data = transfer.prepare_all(
+            args.work, "phantom", args.row, ["--raw", args.phantom]
+        )
+        record, frames, _ = quality.read_extract(data)
+        labels = np.array(record["train"]["area"]) > 0
+        test = np.load(data / "imgs_test.npy", mmap_mode="r")
+        value = area_under_curve(histogram_scores(frames, labels, test), nerve)
+        transfer.append(
+            {"run": "presence, histogram", "repeat": 0, "presence_auc": round(value, 4)}
+        )
+
+
+def run_difficulty(args):
+    """Train on frames with a nerve of as many phantom as real subjects."""
+    phantom = transfer.prepare_all(
+        args.work, "phantom", args.row, ["--raw", args.phantom]
+    )
+    train = stage.read_record(phantom / "extract.json", "-")["train"]
+    count = len(set(train["subject"]))
+    run = f"{args.row}, {count} phantom subjects"
+    if not any(r["run"] == run for r in transfer.results()):
+        rows = np.flatnonzero(train["area"])
+        data = transfer.copy_data(phantom, args.work / "difficulty_phantom", rows, [])
+        out = args.work / "difficulty_phantom.h5"
+        seconds = quality.train_row(args.row, data, out, ["--seed", 0])
+        settings = {**trained.read_settings(out, None), "smallest_area": 0.0}
+        model = trained.load_network(out, settings)
+        frames = np.load(phantom / "imgs_test.npy", mmap_mode="r")
+        dice = {}
+        found = inference.find_masks(model, frames, settings)
+        truth = zip(*read_truth(args.phantom), found, strict=True)
+        for image, (subject, mask, nerve, result) in enumerate(truth, 1):
+            if nerve:
+                dice[f"{subject}_{image}"] = round(scores.dice(mask, result[2]), 4)
+        transfer.append_dice(run, 0, seconds, dice)
+    real = transfer.prepare_all(args.work, "real", args.row, ["--raw", args.raw])
+    train = stage.read_record(real / "extract.json", "-")["train"]
+    subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
+    for fold in DIFFICULTY_FOLDS:
+        held_out = json.loads(quality.FOLDS.read_text())[str(fold)]
+        others = np.setdiff1d(np.unique(subjects), held_out)
+        chosen = np.random.default_rng(0).permutation(others)[:count]
+        rows, val_rows = (
+            np.flatnonzero(np.isin(subjects, part) & nerve)
+            for part in (chosen, held_out)
+        )
+        data = transfer.copy_data(
+            real, args.work / f"difficulty_{fold}", rows, val_rows
+        )
+        transfer.measure_run(args, f"{args.row}, {count} real subjects", fold, data)
+
+
+def summarize():
+    """Print what stands in the results of presence; transfer.py prints the others."""
+    for line in transfer.results():
+        if "presence_auc" in line:
+            values = [f"{key} {line[key]:.3f}" for key in line if key.endswith("auc")]
+            summary = line.get("summary", {})
+            names = ("challenge_dice", "predicting_nothing", "nerve_dice")
+            values += [f"{name} {summary[name]:.3f}" for name in names if summary]
+            print(f"{line['run']}: {', '.join(values)}")
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("what", choices=("presence", "difficulty"), help="what to run")
+    add("--phantom", type=Path, default="raw", help="phantom.py's folder")
+    add("--raw", type=Path, default="real", help="the challenge's folder")
+    add("--work", type=Path, default="presence", help="folder for arrays and weights")
+    add("--row", choices=quality.ROWS, default="modern", help="recipe, of quality.py")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    for name in ("work", "phantom", "raw"):
+        setattr(args, name, getattr(args, name).resolve())
+    args.work.mkdir(parents=True, exist_ok=True)
+    {"presence": run_presence, "difficulty": run_difficulty}[args.what](args)
+    transfer.summarize()
+    summarize()
+
+
+if __name__ == "__main__":
+    main()
