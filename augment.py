@@ -15,10 +15,6 @@ SLOPE = 0.5  # brightness added from the top to the bottom, likewise (gain over 
 GAMMA = 0.3  # in its logarithm
 BLUR = 1.0  # pixels, standard deviation, 0 to this
 BLUR_SHARE = 0.3  # of the frames
-# of the frames: a dark band down from a random depth, as behind bone
-SHADOW_SHARE = 0.0
-SHADOW_WIDTH = (0.05, 0.3)  # of the frame
-SHADOW_DEPTH = (0.0, 0.7)  # of the frame's height, where it begins
 
 
 def random_matrix(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -57,21 +53,7 @@ def change_grey(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     sigma = rng.uniform(0, BLUR)
     if rng.random() < BLUR_SHARE and sigma > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
-    if rng.random() < SHADOW_SHARE:
-        cast_shadow(image, rng)
     return image
-
-
-def cast_shadow(image: np.ndarray, rng: np.random.Generator) -> None:
-    """Darken, in place, a soft-edged band of columns below a random depth."""
-    height, width = image.shape
-    half = rng.uniform(*SHADOW_WIDTH) * width / 2
-    columns = np.abs(np.arange(width) - rng.uniform(0, width)) / half
-    across = np.clip(2 - 2 * columns, 0, 1)  # full over the inner half
-    top = rng.uniform(*SHADOW_DEPTH) * height
-    down = np.clip((np.arange(height) - top) / (0.1 * height), 0, 1)
-    share = rng.uniform(0.3, 1.0) * np.outer(down, across).astype(np.float32)
-    image += share * (image.min() - image)
 
 
 def augment(

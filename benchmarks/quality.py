@@ -117,7 +117,6 @@ ROWS = {
     "normalised, 16 filters": {**NORMALIZED, "filters": 16},
     "normalised, 48 filters": {**NORMALIZED, "filters": 48},
     "normalised, depth 5": {**NORMALIZED, "depth": 5, "width": 192},
-    "normalised, shadows": {**NORMALIZED, "augment.SHADOW_SHARE": 0.5},
     "normalised, repaired masks": {**NORMALIZED, "--contradictory": "repair"},
     "normalised, contradictory dropped": {**NORMALIZED, "--contradictory": "drop"},
     "normalised, constant rate": {**NORMALIZED, **WANDERING},
