@@ -298,6 +298,8 @@ def run(args, name, label, fold, seed):
     out = weights_path(work, label, fold, seed)
     found = out.with_suffix(".npz")
     if "peer" in recipe:
+        if args.init:
+            raise ValueError(f"{name} takes no --init")
         seconds = train_peer(name, data, found, seed, args.torch_python)
         limits = {"threshold": checkpoint.THRESHOLD, "presence": 0.0}
         settings = stage.read_record(data / "preprocess.json", "-") | limits
