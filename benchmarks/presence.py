@@ -182,7 +182,7 @@ def parse_args(argv=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("what", choices=("presence", "difficulty"), help="what to run")
+    add("what", choices=("presence", "difficulty", "table"), help="what to run")
     add("--phantom", type=Path, default="raw", help="phantom.py's folder")
     add("--raw", type=Path, default="real", help="the challenge's folder")
     add("--work", type=Path, default="presence", help="folder for arrays and weights")
@@ -195,7 +195,8 @@ def main(argv=None):
     for name in ("work", "phantom", "raw"):
         setattr(args, name, getattr(args, name).resolve())
     args.work.mkdir(parents=True, exist_ok=True)
-    {"presence": run_presence, "difficulty": run_difficulty}[args.what](args)
+    if args.what != "table":
+        {"presence": run_presence, "difficulty": run_difficulty}[args.what](args)
     transfer.summarize()
     summarize()
 

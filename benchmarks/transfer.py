@@ -124,7 +124,7 @@ def results():
 
 
 def measure_run(args, name, repeat, data, init=None, epochs=None, rate=None):
-    """Train and score one run unless its line stands there; return its weights.
+    """Train and score one run, unless its line stands there.
 
     Args:
         args: Of the command line.
@@ -138,14 +138,13 @@ def measure_run(args, name, repeat, data, init=None, epochs=None, rate=None):
     stem = "_".join(f"{name} {repeat}".replace(",", "").split())
     out = args.work / f"{stem}.h5"
     if any((r["run"], r["repeat"]) == (name, repeat) for r in results()):
-        return out
+        return
     flags = ["--seed", repeat]
     pairs = ("--init", init), ("--epochs", epochs), ("--learning-rate", rate)
     flags += [word for flag, value in pairs if value for word in (flag, value)]
     seconds = quality.train_row(args.row, data, out, flags)
     dice = quality.score_fold(out, data, out.with_suffix(".npz"))
     append_dice(name, repeat, seconds, dice)
-    return out
 
 
 def append_dice(name, repeat, seconds, dice):
