@@ -15,6 +15,7 @@ import json
 import mmap
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -345,14 +346,35 @@ def read_array(folder: Path, name: str, record: dict, repair: str) -> np.ndarray
 
 
 def run(main: Callable[[], None]) -> int:
-    """Run a script's `main`; a foreseeable mistake is one line on stderr and status 1."""
+    """Run a script's `main`; a foreseeable mistake is one line on stderr and status 1.
+
+    A Ctrl-C is one line and status 130, also where it comes while TensorFlow traces a
+    network and makes a TypeError of it.
+    """
+    pressed, before = [], signal.getsignal(signal.SIGINT)
+
+    def interrupt(number, frame):
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    heeded = before is signal.default_int_handler  # not by a job behind `&`
+    if heeded:
+        signal.signal(signal.SIGINT, interrupt)
+    text = ""
     try:
         main()
+        return 0
     except KeyboardInterrupt as error:
-        text = str(error) or "stopped; the previous outputs are intact, run it again"
-        print(f"\n{text}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 1
-    return 0
+        text = str(error)
+    except Exception as error:
+        if not pressed:
+            if not isinstance(error, ValueError | OSError):
+                raise
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+            return 1
+    finally:
+        if heeded:
+            signal.signal(signal.SIGINT, before)
+    text = text or "stopped; the previous outputs are intact, run it again"
+    print(f"\n{text}", file=sys.stderr)
+    return 130

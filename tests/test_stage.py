@@ -575,6 +575,31 @@ def test_an_interrupt_is_one_line_and_status_130(monkeypatch, capsys):
     assert err == "\nstopped; the previous outputs are intact, run it again\n"
 
 
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+def test_an_interrupt_that_tensorflow_made_an_error_of(monkeypatch, capsys, kind):
+    def main():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise kind("Failed to convert elements to Tensor") from None
+
+    status, out, err = run_with(monkeypatch, capsys, main)
+    assert (status, out) == (130, "")
+    assert err == "\nstopped; the previous outputs are intact, run it again\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_ignored_interrupt_stays_ignored(monkeypatch, capsys):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job behind `&`
+    try:
+        found = run_with(
+            monkeypatch, capsys, lambda: signal.raise_signal(signal.SIGINT)
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == (0, "", "")
+
+
 def test_success_is_status_0_and_silent(monkeypatch, capsys):
     assert run_with(monkeypatch, capsys, lambda: None) == (0, "", "")
 
