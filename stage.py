@@ -349,7 +349,7 @@ def run(main: Callable[[], None]) -> int:
     """Run a script's `main`; a foreseeable mistake is one line on stderr and status 1.
 
     A Ctrl-C is one line and status 130, also where it comes while TensorFlow traces a
-    network and makes a TypeError of it.
+    network and makes another error of it.
     """
     pressed, before = [], signal.getsignal(signal.SIGINT)
 
