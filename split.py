@@ -9,9 +9,13 @@ from letterbox import normalized_thumbnail
 
 VALIDATION_SHARE = 635 / 5635  # the classic 5,000 : 635 of the challenge's frames
 THUMBNAIL = 16  # rows and columns; enough to tell one sweep from another
-# Most similar thumbnails of two subjects of the challenge correlate to at most 0.77,
-# those of subjects 17 and 18, which are one sweep, to 1.00.
-SAME_SWEEP = 0.95
+# Of one sweep are two frames whose thumbnails differ by at most this share of what two
+# frames of the set differ by on average: by 1 - correlation, so that where all show one
+# fan on black, that fan does not count. In the challenge, where it comes to a correlation
+# of 0.95, those of two subjects reach 0.82; of 17 and 18, which are one sweep, 1.00.
+SAME_SWEEP = 0.08
+IDENTICAL = 1e-3  # likewise, in any set
+COUNTED = "those that share near-identical frames count as one"
 SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is taken
 COMPARED = 256  # frames compared with all others at a time
 
@@ -33,9 +37,11 @@ def find_sweeps(
     thumbnails = stage.scratch_array(folder, shape, np.float32)
     for row, image in enumerate(images):
         thumbnails[row] = normalized_thumbnail(image, THUMBNAIL, THUMBNAIL)
+    mean = thumbnails.mean(axis=0)
+    limit = 1 - max(SAME_SWEEP * (1 - mean @ mean), IDENTICAL)
     group = np.arange(len(names))
     for start in range(0, len(images), COMPARED):
-        alike = thumbnails[start : start + COMPARED] @ thumbnails.T >= SAME_SWEEP
+        alike = thumbnails[start : start + COMPARED] @ thumbnails.T >= limit
         rows, others = np.nonzero(alike)
         links = set(
             zip(index[rows + start].tolist(), index[others].tolist(), strict=True)
@@ -62,8 +68,8 @@ def choose_validation(groups: np.ndarray, nerve: np.ndarray, seed: int) -> np.nd
     names = np.unique(groups)
     if len(names) < 2:
         raise ValueError(
-            "only one subject: no split by subject is possible; "
-            "choose --split frames (leaky) or --split none"
+            f"only one subject ({COUNTED}): no split by subject is possible; choose "
+            "--split frames (leaky) or --split none"
         )
     sizes = np.array([(groups == name).sum() for name in names])
     positives = np.array([nerve[groups == name].sum() for name in names])
@@ -92,7 +98,7 @@ def choose_fold(
     names = np.unique(groups)
     if folds > len(names):
         raise ValueError(
-            f"--folds {folds}, but there are {len(names)} subjects to deal"
+            f"--folds {folds}, but there are {len(names)} subjects to deal ({COUNTED})"
         )
     sizes = np.array([(groups == name).sum() for name in names])
     order = np.random.default_rng(seed).permutation(len(names))

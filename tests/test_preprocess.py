@@ -271,8 +271,9 @@ def test_a_single_subject_is_refused_with_what_to_do(tmp_path):
     data = extract(make_raw(tmp_path / "raw", subjects=1), tmp_path / "data")
     with pytest.raises(
         ValueError,
-        match=r"only one subject: no split by subject is possible; "
-        r"choose --split frames \(leaky\) or --split none",
+        match=r"only one subject \(those that share near-identical frames count as "
+        r"one\): no split by subject is possible; choose "
+        r"--split frames \(leaky\) or --split none",
     ):
         run(data)
     assert not (data / "preprocess.json").exists()
@@ -336,6 +337,40 @@ def test_brightness_and_contrast_do_not_hide_a_sweep(tmp_path):
     images[3] = (images[1] * 0.5 + 60).astype(np.uint8)
     group = split.find_sweeps(images, np.array([1, 2, 3, 4]), tmp_path)
     assert group == {1: 1, 2: 2, 3: 3, 4: 2}
+
+
+def fan_frames(count, seed):
+    """Return uint8 frames (count, 96, 128): speckle in a fan that is the same in all."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:96, :128] - np.array([-20, 64])[:, np.newaxis, np.newaxis]
+    fan = (np.hypot(rows, columns) < 100) & (np.abs(np.arctan2(columns, rows)) < 0.6)
+    speckle = rng.normal(0, 1, (count, 96, 128))
+    speckle = np.array([cv2.GaussianBlur(s, (0, 0), 3) for s in speckle])
+    return (
+        np.where(fan, 110 + 20 * speckle / speckle.std(), 0)
+        .clip(0, 255)
+        .astype("uint8")
+    )
+
+
+def test_a_fan_that_all_frames_have_makes_no_sweep(tmp_path):
+    images = fan_frames(12, seed=6)
+    small = np.array([letterbox.normalized_thumbnail(i, 16, 16) for i in images])
+    assert np.median(small @ small.T) > 0.95  # what correlation alone would say
+    subjects = np.repeat([4, 7, 9], 4)
+    group = split.find_sweeps(images, subjects, tmp_path)
+    assert group == {4: 4, 7: 7, 9: 9}
+    _, jpeg = cv2.imencode(".jpg", images[0], [cv2.IMWRITE_JPEG_QUALITY, 75])
+    images[5] = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
+    group = split.find_sweeps(images, subjects, tmp_path)
+    assert group == {4: 4, 7: 4, 9: 9}
+
+
+def test_two_frames_are_one_sweep_if_identical(tmp_path):
+    images = np.repeat(smooth_frames(1, seed=7), 2, axis=0)
+    images[1] += 1
+    group = split.find_sweeps(images, np.array([1, 2]), tmp_path)
+    assert group == {1: 1, 2: 1}
 
 
 def test_a_negative_is_not_the_same_sweep(tmp_path):
