@@ -130,10 +130,10 @@ def write_contradictory(
 def list_contradictory(
     path: Path, train: dict, labels: np.ndarray, near: list[dict[int, float]]
 ) -> np.ndarray:
-    """List near-identical frames whose masks contradict each other, in `path`, a CSV.
+    """List near-identical frames whose masks contradict each other, in a CSV.
 
     Args:
-        path: CSV to write.
+        path: CSV to write; until `stage.publish` it lies at its temporary name.
         train: `extract.json`'s record of the training frames.
         labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
         near: What `find_near_identical` returned.
@@ -142,7 +142,7 @@ def list_contradictory(
         Float array `(N,)`, the agreement of each frame's mask with theirs.
     """
     agreed, worst = measure_agreement(labels, near)
-    count = write_contradictory(path, train, agreed, worst, near)
+    count = write_contradictory(stage.temporary(path), train, agreed, worst, near)
     pairs = sum(map(len, near)) // 2
     print(f"{pairs} near-identical pairs; {count} frames contradict theirs: {path}")
     return agreed
@@ -165,3 +165,11 @@ def drop(rows: np.ndarray, agreed: np.ndarray) -> np.ndarray:
         raise ValueError("all training frames contradict each other: none is left")
     print(f"{len(rows) - len(kept)} of them dropped from training")
     return kept
+
+
+def weigh(rows: np.ndarray, agreed: np.ndarray) -> np.ndarray:
+    """Return how often each training row is to be drawn, float array in [0, 1]."""
+    weight = agreed[rows]
+    if weight.sum() < 1:
+        raise ValueError("all training frames contradict each other: none is drawn")
+    return weight

@@ -42,6 +42,12 @@ try:
 except KeyboardInterrupt:  # this takes seconds: long enough to change one's mind
     print("\nstopped", file=sys.stderr)
     sys.exit(130)
+except ModuleNotFoundError as error:  # such as jax with KERAS_BACKEND=jax
+    wanted = os.environ.get("KERAS_BACKEND")
+    package = error.name if wanted else "-r requirements.txt"
+    text = f" (KERAS_BACKEND is {wanted})" if wanted else ""
+    print(f"{error.name} is missing{text}: pip install {package}", file=sys.stderr)
+    sys.exit(1)
 
 
 def list_devices() -> list[str]:

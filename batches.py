@@ -40,7 +40,7 @@ def draw_balanced(subjects: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 def draw_weighted(
     order: np.ndarray, weights: np.ndarray, seed: int, epoch: int
 ) -> np.ndarray:
-    """Return an epoch's order without the rows that (seed, epoch) leaves out.
+    """Return an epoch's order without the rows that (seed, epoch) leaves out; never none.
 
     Args:
         order: int array, rows.
@@ -49,7 +49,9 @@ def draw_weighted(
         epoch: Number of the epoch.
     """
     rng = np.random.default_rng([seed, epoch, 1])  # 1: not the draws of the order
-    return order[rng.random(len(order)) < weights[order]]
+    drawn = rng.random(len(order)) < weights[order]
+    drawn[weights[order].argmax()] |= not drawn.any()
+    return order[drawn]
 
 
 def read_batch(

@@ -283,6 +283,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--images and --masks go together")
     if args.subject_pattern and args.subjects:
         parser.error("--subject-pattern or --subjects, not both")
+    if args.manifest and args.images:
+        parser.error("--manifest lists the files of --raw, not of --images")
     for name in ("label", "subject_pattern", "subjects", "crop"):
         if getattr(args, name) and not args.images:
             parser.error(f"--{name.replace('_', '-')} goes with --images and --masks")

@@ -116,10 +116,12 @@ def name_subjects(
         except re.error as error:
             raise ValueError(f"--subject-pattern {pattern!r}: {error}") from error
         found = [expression.search(name) for name in names]
-        if None in found:
-            name = names[found.index(None)]
-            raise ValueError(f"--subject-pattern {pattern!r} does not match {name}")
-        return [match[1 if expression.groups else 0] for match in found]
+        group = min(1, expression.groups)
+        found = [match and match[group] for match in found]
+        for name, subject in zip(names, found, strict=True):
+            if not subject:
+                raise ValueError(f"--subject-pattern {pattern!r} finds none in {name}")
+        return found
     if table:
         try:
             with open(table, newline="", encoding="utf-8-sig") as file:
@@ -129,8 +131,9 @@ def name_subjects(
                 f"{table} is no CSV with the columns name and subject"
             ) from error
         found = [rows.get(name, rows.get(Path(name).stem)) for name in names]
-        if None in found:
-            raise ValueError(f"{table} has no row for {names[found.index(None)]}")
+        for name, subject in zip(names, found, strict=True):
+            if not subject:
+                raise ValueError(f"{table} names no subject for {name}")
         return found
     return None
 

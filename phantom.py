@@ -188,6 +188,10 @@ def check_folder(out: Path, record: dict, frames: list[Frame]) -> str:
             f"{out}/ holds the phantom of {flags}; run with these or {mend}"
         )
     if old.get("complete"):
+        made = {"SHA256SUMS", *TABLES, *(f"{f.name}.tif" for f in frames)}
+        made |= {f"{f.name}_mask.tif" for f in frames if f.name.startswith("train/")}
+        if lost := made - found:
+            raise ValueError(f"{out}/{min(lost)} is gone; bring it back, or {mend}")
         return "complete"
     if old != record:
         raise ValueError(f"{out}/ was begun with other versions of libraries; {mend}")

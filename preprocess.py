@@ -151,7 +151,7 @@ def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> dict:
     Args:
         rows: int array, their rows in the extract.
         subjects: int array `(N,)`, the subject of each row of the extract.
-        nerve: bool array `(N,)`, whether it shows a nerve.
+        nerve: bool array `(N,)`, whether its mask shows a nerve.
     """
     return {
         "subjects": np.unique(subjects[rows]).tolist(),
@@ -311,7 +311,10 @@ def main(argv: list[str] | None = None) -> None:
         if args.contradictory == "repair":
             agreement.repair(labels, near, rows["train"], args.soft_masks)
         if args.contradictory == "downweight":
-            weight = agreed[rows["train"]]
+            weight = agreement.weigh(rows["train"], agreed)
+        shown = np.array([label.any() for label in labels])
+        vanished = 0 if args.contradictory == "repair" else int((nerve & ~shown).sum())
+        known = extract.get("subjects_known", True)
         mean, deviation = scaling(images, rows["train"])
         record = {
             "height": args.height,
@@ -320,8 +323,8 @@ def main(argv: list[str] | None = None) -> None:
             "standard_deviation": deviation,
             "smallest_area": smallest_area(areas[rows["train"]], frames.shape[1:]),
             "split": args.split,
-            "leaky": args.split == "frames" or not extract.get("subjects_known", True),
-            "subjects_known": extract.get("subjects_known", True),
+            "leaky": args.split == "frames" or (args.split == "subject" and not known),
+            "subjects_known": known,
             "soft_masks": args.soft_masks,
             "contradictory": args.contradictory,
             "similarity": args.similarity if args.contradictory else None,
@@ -332,7 +335,7 @@ def main(argv: list[str] | None = None) -> None:
         }
         arrays = {}
         for name, part in rows.items():
-            record[name] = describe(part, subjects, nerve)
+            record[name] = describe(part, subjects, shown)
             written = write_split(
                 args.data, name, images, labels, part, (mean, deviation)
             )
@@ -341,9 +344,15 @@ def main(argv: list[str] | None = None) -> None:
             record["train"]["weight"] = weight.round(4).tolist()
         record["extract"] = {n: a["sha256"] for n, a in extract["arrays"].items()}
         record["arrays"] = arrays
-        stale = [] if args.contradictory else [args.data / "contradictory.csv"]
-        paths = [args.data / name for name in arrays]
+        paths, stale = [args.data / name for name in arrays], []
+        (paths if args.contradictory else stale).append(args.data / "contradictory.csv")
         stage.publish(args.data / "preprocess.json", record, paths, stale)
+    if vanished:
+        print(
+            f"warning: {vanished} masks of a nerve are too small for {args.height} x "
+            f"{args.width} pixels and are empty now; --soft-masks keeps them, as does a "
+            "larger size"
+        )
     report(record, args.data)
 
 

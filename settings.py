@@ -7,6 +7,7 @@ import numpy as np
 
 import stage
 from h5_look import look
+from held_out import trained_on
 from precision import choose_precision
 from preprocess import PREPROCESS, read_split
 from recipes import FLAGS, RECIPES
@@ -52,6 +53,12 @@ def choose_settings(
             f"{args.recipe} is meant for {recipe['height']} x {recipe['width']}"
         )
     init = read_init(args.init) if args.init else {}
+    if seen := trained_on(init, record):
+        raise ValueError(
+            f"{args.init} was trained on subjects {', '.join(map(str, seen))}, which are "
+            f"validation subjects of {args.data}/: val_dice_coef would say nothing; split "
+            "as for its training, or start from other weights"
+        )
     size = init.get("height", found[0]), init.get("width", found[1])
     if size != found:
         print(
@@ -74,6 +81,8 @@ def choose_settings(
     settings["data"] = {
         "split": record["split"],
         "leaky": record["leaky"],
+        "contradictory": record.get("contradictory"),
+        "similarity": record.get("similarity"),
         "extract": record["extract"],
         "arrays": {name: array["sha256"] for name, array in record["arrays"].items()},
         "validation_subjects": record["val"]["subjects"],

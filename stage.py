@@ -49,17 +49,27 @@ def lock(folder: str | Path, name: str = "") -> Iterator[None]:
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise ValueError(
                 f"another run is writing {Path(folder) / name} (it holds {path}); "
                 "wait for it, or choose another place"
             ) from error
+        except OSError as error:
+            print(
+                f"note: {folder} lies on a file system without locks ({error.strerror}): "
+                "never start two runs in it"
+            )
         try:
             yield
         finally:
             if not name:
-                for leftover in Path(folder).glob(".*.tmp"):
-                    leftover.unlink()
+                # a run on a name, `.NAME.lock`, may be writing beside this one
+                names = [
+                    p.name.removesuffix("lock") for p in path.parent.glob(".?*.lock")
+                ]
+                for leftover in path.parent.glob(".*.tmp"):
+                    if not leftover.name.startswith(tuple(names)):
+                        leftover.unlink()
 
 
 def make_folder(path: str | Path) -> None:
@@ -370,7 +380,8 @@ def run(main: Callable[[], None]) -> int:
         if not pressed:
             if not isinstance(error, ValueError | OSError):
                 raise
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+            # in one piece, which other writers of stderr cannot part
+            sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
             return 1
     finally:
         if heeded:

@@ -28,6 +28,10 @@ def is_finished(out: Path, resume: bool) -> bool:
         ValueError: a result is in the way of a new run.
     """
     record, state = out.with_suffix(".json"), out.with_suffix(".state.npz")
+    if out.exists() and not record.exists() and not state.exists():
+        raise ValueError(
+            f"{out} is there, weights that are never overwritten; choose another --out"
+        )
     if not resume:
         for path, what in ((state, "an interrupted run"), (record, "a result")):
             if path.exists():
@@ -38,8 +42,9 @@ def is_finished(out: Path, resume: bool) -> bool:
     elif not state.exists() and not record.exists():
         print(f"nothing to resume at {out}: starting from the beginning")
     if record.exists() and not out.exists():
+        rest = f"{record} and {state}" if state.exists() else record
         raise ValueError(
-            f"{record} is there, but not {out}; bring that back, or remove {record}"
+            f"{record} is there, but not {out}; bring that back, or remove {rest}"
         )
     return record.exists() and not state.exists()
 

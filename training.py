@@ -199,6 +199,17 @@ def train_epoch(
     return means
 
 
+def check_kept(out: Path, history: list[dict], keep: str) -> None:
+    """Refuse to go on where the best epoch so far is past and its weights are gone."""
+    kept = kept_epoch(history, keep)
+    if kept < len(history) and not out.with_suffix(".json").exists():
+        state = out.with_suffix(".state.npz")
+        raise ValueError(
+            f"{state} is there, but not {out} and its .json of epoch {kept}, the best so "
+            f"far; bring both back, or remove {state} to start anew"
+        )
+
+
 def report_epoch(row: dict, epochs: int) -> None:
     """Print an epoch's row of NAME.csv."""
     label = f"epoch {row['epoch']}/{epochs}"
@@ -250,6 +261,7 @@ def train(
     x_val, y_val = arrays["x_val"], arrays["y_val"]
     strips = Strips(out.with_suffix(".progress.png"), settings, x_val, y_val, board)
     if history:
+        check_kept(out, history, settings["keep"])
         print(f"resuming after epoch {len(history)} of {settings['epochs']}")
     # a run killed between two files has its last ones still to write
     for epoch in range(max(0, len(history) - 1), settings["epochs"]):
@@ -312,6 +324,8 @@ def rehearse(
     moments = []
     with naming_memory(size):
         tried = list(itertools.islice(pairs, 1 + TRIED_STEPS))
+        # a smaller last one would compile anew
+        tried = [batch for batch in tried if len(batch[0]) == len(tried[0][0])]
         for batch in tried[:1] + tried:  # the first one compiles
             model.train_on_batch(*batch)
             moments.append(time.perf_counter())

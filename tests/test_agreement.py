@@ -130,6 +130,28 @@ def test_downweighted_frames_are_drawn_as_often_as_they_agree(data):
     np.testing.assert_allclose(counts, weights, atol=0.07)  # 3 standard errors
 
 
+def test_an_epoch_of_rarely_drawn_frames_is_never_empty():
+    order, weights = np.array([2, 0, 1]), np.array([0.0, 0.0, 1e-9])
+    assert batches.draw_weighted(order, weights, 0, 0).tolist() == [2]
+
+
+@pytest.mark.parametrize("how", ["drop", "downweight"])
+def test_training_frames_that_all_contradict_each_other_are_refused(data, how):
+    train = data.parent / "raw" / "train"
+    for path in train.glob("[23]_*"):
+        path.unlink()
+    for image in (2, 4):
+        for end in (".tif", "_mask.tif"):
+            (train / f"1_{image}{end}").unlink()
+    folder = data.parent / "pair"
+    extract_data.main(["--raw", str(train.parent), "--data", str(folder)])
+    run(folder)
+    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+    with pytest.raises(ValueError, match="contradict each other: none is"):
+        run(folder, "--contradictory", how)
+    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+
+
 def test_a_similarity_out_of_range_is_one_line(data, capsys):
     with pytest.raises(SystemExit):
         preprocess.main(["--data", str(data), "--similarity", "2"])

@@ -78,12 +78,17 @@ def test_subjects_by_pattern_and_by_table(own, capsys):
     record, *_ = extract(own, "--subjects", str(own / "subjects.csv"))
     assert record["train"]["name"][:3] == ["a_1.png", "b_1.bmp", "c_1.png"]
     assert record["train"]["subject"] == [1, 1, 1, 2, 2, 2]
-    with pytest.raises(ValueError, match=r"'\^z' does not match a_1\.png"):
+    with pytest.raises(ValueError, match=r"'\^z' finds none in a_1\.png"):
         extract(own, "--subject-pattern", "^z")
+    with pytest.raises(ValueError, match=r"finds none in b_1\.bmp"):
+        extract(own, "--subject-pattern", "^(a)?")
     with pytest.raises(ValueError, match="--subject-pattern '\\('"):
         extract(own, "--subject-pattern", "(")
     (own / "subjects.csv").write_text("name,subject\na_1,x\n")
-    with pytest.raises(ValueError, match=r"no row for a_2\.jpg"):
+    with pytest.raises(ValueError, match=r"names no subject for a_2\.jpg"):
+        extract(own, "--subjects", str(own / "subjects.csv"))
+    (own / "subjects.csv").write_text("name,subject\na_1,x\na_2\n")
+    with pytest.raises(ValueError, match=r"names no subject for a_2\.jpg"):
         extract(own, "--subjects", str(own / "subjects.csv"))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,6 +270,13 @@ def test_a_complete_folder_is_left_alone(small, capsys):
     phantom.main(["--out", str(small), *SMALL])
     assert "was complete already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
+
+
+def test_a_complete_folder_that_lost_a_file_says_so(small, tmp_path):
+    copy = shutil.copytree(small, tmp_path / "copy")
+    (copy / "train" / "2_3_mask.tif").unlink()
+    with pytest.raises(ValueError, match=r"train/2_3_mask\.tif is gone; bring it back"):
+        phantom.main(["--out", str(copy), *SMALL])
 
 
 def test_other_parameters_are_refused(small):

@@ -317,6 +317,25 @@ def test_a_sweep_under_two_names_is_found_named_and_kept_together(
     assert any(5 in side for side in sides)
 
 
+def test_masks_too_small_for_the_size_are_counted_as_they_are_written(tmp_path, capsys):
+    raw = make_raw(tmp_path / "raw", subjects=2, frames=5)
+    for path in (raw / "train").glob("*_mask.tif"):
+        mask = np.array(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+        rows, columns = np.nonzero(mask)
+        mask[:] = 0
+        mask[rows[:3], columns[:3]] = 255
+        write_tiff(path, mask)
+    (raw / "train_masks.csv").unlink()
+    data = extract(raw, tmp_path / "data")
+    record = run(data, "--height", "8", "--width", "8")
+    assert record["train"]["with_nerve"] == record["val"]["with_nerve"] == 0
+    assert (
+        "warning: 6 masks of a nerve are too small for 8 x 8" in capsys.readouterr().out
+    )
+    record = run(data, "--height", "8", "--width", "8", "--soft-masks")
+    assert record["train"]["with_nerve"] == record["val"]["with_nerve"] == 3
+
+
 def smooth_frames(count, seed):
     """Return uint8 frames (count, 32, 32) of unrelated smooth backgrounds."""
     rng = np.random.default_rng(seed)

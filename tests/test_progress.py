@@ -123,3 +123,13 @@ def test_a_dry_run_says_what_a_run_needs_and_writes_nothing(data, tmp_path):
     assert re.search(r"memory: about [\d.]+ GB for batches of 32; [\d.]+ GB are", out)
     assert re.search(r"time: about \d+ s an epoch, [\d.]+ minutes for all 2", out)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_times_no_smaller_last_batch(data, tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        "keras.Model.train_on_batch", lambda self, x, *_: sizes.append(len(x))
+    )
+    flags = ["--data", str(data), "--out", str(tmp_path / "unet.h5"), *SMALL]
+    train.main([*flags, "--batch-size", "10", "--dry-run"])  # of 15 frames
+    assert sizes == [10, 10]

@@ -485,6 +485,25 @@ def test_results_of_two_names_are_locked_apart(tmp_path):
         pass
 
 
+def test_a_folders_lock_leaves_what_a_run_on_a_name_is_writing(tmp_path):
+    with stage.lock(tmp_path, "net"):
+        stage.write_temporary(tmp_path / "net.h5", b"half")
+        with stage.lock(tmp_path):
+            stage.write_temporary(tmp_path / "network.npy", b"half")
+        assert stage.temporary(tmp_path / "net.h5").exists()
+        assert not stage.temporary(tmp_path / "network.npy").exists()
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(stage.fcntl, "flock", refuse)
+    with stage.lock(tmp_path):
+        pass
+    assert "without locks (No locks available)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, place):
     (tmp_path / "file").write_text("")

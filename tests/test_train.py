@@ -240,6 +240,62 @@ def test_a_result_is_never_overwritten(trained, data):
     assert digests(trained) == before
 
 
+def test_weights_without_a_record_are_never_overwritten(trained, data, tmp_path):
+    mine = shutil.copy(trained / "unet.h5", tmp_path / "mine.h5")
+    for flags in ([], ["--resume"], ["--init", str(mine)]):
+        with pytest.raises(
+            ValueError, match=r"mine\.h5 is there, weights that are never"
+        ):
+            run(data, tmp_path / "mine.h5", "--epochs", "1", *flags)
+    assert stage.sha256(mine) == stage.sha256(trained / "unet.h5")
+
+
+def test_a_best_epoch_whose_weights_are_gone_is_not_called_kept(
+    data, tmp_path, monkeypatch
+):
+    scores = iter([0.9, 0.1, 0.2])
+    monkeypatch.setattr(training, "validate", lambda *_: next(scores))
+    monkeypatch.setattr(training, "warn_if_empty", lambda rows: 1 / (2 - len(rows)))
+    with pytest.raises(ZeroDivisionError):  # in the second epoch, behind its state
+        run(data, tmp_path / "unet.h5", "--epochs", "3")
+    (tmp_path / "unet.h5").unlink()
+    message = (
+        r"unet\.json is there, but not .*unet\.h5; .*remove .*json and .*state\.npz"
+    )
+    with pytest.raises(ValueError, match=message):
+        run(data, tmp_path / "unet.h5", "--epochs", "3", "--resume")
+    (tmp_path / "unet.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"of epoch 1, the best so far; bring both back"
+    ):
+        run(data, tmp_path / "unet.h5", "--epochs", "3", "--resume")
+
+
+def test_init_trained_on_the_validation_subjects_is_refused(data, tmp_path):
+    for fold in ("0", "1"):
+        folder = shutil.copytree(data, tmp_path / fold)
+        size = ["--height", "16", "--width", "16"]
+        preprocess.main(["--data", str(folder), *size, "--folds", "4", "--fold", fold])
+    run(tmp_path / "0", tmp_path / "first.h5", "--epochs", "1")
+    flags = ["--epochs", "1", "--init", str(tmp_path / "first.h5")]
+    with pytest.raises(
+        ValueError, match=r"first\.h5 was trained on subjects \d, which"
+    ):
+        run(tmp_path / "1", tmp_path / "second.h5", *flags)
+    run(tmp_path / "0", tmp_path / "second.h5", *flags)
+
+
+def test_resume_with_frames_drawn_otherwise_is_refused(data, tmp_path, monkeypatch):
+    folder = shutil.copytree(data, tmp_path / "data")
+    monkeypatch.setattr(training, "save_result", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(folder, tmp_path / "unet.h5", "--epochs", "3")
+    flags = ["--height", "16", "--width", "16", "--contradictory", "downweight"]
+    preprocess.main(["--data", str(folder), *flags])
+    with pytest.raises(ValueError, match="the interrupted run had data"):
+        run(folder, tmp_path / "unet.h5", "--epochs", "3", "--resume")
+
+
 def test_resume_with_other_settings_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "save_result", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
