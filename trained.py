@@ -100,7 +100,7 @@ def read_settings(
     if settings_path is None and not path.exists():
         raise FileNotFoundError(
             f"{path} is missing: {weights} alone does not say which size and scaling it "
-            "was trained with; lend it the JSON of like weights by --settings"
+            "was trained with; lend it the JSON of like weights by predict.py --settings"
         )
     settings = stage.read_record(path, TRAIN)
     check_numbers(path, settings)
@@ -115,7 +115,7 @@ def read_settings(
     if settings_path is None and settings.get("h5_sha256") != stage.sha256(weights):
         raise ValueError(
             f"{weights} is not the file that {path} describes (SHA-256 differs); copy both "
-            "together, or lend it another JSON by --settings"
+            "together, or lend it another JSON by predict.py --settings"
         )
     return settings
 

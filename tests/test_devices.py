@@ -224,6 +224,19 @@ def test_tensorflow_with_two_devices_names_the_way_that_works(data, tmp_path):
         )
 
 
+def test_a_backend_that_is_not_installed_is_named(tmp_path):
+    code = "import sys; sys.modules['jax'] = None; import backend"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    message = "jax is missing (KERAS_BACKEND is jax): pip install jax\n"
+    assert (found.returncode, found.stderr) == (1, message)
+
+
 def test_tensorflow_on_two_machines_names_the_way_that_works(monkeypatch):
     monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "127.0.0.1:1234")
     with pytest.raises(ValueError, match=f"only JAX trains on several.*{REFUSED}"):

@@ -313,6 +313,10 @@ def test_flags_that_do_not_fit_are_one_line(own, capsys):
             ],
             "not both",
         ),
+        (
+            ["--images", "a", "--masks", "b", "--manifest", "c"],
+            "--manifest lists the files of --raw",
+        ),
     ):
         with pytest.raises(SystemExit):
             extract_data.main(flags)
