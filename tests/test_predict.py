@@ -557,7 +557,7 @@ def test_a_failed_run_leaves_earlier_predictions_as_they_were(
 
 
 def test_weights_that_begin_with_ones_that_saw_the_validation_frames_are_refused(
-    chain, tmp_path
+    chain, tmp_path, monkeypatch
 ):
     data = shutil.copytree(chain / "data", tmp_path / "data")
     flags = ["--data", str(data), "--height", "32", "--width", "32"]
@@ -567,6 +567,9 @@ def test_weights_that_begin_with_ones_that_saw_the_validation_frames_are_refused
     train.main(["--data", str(data), "--out", str(first), *small])
     preprocess.main(flags)
     start = ["--out", str(second), "--init", str(first)]
+    with pytest.raises(ValueError, match=r"all\.h5 was trained on subjects"):
+        train.main(["--data", str(data), *start, "--epochs", "1"])
+    monkeypatch.setattr("settings.trained_on", lambda *_: [])  # as before it refused
     train.main(["--data", str(data), *start, "--epochs", "1"])
     with pytest.raises(ValueError, match="the weights were trained on subjects"):
         predict.main(["--data", str(data), "--weights", str(second)])
