@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 
 import machine
+import pictures
 from letterbox import letterbox
 from outlines import fill, read_cvat, read_labelme
-from pictures import list_pictures, open_picture, read_mask, read_picture
+from pictures import list_pictures, read_mask, read_picture
 
 CHANGED = 2  # greys by which a pixel must differ between frames to count as picture
 SUFFIX = "_mask"  # that a mask's name may have after its frame's
@@ -141,8 +142,7 @@ def name_subjects(
 def find_size(path: Path) -> tuple[int, int] | None:
     """Return (height, width) of a picture; None of a damaged one, refused later."""
     try:
-        with open_picture(path) as image:
-            return image.height, image.width
+        return pictures.find_size(path)
     except ValueError:
         return None
 

@@ -1,16 +1,23 @@
 """Pictures of people's own: frames as grey arrays, masks by class."""
 
 import collections
+import contextlib
+import re
+import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MOST_CLASSES = 32  # of a mask; more greys are a photograph or soft edges
 MAX_PIXELS = 1 << 26  # of one; a header that claims more is broken or an attack
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
+BAD_EXIF = (*DAMAGED, struct.error)  # viewers, too, show the picture as it lies
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+# what a PNG may have its orientation in, some behind the pixels
+ORIENTED = re.compile(rb"eXIf|profile type exif|com\.adobe\.xmp")
 
 
 def list_pictures(path: Path) -> list[Path]:
@@ -40,20 +47,67 @@ def list_pictures(path: Path) -> list[Path]:
     return paths
 
 
+def bits_of(image: Image.Image, path: Path) -> int:
+    """Return the bits a channel of a picture as it is stored; Pillow drops some."""
+    if image.format == "PNG":
+        with open(path, "rb") as file:
+            return file.read(25)[24]  # of its header
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,)))  # BitsPerSample
+    return 8
+
+
 def open_picture(path: Path) -> Image.Image:
-    """Return a picture opened by Pillow, of at most MAX_PIXELS and 8 bits a channel."""
+    """Return a picture opened by Pillow, of at most MAX_PIXELS and 8 bits a channel.
+
+    It lies as it is stored: see `turn`.
+
+    Raises:
+        ValueError: no picture, a larger one, one of more bits, or one of several pages.
+    """
     try:
         image = Image.open(path, formats=FORMATS)
     except DAMAGED as error:
         raise ValueError(f"{path} is not a whole picture ({error})") from error
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{path} claims to be {image.height} x {image.width}")
-    if image.mode.startswith(("I", "F")):
+    if image.mode.startswith(("I", "F")) or bits_of(image, path) > 8:
         raise ValueError(
-            f"{path} has more than 8 bits a pixel (Pillow's mode {image.mode}); "
+            f"{path} has more than 8 bits a channel (Pillow's mode {image.mode}); "
             "save it with 8, scaled as on the screen of the device"
         )
+    if image.format == "TIFF" and image.is_animated:
+        raise ValueError(
+            f"{path} holds several pages; save each as a file of its own (with "
+            "ImageMagick: convert IN.tif OUT_%05d.png)"
+        )
     return image
+
+
+def turn(image: Image.Image) -> None:
+    """Read a picture's pixels, and turn them in place as EXIF says and viewers do."""
+    image.filename = ""  # else Pillow 12.3 maps a raw TIFF as if it were turned already
+    image.load()
+    with contextlib.suppress(*BAD_EXIF):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def find_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of a picture as `turn` leaves it, mostly from its header.
+
+    Raises:
+        ValueError: as of `open_picture`.
+    """
+    with open_picture(path) as image:
+        size = image.height, image.width
+        if image.format == "TIFF":  # Pillow gives the turned size
+            return size
+        if image.format == "PNG" and not ORIENTED.search(path.read_bytes()):
+            return size
+        with contextlib.suppress(*BAD_EXIF):
+            if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+                return size[::-1]
+        return size
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -64,6 +118,7 @@ def read_picture(path: Path) -> np.ndarray:
     """
     with open_picture(path) as image:
         try:
+            turn(image)
             return np.asarray(image.convert("L"))
         except DAMAGED as error:
             raise ValueError(f"{path} is not a whole picture ({error})") from error
@@ -103,6 +158,7 @@ def read_mask(path: Path, label: str | None) -> np.ndarray:
     """
     with open_picture(path) as image:
         try:
+            turn(image)
             values = np.asarray(image)
         except DAMAGED as error:
             raise ValueError(f"{path} is not a whole picture ({error})") from error

@@ -2,14 +2,17 @@
 
 import csv
 import json
+import zlib
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import extract_data
 import letterbox
+import own_frames
+import pictures
 import predict
 import preprocess
 import train
@@ -441,3 +444,74 @@ def test_another_extraction_is_not_replaced_in_silence(own, capsys):
     extract(own)
     text = capsys.readouterr().out
     assert "note: replacing another extraction, of 6 training frames" in text
+
+
+TURNED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),  # EXIF: to be turned clockwise
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_pictures_lie_as_viewers_show_them(tmp_path, orientation):
+    stored, drawn = frame(0), mask(1)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    kinds = [("a.png", {}), ("b.jpg", {"quality": 100}), ("c.tif", {})]
+    for name, flags in (*kinds, ("d.tif", {"compression": "tiff_lzw"})):
+        Image.fromarray(stored).save(tmp_path / name, exif=exif, **flags)
+        found, expected = pictures.read_picture(tmp_path / name), TURNED[orientation]
+        assert np.abs(found.astype(int) - expected(stored)).max() <= 3, name
+        assert own_frames.find_size(tmp_path / name) == found.shape
+        if (
+            orientation < 5 and name != "c.tif"
+        ):  # some OpenCV cannot read those on a side
+            np.testing.assert_allclose(
+                cv2.imread(str(tmp_path / name), 0), found, atol=3
+            )
+    palette = Image.fromarray(drawn, "P")
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    palette.save(tmp_path / "mask.png", exif=exif)
+    np.testing.assert_array_equal(
+        pictures.read_mask(tmp_path / "mask.png", None),
+        TURNED[orientation](drawn) * 255,
+    )
+
+
+def test_an_orientation_behind_the_pixels_counts_and_a_broken_one_does_not(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(frame(0)).save(tmp_path / "late.png")
+    content = (tmp_path / "late.png").read_bytes()
+    chunk = b"eXIf" + exif.tobytes()[6:]  # without "Exif\0\0"
+    length = (len(chunk) - 4).to_bytes(4, "big")
+    chunk = length + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "late.png").write_bytes(content[:-12] + chunk + content[-12:])
+    assert pictures.read_picture(tmp_path / "late.png").shape == (WIDTH, HEIGHT)
+    assert own_frames.find_size(tmp_path / "late.png") == (WIDTH, HEIGHT)
+    for broken in (b"Exif\0\0nothing", exif.tobytes()[:20]):
+        Image.fromarray(frame(0)).save(tmp_path / "broken.jpg", exif=broken)
+        assert pictures.read_picture(tmp_path / "broken.jpg").shape == (HEIGHT, WIDTH)
+        assert own_frames.find_size(tmp_path / "broken.jpg") == (HEIGHT, WIDTH)
+
+
+def test_several_pages_and_more_than_8_bits_are_refused(tmp_path):
+    pages = [Image.fromarray(frame(seed)) for seed in range(3)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=r"stack\.tif holds several pages; save each"):
+        pictures.read_picture(tmp_path / "stack.tif")
+    deep = np.stack([frame(0)] * 3, axis=-1).astype(np.uint16) * 256
+    for name in ("deep.png", "deep.tif"):
+        cv2.imwrite(str(tmp_path / name), deep)
+        for read in (pictures.read_picture, lambda path: pictures.read_mask(path, "1")):
+            with pytest.raises(ValueError, match=f"{name} has more than 8 bits"):
+                read(tmp_path / name)
+    for name in ("flat.png", "flat.tif"):  # and 8 bits are not
+        cv2.imwrite(str(tmp_path / name), (deep >> 8).astype(np.uint8))
+        np.testing.assert_array_equal(pictures.read_picture(tmp_path / name), frame(0))
