@@ -15,6 +15,20 @@ import stage
 NAME = "ultrasound nerve segmentation"
 
 
+def check_installed() -> None:
+    """Refuse where the packages that `write` needs are absent.
+
+    Raises:
+        ValueError: what to install.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            "--dicom-seg needs: pip install -r requirements-dicom.txt"
+        ) from error
+
+
 def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
     """Write the DICOM Segmentation of a DICOM file.
 
@@ -33,7 +47,6 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
     import pydicom
     from pydicom.sr.codedict import codes
 
-    dataset = pydicom.dcmread(path)
     description = highdicom.seg.SegmentDescription(
         segment_number=1,
         segment_label="nerve",
@@ -44,14 +57,17 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
             name=NAME, family=codes.DCM.ArtificialIntelligence, version="1"
         ),
     )
-    count = int(dataset.get("NumberOfFrames", 1) or 1)
-    sop_class = dataset.SOPClassUID
-    if "PixelSpacing" in dataset:  # highdicom asks for a slice's thickness beside it
-        del dataset.PixelSpacing
-    if count > 1:  # shown to highdicom as a still; see add_frames
-        dataset.SOPClassUID = pydicom.uid.UltrasoundImageStorage
-        del dataset.NumberOfFrames
     try:
+        dataset = pydicom.dcmread(path)
+        count = int(dataset.get("NumberOfFrames", 1) or 1)
+        sop_class = dataset.SOPClassUID
+        if (
+            "PixelSpacing" in dataset
+        ):  # highdicom asks for a slice's thickness beside it
+            del dataset.PixelSpacing
+        if count > 1:  # shown to highdicom as a still; see add_frames
+            dataset.SOPClassUID = pydicom.uid.UltrasoundImageStorage
+            del dataset.NumberOfFrames
         segmentation = highdicom.seg.Segmentation(
             source_images=[dataset],
             pixel_array=masks[0][np.newaxis],
@@ -67,7 +83,7 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
             device_serial_number="0",
             omit_empty_frames=False,
         )
-    except (AttributeError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # of damaged files pydicom may raise anything
         text = " ".join(str(error).split())
         raise ValueError(
             f"{path}: no DICOM Segmentation of it ({text:.160})"

@@ -3,8 +3,10 @@
 DICOM needs pydicom and highdicom: pip install -r requirements-dicom.txt
 """
 
+import collections
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,9 +21,16 @@ from pictures import MAX_PIXELS, SUFFIXES, read_picture
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 VIDEO = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg", ".wmv")
 DICOM = (".dcm", ".dicom", ".ima")
+KNOWN = (*SUFFIXES, *VIDEO, *DICOM)
 RATE = 25.0  # frames/s where a file does not say
 CENTIMETRES = 3  # DICOM's code of a region's physical units
 MAX_FRAMES = 10**7
+
+
+def stem_of(name: str) -> str:
+    """Return a name without its suffix; "1.2.840.1" of a DICOM file has none."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in KNOWN else path.name
 
 
 class Source(NamedTuple):
@@ -38,7 +47,7 @@ class Source(NamedTuple):
     @property
     def stem(self) -> str:
         """What its files are called after."""
-        return Path(self.name).stem
+        return stem_of(self.name)
 
     @property
     def moving(self) -> bool:
@@ -58,6 +67,37 @@ def is_camera(path: Path) -> bool:
     return str(path).isdecimal() and not path.exists()
 
 
+def is_moving(path: Path) -> bool:
+    """Tell whether a file holds several frames; one that cannot be read does not."""
+    with contextlib.suppress(ValueError, OSError):
+        return open_source(path).moving
+    return False
+
+
+def check_names(paths: list[Path]) -> None:
+    """Refuse files of a folder whose masks would be one file.
+
+    Raises:
+        ValueError: two of one stem; or a still called as a frame of a video.
+    """
+    files = collections.defaultdict(list)
+    for path in paths:
+        files[stem_of(path.name)].append(path)
+    for stem, found in files.items():
+        if len(found) > 1:
+            raise ValueError(
+                f"{path.parent} holds {len(found)} files called {stem}; their masks "
+                "would be one file"
+            )
+        frame = re.fullmatch(r"(.+)_[0-9]{5,}", stem, re.DOTALL)
+        for video in files.get(frame[1], []) if frame else []:
+            if is_moving(video) and not is_moving(found[0]):
+                raise ValueError(
+                    f"{found[0]} is called as a frame of {video.name}; their masks would "
+                    "be one file: move one of them to another folder"
+                )
+
+
 def list_files(path: Path) -> list[Path]:
     """Return the files of a folder that hold frames, or the one (or camera) named.
 
@@ -74,13 +114,12 @@ def list_files(path: Path) -> list[Path]:
         )
     if not path.is_dir():
         return [path]
-    known = (*SUFFIXES, *VIDEO, *DICOM)
     paths = sorted(
         p
         for p in path.iterdir()
         if p.is_file()
         and not p.name.startswith(".")
-        and (p.suffix.lower() in known or is_dicom(p))
+        and (p.suffix.lower() in KNOWN or is_dicom(p))
     )
     others = sum(not p.name.startswith(".") for p in path.iterdir()) - len(paths)
     if not paths:
@@ -90,13 +129,7 @@ def list_files(path: Path) -> list[Path]:
         )
     if others:
         print(f"note: {others} other files or folders of {path}/ are not looked at")
-    stems = [p.stem for p in paths]
-    for stem in stems:
-        if stems.count(stem) > 1:
-            raise ValueError(
-                f"{path} holds {stems.count(stem)} files called {stem}; their masks would "
-                "be one file"
-            )
+    check_names(paths)
     return paths
 
 
@@ -140,7 +173,8 @@ def open_video(path: Path) -> Source:
     """Return the Source of a video."""
     if not path.is_file() or path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    # FFmpeg takes what stands before a colon for a protocol: "12:30.mp4"
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     found, first = capture.read() if capture.isOpened() else (False, None)
     if not found:
         capture.release()
@@ -156,12 +190,21 @@ def open_video(path: Path) -> Source:
     return Source(path.name, path, "video", frames(), count or None, rate, None)
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keep OpenCV's own lines off the screen: the errors here say what is wrong."""
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
 def open_camera(number: int) -> Source:
     """Return the Source of a camera."""
-    logging = cv2.utils.logging
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # of absent cameras
-    capture = cv2.VideoCapture(number)
-    logging.setLogLevel(level)
+    with silent():
+        capture = cv2.VideoCapture(number)
     if not capture.isOpened():
         capture.release()
         raise ValueError(f"there is no camera {number}, or another program holds it")
@@ -189,13 +232,13 @@ def open_dicom(path: Path) -> Source:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=False)
         count = int(dataset.get("NumberOfFrames", 1) or 1)
         height, width = int(dataset.Rows), int(dataset.Columns)
-    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+    except pydicom.errors.InvalidDicomError as error:
+        raise ValueError(f"{path} is no DICOM file") from error
+    except Exception as error:  # zlib's, too, of a deflated file that is cut
         text = " ".join(str(error).split())
         raise ValueError(
             f"{path} is no DICOM file with pixels ({text:.120})"
         ) from error
-    except pydicom.errors.InvalidDicomError as error:
-        raise ValueError(f"{path} is no DICOM file") from error
     if height * width > MAX_PIXELS or not 1 <= count <= MAX_FRAMES:
         raise ValueError(f"{path} claims to hold {count} frames of {height} x {width}")
 
@@ -207,10 +250,10 @@ def open_dicom(path: Path) -> Source:
                 yield dicom_grey(frame, dataset)
         except Exception as error:  # decoders of others may raise anything
             text = " ".join(str(error).split())
-            raise ValueError(
-                f"{path} cannot be decoded ({text:.160}); JPEG lossless needs: "
-                "pip install pylibjpeg pylibjpeg-libjpeg"
-            ) from error
+            mend = ""
+            if "missing dependencies" in text:  # pydicom's, of absent decoders
+                mend = "; JPEG lossless needs: pip install pylibjpeg pylibjpeg-libjpeg"
+            raise ValueError(f"{path} cannot be decoded ({text:.160}){mend}") from error
 
     spacing = dicom_spacing(dataset)
     return Source(
@@ -229,6 +272,11 @@ def dicom_rate(dataset) -> float:
     return RATE
 
 
+def has_values(dataset, *names: str) -> bool:
+    """Tell whether a dataset has all these attributes, none of them empty."""
+    return all(dataset.get(name) not in (None, "") for name in names)
+
+
 def dicom_grey(frame: np.ndarray, dataset) -> np.ndarray:
     """Return one decoded frame of a dataset as a uint8 grey array `(height, width)`."""
     if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
@@ -241,14 +289,24 @@ def dicom_grey(frame: np.ndarray, dataset) -> np.ndarray:
         return cv2.cvtColor(
             np.ascontiguousarray(frame[..., :3], np.uint8), cv2.COLOR_RGB2GRAY
         )
-    if frame.dtype != np.uint8 or "WindowCenter" in dataset:
-        from pydicom.pixels import apply_voi_lut
+    window = has_values(dataset, "WindowCenter", "WindowWidth")
+    if frame.dtype != np.uint8 or window:
+        from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
-        values = np.asarray(apply_voi_lut(frame, dataset), np.float64)
-        low, high = values.min(), values.max()
-        if "WindowCenter" in dataset:  # apply_voi_lut scales to the stored range
-            low, high = 0.0, 2.0 ** int(dataset.BitsStored) - 1
-        frame = ((values - low) * (255 / max(high - low, 1e-9))).clip(0, 255)
+        values = frame
+        if has_values(dataset, "ModalityLUTSequence") or has_values(
+            dataset, "RescaleSlope", "RescaleIntercept"
+        ):
+            values = apply_modality_lut(frame, dataset)
+        if window:  # its range is of the stored values: signed, rescaled, turned
+            ends = np.array([-np.inf, np.inf])
+            with np.errstate(over="ignore"):
+                values, ends = (apply_windowing(a, dataset) for a in (values, ends))
+            low, high = ends
+        else:
+            values = np.asarray(apply_voi_lut(values, dataset), np.float64)
+            low, high = values.min(), values.max()
+        frame = ((values - low) * (255 / ((high - low) or 1.0))).clip(0, 255)
         frame = np.rint(frame).astype(np.uint8)
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         frame = 255 - frame

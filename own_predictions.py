@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,12 @@ from tqdm import tqdm
 import advice
 import dicom_seg
 import stage
-from frames import Source, is_camera, list_files, open_source
+from frames import Source, is_camera, open_source, silent
 from inference import find_masks, keep_share, predict_frames, presence, smooth
 from overlays import PREDICTION_COLOUR, outline, write_picture
 
 SMOOTHING = 0.3  # share of the frames before, in a video: benchmarks/video.py
+ESTIMATE = 2  # frames by which a video's header may be wrong of a whole one
 COLUMNS = ("name", "frame", "height", "width", "presence", "highest", "parts", "area")
 COLUMNS += ("area_mm2", "centroid_row", "centroid_column", "longest_axis")
 COLUMNS += ("longest_axis_mm",)
@@ -66,26 +68,33 @@ def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
 def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that appends an RGB picture to an MP4, named at the end.
 
-    Where the frames end in an error or by Ctrl-C, those so far are kept.
+    Where the frames end in an error or by Ctrl-C, those so far are kept. Where MPEG-4
+    takes no frames of that size, one line says so, and nothing is written.
     """
     making = path.with_name(f".{path.stem}.tmp.mp4")  # OpenCV goes by the suffix
     writer, size = None, None
+    # MPEG-4 takes no fraction whose terms are above 65,535: 66.667 is 66667 / 1000
+    rate = max(0.01, round(rate, 2 if rate < 600 else 1))
 
     def append(picture):
         nonlocal writer, size
         if writer is None:
             size = picture.shape[1::-1]  # cv2: width first
             code = cv2.VideoWriter_fourcc(*"mp4v")
-            opened = cv2.VideoWriter(str(making), code, rate, size)
-            if not opened.isOpened():
-                raise ValueError(f"{path} cannot be written by this OpenCV")
-            writer = opened
-        writer.write(np.ascontiguousarray(cv2.resize(picture, size)[..., ::-1]))
+            with silent():
+                writer = cv2.VideoWriter(str(making), code, rate, size)
+            if not writer.isOpened():
+                print(
+                    f"note: no {path}: MPEG-4 cannot be written of {size[1]} x {size[0]} "
+                    f"pixels at {rate} frames/s"
+                )
+        if writer.isOpened():
+            writer.write(np.ascontiguousarray(cv2.resize(picture, size)[..., ::-1]))
 
     try:
         yield append
     finally:
-        if writer is not None:
+        if writer is not None and writer.isOpened():
             writer.release()
             os.replace(making, path)
 
@@ -116,28 +125,49 @@ def find_in_source(model, source: Source, settings: dict) -> Iterator[tuple]:
 def all_probabilities(model, paths: list[Path], settings: dict) -> Iterator[np.ndarray]:
     """Yield the probabilities of all files that can be read, as `find_in_source` does."""
     for path in paths:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OSError):
             source = open_limited(path, settings)
             maps = predict_frames(model, source.frames, settings)
             yield from smooth(maps, share_before(source, settings))
 
 
+def remove_earlier(source: Source, out: Path) -> None:
+    """Remove what an earlier run wrote of a source, which may have had more frames."""
+    stem, suffix = source.stem, ".mp4" if source.moving else ".png"
+    paths = [out / "masks" / f"{stem}.png", out / "overlays" / f"{stem}{suffix}"]
+    if source.moving:
+        name = re.compile(re.escape(stem) + r"_[0-9]{5,}\.png")
+        paths[:1] = [p for p in (out / "masks").iterdir() if name.fullmatch(p.name)]
+    if source.kind == "dicom":
+        paths.append(out / "segmentations" / f"{stem}.dcm")
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def collect_masks(source: Source, out: Path) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that takes the masks of a DICOM file, written as a Segmentation."""
+def collect_masks(
+    source: Source, out: Path, lacking: list[str]
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that takes the masks of a DICOM file, written as a Segmentation.
+
+    What hinders that is added to `lacking`: an error in between stays the one seen.
+    """
     masks = []
     try:
         yield masks.append
     finally:
         if masks:
             path = out / "segmentations" / f"{source.stem}.dcm"
-            dicom_seg.write(source.path, masks, path)
+            try:
+                dicom_seg.write(source.path, masks, path)
+            except (ValueError, OSError) as error:
+                lacking.append(str(error))
 
 
 def write_found(
     found: Iterator[tuple], source: Source, out: Path, writer, watch: advice.Watch, keep
-) -> None:
-    """Write masks, overlays and table rows of one source.
+) -> int:
+    """Write masks, overlays and table rows of one source; return its number of frames.
 
     Args:
         found: `(frame, probability, mask, pixels)` of each frame.
@@ -166,12 +196,14 @@ def write_found(
             if keep:
                 keep(mask)
     if source.moving:
+        end = f": {overlay}" if overlay.exists() else ""
         rate = number / max(time.monotonic() - begin, 1e-9)
-        print(f"{source.name}: {number} frames, {rate:.1f} frames/s: {overlay}")
+        print(f"{source.name}: {number} frames, {rate:.1f} frames/s{end}")
+    return number
 
 
 def predict_file(
-    model, source: Source, out: Path, settings: dict, segmentation: bool, seen: tuple
+    model, source: Source, out: Path, settings: dict, seen: tuple, keep
 ) -> None:
     """Predict the frames of one source and write what is found, as `write_found` does.
 
@@ -180,29 +212,33 @@ def predict_file(
         source: Where the frames are from.
         out: Folder to write.
         settings: As of `predict`.
-        segmentation: Whether to write a DICOM Segmentation, too.
         seen: `(writer, watch)` of `write_found`.
+        keep: As of `write_found`.
     """
+    remove_earlier(source, out)
     found = find_in_source(model, source, settings)
     total = min(filter(None, (source.count, settings["most_frames"])), default=None)
     bar = tqdm(found, source.name, total, unit=" frames", disable=None)
-    kept = collect_masks(source, out) if segmentation else contextlib.nullcontext()
-    with kept as keep:
-        write_found(bar, source, out, *seen, keep)
+    number = write_found(bar, source, out, *seen, keep)
+    if source.kind == "video" and total and number < total - ESTIMATE:
+        print(
+            f"note: {source.path} should hold {source.count} frames, of which {number} "
+            "could be read: it is cut or damaged, or its header guesses"
+        )
 
 
 def predict(
     model,
-    name: Path,
+    paths: list[Path],
     out: Path,
     settings: dict,
     segmentations: bool,
 ) -> advice.Watch:
-    """Predict a picture, video or DICOM file, a folder of them, or a camera.
+    """Predict pictures, videos and DICOM files, or a camera.
 
     Args:
         model: The U-Net.
-        name: The file, the folder, or the camera's number.
+        paths: The files, or the camera's number, as `frames.list_files` returned them.
         out: Folder to write.
         settings: The weights' record, with `prevalence`, `smoothing` of what moves, and
             `most_frames` of each source; None for all.
@@ -212,14 +248,14 @@ def predict(
         What was seen of all frames.
 
     Raises:
-        ValueError: sources were left out; all others are done.
+        ValueError: sources were left out, or have no segmentation; all others are done.
     """
     for folder in ("masks", "overlays"):
         stage.make_folder(out / folder)
-    paths = list_files(name)
-    watch, failed, stopped = advice.Watch(), [], False
+    watch, failed, lacking, stopped = advice.Watch(), [], [], False
+    kinds = set()
     if settings["prevalence"] is not None:
-        if is_camera(name):
+        if is_camera(paths[0]):
             raise ValueError("--prevalence ranks a set of frames; a camera has no end")
         settings = keep_share(all_probabilities(model, paths, settings), settings)
     with stage.write_csv(out / "frames.csv", COLUMNS) as writer:
@@ -227,18 +263,29 @@ def predict(
             for path in paths:
                 try:
                     source = open_limited(path, settings)
-                    wanted = segmentations and source.kind == "dicom"
-                    seen = writer, watch
-                    predict_file(model, source, out, settings, wanted, seen)
-                except ValueError as error:
+                    kinds.add(source.kind)
+                    kept = contextlib.nullcontext()
+                    if segmentations and source.kind == "dicom":
+                        kept = collect_masks(source, out, lacking)
+                    with kept as keep:
+                        predict_file(
+                            model, source, out, settings, (writer, watch), keep
+                        )
+                except (ValueError, OSError) as error:
                     failed.append(str(error))
         except KeyboardInterrupt:
             stopped = True
     print(f"{watch.frames} frames, {watch.positive} with a nerve: {out}/frames.csv")
+    if segmentations and "dicom" not in kinds and not failed:
+        print("note: no segmentation: --dicom-seg is of DICOM files, and there is none")
     for error in failed:
         print(f"left out: {error}", file=sys.stderr)
+    for error in lacking:
+        print(f"no segmentation: {error}", file=sys.stderr)
     if stopped:
         raise KeyboardInterrupt("stopped: what was found so far is written")
     if failed:
         raise ValueError(f"{len(failed)} of {len(paths)} files were left out")
+    if lacking:
+        raise ValueError(f"{len(lacking)} of {len(paths)} files have no segmentation")
     return watch

@@ -13,12 +13,14 @@ Writes  predictions/validation.csv, validation_truth.csv, submission.csv and ove
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
 import advice
+import dicom_seg
 import engines
 import frames as sources
 import inference
@@ -32,15 +34,19 @@ from precision import PRECISIONS, choose_precision
 from preprocess import EXTRACT, PREPROCESS, read_split
 from trained import load_networks, merge_settings, read_settings
 
+OVERLAYS = 24  # of validation and of test frames
+
 
 def remove_stale(out: Path, made: list[Path]) -> None:
     """Remove what an earlier run left that this one did not make."""
-    names = ["overlays/val_*.png", "overlays/test_*.png", "validation_truth.csv"]
+    names = ["validation_truth.csv"]
     for stem in ("validation", "submission"):  # the scores are evaluate.py's, of these
         names += [f"{stem}{end}" for end in (".csv", ".scores.csv", ".scores.json")]
-    for name in names:
-        for path in set(out.glob(name)) - set(made):
-            path.unlink()
+    paths = {out / name for name in names}
+    ours = re.compile(r"(test|val_[0-9]+)_[0-9]+\.png")  # others are people's own
+    paths |= {p for p in (out / "overlays").iterdir() if ours.fullmatch(p.name)}
+    for path in paths - set(made):
+        path.unlink(missing_ok=True)
 
 
 def size_flags(height: int, width: int) -> str:
@@ -129,11 +135,8 @@ def predict_test(
     return watch, made
 
 
-def find_parts(picture: Path | None, data: Path) -> list[str]:
-    """Return what there is to predict: "input", or "validation" and "test"."""
-    if picture is not None:
-        sources.list_files(picture)
-        return ["input"]
+def find_parts(data: Path) -> list[str]:
+    """Return what there is to predict of extracted frames: "validation" and "test"."""
     extract = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
     parts = []
     there = "train" in extract and (data / "preprocess.json").exists()
@@ -220,11 +223,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--prevalence",
         type=float,
-        help="share of the frames that show a nerve, 0 to 1: that many are kept, those "
-        "whose highest probabilities are highest. Default: the weights' own limits",
+        help="share of the frames that show a nerve, 0 to 1: at most that many are kept, "
+        "those whose highest probabilities are highest. Default: the weights' own limits",
     )
-    add("--overlays", type=int, default=24, help="pictures of each kind, 0 or more")
+    add(
+        "--overlays",
+        type=int,
+        help="pictures of validation and of test frames, 0 or more; default: "
+        f"{OVERLAYS}. Of --input all frames have one",
+    )
     args = parser.parse_args(argv)
+    if args.overlays is None:
+        args.overlays = OVERLAYS
+    elif args.input is not None:
+        parser.error("--overlays goes with --data; of --input all frames have one")
     if args.overlays < 0:
         parser.error(f"--overlays {args.overlays}; expected 0 or more")
     if args.prevalence is not None and not 0 <= args.prevalence <= 1:
@@ -249,7 +261,10 @@ def main(argv: list[str] | None = None) -> None:
     settings = merge_settings(args.weights, records)
     settings |= {"prevalence": args.prevalence, "smoothing": args.smoothing}
     settings["most_frames"] = args.frames
-    parts = find_parts(args.input, args.data)
+    if args.dicom_seg:
+        dicom_seg.check_installed()
+    paths = None if args.input is None else sources.list_files(args.input)
+    parts = ["input"] if paths else find_parts(args.data)
     if args.engine == engines.KERAS:
         precision, why = choose_precision(args.precision)
         print(f"precision {precision}: {why}")
@@ -266,13 +281,13 @@ def main(argv: list[str] | None = None) -> None:
         for part in parts:
             if part == "input":
                 watch = own_predictions.predict(
-                    model, args.input, args.out, settings, args.dicom_seg
+                    model, paths, args.out, settings, args.dicom_seg
                 )
             else:
-                watch, paths = functions[part](
+                watch, written = functions[part](
                     model, args.data, args.out, settings, args.overlays
                 )
-                made += paths
+                made += written
             if text := watch.advise(settings):
                 print(text)
         colours = "prediction orange"

@@ -261,11 +261,37 @@ def test_colours_windows_and_inverted_greys_of_dicom(tmp_path):
         span = float(frame.max() - frame.min())
         expected = (frame - frame.min()) / span * 255
         assert np.abs(found - expected).max() <= 1
+    expected = (frames[0] - frames[0].min()) / float(np.ptp(frames[0])) * 255
+    for empty in ({"WindowCenter": None, "WindowWidth": None}, {"WindowCenter": 5}):
+        write_dicom(path, deep, **empty)  # no window: likewise
+        assert (
+            np.abs(next(iter(sources.open_source(path).frames)) - expected).max() <= 1
+        )
+        write_dicom(path, frames, **empty)
+        np.testing.assert_array_equal(list(sources.open_source(path).frames), frames)
     window = {"WindowCenter": 10_000, "WindowWidth": 10_000}
     write_dicom(path, deep, **window)
     found = next(iter(sources.open_source(path).frames))
     assert found[deep[0] < 4900].max(initial=0) == 0
     assert found[deep[0] > 15_100].min(initial=255) == 255
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (0.5, -300), (-1, 0)])
+def test_a_window_is_of_rescaled_values(tmp_path, signed, slope, intercept):
+    stored = np.linspace(-20_000, 20_000, HEIGHT * WIDTH).reshape(1, HEIGHT, WIDTH)
+    stored = stored.astype(np.int16) if signed else (stored + 20_000).astype(np.uint16)
+    values = stored[0] * float(slope) + intercept
+    center, width = np.median(values), 8_001.0
+    more = {"WindowCenter": round(center), "WindowWidth": round(width)}
+    if slope != 1:
+        more |= {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    path = tmp_path / "a.dcm"
+    write_dicom(path, stored, PixelRepresentation=int(signed), **more)
+    (found,) = sources.open_source(path).frames
+    # DICOM PS3.3 C.11.2.1.2.1: black below the window, white above it, even in between
+    expected = (values - (round(center) - 0.5)) / (width - 1) + 0.5
+    assert np.abs(found - 255 * expected.clip(0, 1)).max() <= 1
 
 
 def bad_files(folder):
@@ -286,6 +312,11 @@ def bad_files(folder):
     dataset = pydicom.dcmread(folder / "short.dcm")
     dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 2]
     dataset.save_as(folder / "short.dcm")
+    dataset = write_dicom(folder / "cut_deflated.dcm", frames)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    dataset.save_as(folder / "cut_deflated.dcm", enforce_file_format=True)
+    whole = (folder / "cut_deflated.dcm").read_bytes()
+    (folder / "cut_deflated.dcm").write_bytes(whole[:-200])
     write_dicom(folder / "huge.dcm", frames)
     dataset = pydicom.dcmread(folder / "huge.dcm")
     dataset.Rows = dataset.Columns = 65_000
@@ -298,6 +329,7 @@ def bad_files(folder):
         "text.dcm": "is no DICOM file",
         "no_pixels.dcm": "cannot be decoded",
         "short.dcm": "cannot be decoded",
+        "cut_deflated.dcm": "is no DICOM file with pixels",
         "huge.dcm": "claims to hold",
     }
 
@@ -322,6 +354,7 @@ def test_bad_files_are_named_and_the_rest_of_the_folder_done(weights, tmp_path, 
     for name, text in expected.items():
         (line,) = (line for line in said if name in line)
         assert text in line
+        assert "JPEG lossless" not in line
     rows = read_table(tmp_path / "out")
     assert {row["name"] for row in rows} >= {"'=good.png", "good.avi"}
 
@@ -438,7 +471,9 @@ def test_the_rate_of_a_cine_loop(tmp_path, says, rate):
     assert sources.open_source(tmp_path / "a.dcm").rate == pytest.approx(rate)
 
 
-def test_a_video_that_cannot_be_written_is_named(weights, tmp_path, monkeypatch):
+def test_an_overlay_that_cannot_be_written_is_named_and_the_masks_are(
+    weights, tmp_path, monkeypatch, capsys
+):
     frames, _ = sweep(2)
     write_video(tmp_path / "a.avi", frames)
 
@@ -450,8 +485,11 @@ def test_a_video_that_cannot_be_written_is_named(weights, tmp_path, monkeypatch)
             return False
 
     monkeypatch.setattr(own_predictions.cv2, "VideoWriter", Closed)
-    with pytest.raises(ValueError, match="1 of 1 files were left out"):
-        run(weights, tmp_path / "a.avi", tmp_path / "out")
+    rows = run(weights, tmp_path / "a.avi", tmp_path / "out")
+    assert len(rows) == len(list((tmp_path / "out" / "masks").iterdir())) == 2
+    text = capsys.readouterr().out
+    assert text.count("a.mp4: MPEG-4 cannot be written of 64 x 80 pixels at 20") == 1
+    assert "frames/s:" not in text  # as where the overlay lies
 
 
 def test_a_loop_that_breaks_off_keeps_its_segmentation(weights, tmp_path, monkeypatch):
@@ -490,3 +528,177 @@ def test_a_share_of_a_video_is_ranked_as_it_is_limited(weights, tmp_path):
         if float(row["presence"]) < limit:
             assert row["area"] == "0"
     assert sum(int(row["area"]) > 0 for row in rows) == 4
+
+
+def test_a_cut_video_is_noted_with_both_numbers(weights, tmp_path, capsys):
+    write_video(tmp_path / "a.avi", np.concatenate([sweep(6)[0]] * 5))
+    run(weights, tmp_path / "a.avi", tmp_path / "out", "--frames", "20")
+    assert "should hold" not in capsys.readouterr().out
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(whole[: len(whole) * 55 // 100])
+    rows = run(
+        weights, tmp_path / "a.avi", tmp_path / "out", "--prevalence", "0.5"
+    )  # reads it twice
+    assert 10 < len(rows) < 20
+    text = capsys.readouterr().out
+    assert text.count(f"a.avi should hold 30 frames, of which {len(rows)} could") == 1
+
+
+@pytest.mark.parametrize(
+    "rate", [1000 / 15, 1000 / 13, 1000 / 12, 68.03, 656.21, 0.001]
+)
+def test_overlays_of_any_rate_are_written(tmp_path, rate):
+    with own_predictions.write_video(tmp_path / "a.mp4", rate) as append:
+        append(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+        append(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    capture = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(max(rate, 0.01), rel=2e-4)
+
+
+@pytest.mark.parametrize("size", [(64, 1), (8, 8200)])
+def test_masks_of_sizes_that_mpeg4_does_not_take_are_written(
+    weights, tmp_path, capfd, size
+):
+    write_dicom(tmp_path / "a.dcm", np.full((2, *size), 9, np.uint8))
+    rows = run(weights, tmp_path / "a.dcm", tmp_path / "out")
+    assert len(rows) == len(list((tmp_path / "out" / "masks").iterdir())) == 2
+    assert not list((tmp_path / "out" / "overlays").iterdir())
+    output = capfd.readouterr()
+    assert f"cannot be written of {size[0]} x {size[1]} pixels at 15" in output.out
+    assert "VideoWriter" not in output.err  # OpenCV's own lines
+
+
+def test_a_still_called_as_a_frame_of_a_video_is_refused(tmp_path):
+    frames, _ = sweep(2)
+    write_video(tmp_path / "clip.avi", frames)
+    for name in ("clip_0001", "other_00001", "clip_a_00001"):
+        Image.fromarray(frames[0]).save(tmp_path / f"{name}.png")
+    write_video(tmp_path / "clip_00007.avi", frames)  # its masks: clip_00007_00001.png
+    write_dicom(tmp_path / "still.dcm", frames[:1])
+    write_dicom(tmp_path / "still_00001.dcm", frames[:1])
+    assert len(sources.list_files(tmp_path)) == 7
+    Image.fromarray(frames[0]).save(tmp_path / "clip_00001.png")
+    with pytest.raises(
+        ValueError, match=r"clip_00001\.png is called as a frame of clip"
+    ):
+        sources.list_files(tmp_path)
+
+
+def test_files_called_by_numbers_with_points_keep_their_names(weights, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = ["1.2.840.1", "1.2.840.2", "IM.001", "IM.002", "a.b.DCM"]
+    for name in names:
+        write_dicom(folder / name, sweep(1)[0])
+    rows = run(weights, folder, tmp_path / "out", "--dicom-seg")
+    assert [row["name"] for row in rows] == names
+    stems = {*names[:-1], "a.b"}
+    for kind, suffix in (
+        ("masks", "png"),
+        ("overlays", "png"),
+        ("segmentations", "dcm"),
+    ):
+        found = {path.name for path in (tmp_path / "out" / kind).iterdir()}
+        assert found == {f"{stem}.{suffix}" for stem in stems}
+    write_dicom(folder / "IM.001.dcm", sweep(1)[0])
+    with pytest.raises(ValueError, match=r"2 files called IM\.001; their masks"):
+        sources.list_files(folder)
+
+
+def test_a_colon_in_a_videos_name(weights, tmp_path, monkeypatch):
+    write_video(tmp_path / "a.avi", sweep(2)[0])
+    (tmp_path / "a.avi").rename(tmp_path / "12:30.avi")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(sources.open_source(Path("12:30.avi")).frames)) == 2
+
+
+def test_an_absent_decoder_is_named_with_what_to_install(tmp_path):
+    dataset = write_dicom(tmp_path / "a.dcm", sweep(1)[0])
+    dataset.PixelData = encapsulate([b"lossless"])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    with pytest.raises(ValueError, match="JPEG lossless needs: pip install pylibjpeg"):
+        list(sources.open_source(tmp_path / "a.dcm").frames)
+
+
+def test_what_an_earlier_run_wrote_of_a_source_goes_and_nothing_else(weights, tmp_path):
+    frames, out = sweep()[0], tmp_path / "out"
+    write_dicom(tmp_path / "cine.dcm", frames)
+    write_dicom(tmp_path / "still.dcm", frames[:1])
+    run(weights, tmp_path / "cine.dcm", out, "--dicom-seg")
+    run(weights, tmp_path / "still.dcm", out, "--dicom-seg")
+    others = ["masks/cine_1.png", "masks/cine_00001_x.png", "masks/cine.png"]
+    others += ["masks/cine2_00001.png", "overlays/cine.png", "segmentations/other.dcm"]
+    others += ["masks/still_00001.png", "overlays/still.mp4"]
+    for name in others:
+        (out / name).write_text("mine")
+    run(weights, tmp_path / "cine.dcm", out, "--frames", "2")
+    run(weights, tmp_path / "still.dcm", out)
+    assert {path.name for path in (out / "segmentations").iterdir()} == {"other.dcm"}
+    masks = {f"masks/{path.name}" for path in (out / "masks").iterdir()}
+    expected = {"masks/cine_00001.png", "masks/cine_00002.png", "masks/still.png"}
+    assert masks == expected | {name for name in others if name.startswith("masks")}
+    for name in others:
+        assert (out / name).read_text() == "mine"
+
+
+def test_a_file_that_cannot_be_written_leaves_the_others(weights, tmp_path, capsys):
+    folder, long = tmp_path / "in", "n" * 250
+    folder.mkdir()
+    for name in ("a", long, "z"):
+        Image.fromarray(sweep(1)[0][0]).save(folder / f"{name}.png")
+    with pytest.raises(ValueError, match="1 of 3 files were left out"):
+        run(weights, folder, tmp_path / "out")
+    assert [row["name"] for row in read_table(tmp_path / "out")] == ["a.png", "z.png"]
+    assert "left out: [Errno 36] File name too long" in capsys.readouterr().err
+
+
+def test_a_lacking_segmentation_is_told_from_what_is_left_out(
+    weights, tmp_path, capsys
+):
+    path, out = tmp_path / "cine.dcm", tmp_path / "out"
+    write_dicom(path, sweep()[0])
+    dataset = pydicom.dcmread(path)
+    del dataset.SOPClassUID
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match="1 of 1 files have no segmentation"):
+        run(weights, path, out, "--dicom-seg")
+    assert len(read_table(out)) == len(list((out / "masks").iterdir())) == 6
+    errors = capsys.readouterr().err
+    assert "left out" not in errors
+    assert f"no segmentation: {path}: no DICOM Segmentation of it" in errors
+    assert "no attribute 'SOPClassUID'" in errors
+
+
+def test_a_lacking_segmentation_does_not_hide_what_went_wrong_before(tmp_path):
+    path, lacking = tmp_path / "cine.dcm", []
+    write_dicom(path, sweep()[0])
+    source = sources.open_source(path)
+    path.write_bytes(b"")  # so that no segmentation can be written
+
+    def break_off():
+        with own_predictions.collect_masks(source, tmp_path, lacking) as keep:
+            keep(np.ones((HEIGHT, WIDTH), np.uint8))
+            raise ValueError("cannot be decoded")
+
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        break_off()
+    assert "cine.dcm: no DICOM Segmentation of it" in lacking[0]
+
+
+def test_segmentations_without_their_packages_or_of_no_dicom(
+    weights, tmp_path, capsys, monkeypatch
+):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(sweep(1)[0][0]).save(folder / "a.png")
+    (folder / "notes.txt").write_text("")
+    run(weights, folder, tmp_path / "out", "--dicom-seg")
+    text = capsys.readouterr().out
+    assert text.count("note: no segmentation: --dicom-seg is of DICOM files") == 1
+    assert text.count("are not looked at") == 1
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(ValueError, match=r"pip install -r requirements-dicom\.txt"):
+        run(weights, folder, tmp_path / "new", "--dicom-seg")
+    assert not (tmp_path / "new").exists()

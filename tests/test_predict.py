@@ -160,14 +160,19 @@ def test_weights_of_another_aspect_are_not_averaged(two):
 
 
 def test_what_others_put_beside_the_predictions_stays(chain, two, tmp_path):
-    for name in ("validation_mine.csv", "validation.scores.csv", "submission_old.csv"):
+    (tmp_path / "overlays").mkdir()
+    mine = [f"overlays/{n}.png" for n in ("test_scan", "val_1", "val_a_1", "test_1_2")]
+    stale = ["overlays/test_999.png", "overlays/val_999_1.png", "validation.scores.csv"]
+    for name in (*mine, *stale, "validation_mine.csv", "submission_old.csv"):
         (tmp_path / name).write_text(
             "mine"
-        )  # the second is evaluate.py's, of other masks
+        )  # the scores are evaluate.py's, of other masks
     flags = ["--data", str(chain / "data"), "--weights", str(two[0])]
     predict.main([*flags, "--out", str(tmp_path)])
-    for name in ("validation_mine.csv", "submission_old.csv"):
+    for name in (*mine, "validation_mine.csv", "submission_old.csv"):
         assert (tmp_path / name).read_text() == "mine"
+    for name in ("overlays/test_999.png", "overlays/val_999_1.png"):
+        assert not (tmp_path / name).exists()  # an earlier run's
     assert not (tmp_path / "validation.scores.csv").exists()
 
 
@@ -605,3 +610,14 @@ def test_limits_that_empty_masks_are_named():
     seen = watch(GREY, np.full((8, 8), 0.7), EMPTY, 3)
     text = seen.advise({**SETTINGS, "presence": 0.9, "smallest_area": 0.001})
     assert "emptied by the weights' presence 0.9 or smallest_area 0.001" in text
+    # --prevalence stands in place of the weights' presence
+    limits = {"presence": 0.9, "prevalence": 0.05, "smallest_area": 0.001}
+    text = seen.advise({**SETTINGS, **limits})
+    assert "emptied by --prevalence 0.05 or the weights' smallest_area 0.001" in text
+
+
+def test_overlays_are_all_drawn_of_input(capsys):
+    with pytest.raises(SystemExit):
+        predict.main(["--input", "a.png", "--overlays", "3"])
+    assert "--overlays goes with --data" in capsys.readouterr().err
+    assert predict.parse_args([]).overlays == 24
