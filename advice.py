@@ -65,10 +65,11 @@ class Watch:
             )
         kept = (settings.get("kept") or {}).get("dice_coef")
         if self.positive == 0 and self.highest >= settings["threshold"]:
-            limits = (f"{n} {settings[n]:.3g}" for n in ("presence", "smallest_area"))
-            causes.append(
-                f"masks were found, and emptied by the weights' {' or '.join(limits)}"
-            )
+            area = f"smallest_area {settings['smallest_area']:.3g}"
+            limits = f"the weights' presence {settings['presence']:.3g} or {area}"
+            if (share := settings.get("prevalence")) is not None:  # instead of presence
+                limits = f"--prevalence {share:g} or the weights' {area}"
+            causes.append(f"masks were found, and emptied by {limits}")
         elif self.positive == 0:
             causes.append(
                 f"the highest probability is {self.highest:.3f}, the threshold "
