@@ -27,7 +27,7 @@ import scores
 import stage
 from held_out import read_validation
 from precision import PRECISIONS, choose_precision
-from trained import TRAIN, load_network, read_settings
+from trained import TRAIN, check_numbers, load_network, read_settings
 
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 16))
 FEW = 30  # frames: limits chosen on fewer fit these
@@ -134,11 +134,11 @@ def score_at(
 
 def measure_held_out(
     weights: Path, data: Path, precision: str
-) -> tuple[Measures, dict, list[int]]:
+) -> tuple[Measures, list[int]]:
     """Measure one network on the validation frames of a data folder.
 
     Returns:
-        `(what measure returned, limits that the weights have so far, subjects)`.
+        `(what measure returned, subjects)`.
     """
     settings = read_settings(weights, None)
     settings, split, _, frames, masks = read_validation(settings, data)
@@ -147,7 +147,7 @@ def measure_held_out(
         raise ValueError(f"{data}/ holds no validation frames to search on")
     model = load_network(weights, settings, precision)
     pairs = (frames[r] for r in rows), (masks[r] for r in rows)
-    return measure(model, *pairs, settings), settings, split["val"]["subjects"]
+    return measure(model, *pairs, settings), split["val"]["subjects"]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -194,26 +194,32 @@ def main(argv: list[str] | None = None) -> None:
     weights_records = [path.with_suffix(".json") for path in args.weights]
     with stage.lock(args.into.parent, args.into.stem):
         record = stage.read_record(args.into, TRAIN)
+        check_numbers(args.into, record)
         precision, why = choose_precision(args.precision)
         print(f"precision {precision}: {why}")
         pairs = zip(args.weights, args.data, strict=True)
-        parts, settings, subjects = zip(
+        parts, subjects = zip(
             *(measure_held_out(*pair, precision) for pair in pairs), strict=True
         )
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        columns = Measures(*map(np.concatenate, zip(*parts, strict=True)))
+        if columns.empty.all():
+            raise ValueError(
+                f"none of the {len(columns.empty)} validation frames shows a nerve: limits "
+                "searched on them would empty every mask; hold out subjects with nerves"
+            )
         limits, score = search(*columns)
-        now = [score_at(*part, s) for part, s in zip(parts, settings, strict=True)]
-        before = np.concatenate(now).mean()
-        if len(columns[-1]) < FEW:
-            print(f"warning: {len(columns[-1])} frames are few to choose limits on")
+        # of all parts: several networks are predicted with under the limits of one record
+        before = score_at(*columns, record).mean()
+        if len(columns.empty) < FEW:
+            print(f"warning: {len(columns.empty)} frames are few to choose limits on")
         if score <= before + 1e-9 and args.into in weights_records:
-            print(f"{len(columns[-1])} frames: nothing is gained over {before:.4f}")
+            print(f"{len(columns.empty)} frames: nothing is gained over {before:.4f}")
             return
         record |= limits
         record["limits_searched_on"] = sorted({s for part in subjects for s in part})
         stage.write_bytes(args.into, stage.to_json(record).encode())
     text = ", ".join(f"{name} {value:.4g}" for name, value in limits.items())
-    print(f"{len(columns[-1])} frames: {text}: {args.into}")
+    print(f"{len(columns.empty)} frames: {text}: {args.into}")
     print(
         f"mean challenge Dice {before:.4f} before, {score:.4f} with these limits, which "
         "were chosen on these very frames: other frames will gain less"

@@ -206,3 +206,53 @@ def test_limits_without_a_gain_are_not_written(copy, capsys):
     tune.main(flags)
     assert "nothing is gained" in capsys.readouterr().out
     assert record.read_bytes() == before
+
+
+def test_several_networks_are_judged_under_the_limits_of_the_record_written(
+    copy, monkeypatch, capsys
+):
+    weights, data = copy / "weights", str(copy / "data")
+    shutil.copy(weights / "unet.h5", weights / "other.h5")
+    record = {**json.loads((weights / "unet.json").read_text()), "smallest_area": 0.0}
+    # one network is best at a threshold of 0.3, the other at 0.7, both are good at 0.5
+    at = {0.3: [0.9, 0.8, 0.1], 0.7: [0.1, 0.8, 0.9]}
+    for name, threshold in (("unet", 0.3), ("other", 0.7)):
+        text = json.dumps({**record, "threshold": threshold})
+        (weights / f"{name}.json").write_text(text)
+
+    def measure(model, frames, masks, settings):
+        dice = np.zeros((4, len(tune.THRESHOLDS)))
+        columns = [tune.THRESHOLDS.index(t) for t in (0.3, 0.5, 0.7)]
+        dice[:, columns] = at[settings["threshold"]]
+        return tune.Measures(dice, dice + 1, np.ones(4), np.zeros(4, bool))
+
+    monkeypatch.setattr(tune, "load_network", lambda *_: None)
+    monkeypatch.setattr(tune, "measure", measure)
+    flags = ["--weights", str(weights / "unet.h5"), str(weights / "other.h5")]
+    tune.main(["--data", data, data, *flags, "--into", str(weights / "unet.json")])
+    # 0.3 for both: 0.9 and 0.1; each at its own would be 0.9, which one record cannot say
+    assert "Dice 0.5000 before, 0.8000 with" in capsys.readouterr().out
+    assert json.loads((weights / "unet.json").read_text())["threshold"] == 0.5
+
+
+def test_frames_without_any_nerve_are_no_ground_for_limits(copy, monkeypatch):
+    original = tune.read_validation
+
+    def without_nerve(settings, data):
+        *rest, masks = original(settings, data)
+        return *rest, masks * 0
+
+    monkeypatch.setattr(tune, "read_validation", without_nerve)
+    record = copy / "weights" / "unet.json"
+    before = record.read_bytes()
+    flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
+    with pytest.raises(ValueError, match=r"none of the \d+ validation frames shows"):
+        tune.main(flags)
+    assert record.read_bytes() == before
+
+
+def test_a_record_without_limits_is_refused_before_the_search(copy):
+    (copy / "bare.json").write_text("{}")
+    flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
+    with pytest.raises(ValueError, match=r"bare\.json gives height None"):
+        tune.main([*flags, "--into", str(copy / "bare.json")])
