@@ -52,7 +52,8 @@ def rates(
     true = np.cumsum(positive[order])[last] / positive.sum()
     false = np.cumsum(~positive[order])[last] / (~positive).sum()
     false, true = np.append(0, false), np.append(0, true)
-    return false, true, float(np.trapezoid(true, false))
+    area = np.sum(np.diff(false) * (true[1:] + true[:-1])) / 2
+    return false, true, float(area)
 
 
 def plot_subjects(tally) -> str:

@@ -196,6 +196,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.out.is_dir():
+        raise ValueError(
+            f"--out {args.out} is a folder; expected a page, as report.html"
+        )
     settings = read_settings(args.weights, None)
     settings, split, extract, frames, masks = read_validation(settings, args.data)
     rows = split["val"]["rows"]

@@ -403,6 +403,18 @@ def test_the_screen_shows_the_table_and_the_files(files, capsys):
     )
 
 
+def test_the_table_is_printed_even_where_no_file_can_be_written(
+    files, capsys, monkeypatch
+):
+    def full(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(evaluate, "write_scores", full)
+    with pytest.raises(OSError, match="no space"):
+        score(*files(TRUTH, TRUTH))
+    assert "challenge_dice" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- flags
 
 

@@ -149,7 +149,8 @@ def test_the_worst_and_the_best_are_kept():
     assert page.index("Dice 1.00") < page.index("Dice 0.9")
 
 
-def test_rates_and_their_area():
+def test_rates_and_their_area(monkeypatch):
+    monkeypatch.delattr(np, "trapezoid", raising=False)  # NumPy 1.26 has none
     values = np.array([0.9, 0.8, 0.8, 0.3])
     positive = np.array([True, True, False, False])
     false, true, area = plots.rates(values, positive)
@@ -185,3 +186,8 @@ def test_a_split_of_an_earlier_extraction_is_refused(chain, tmp_path):
     flags = ["--data", str(copy / "data"), "--weights"]
     with pytest.raises(ValueError, match="is of an earlier extraction"):
         tune.main([*flags, str(copy / "weights" / "unet.h5")])
+
+
+def test_a_folder_in_place_of_the_page_is_refused_first(tmp_path):
+    with pytest.raises(ValueError, match="is a folder; expected a page"):
+        report.main(["--weights", "none.h5", "--out", str(tmp_path)])
