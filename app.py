@@ -78,31 +78,36 @@ def phantom_frame() -> np.ndarray:
 
 def read_upload(
     path: str | None,
-) -> tuple[str, list[np.ndarray], tuple[float, float] | None]:
-    """Return `(name, frames, spacing)` of an uploaded file, or of the phantom for None.
+) -> tuple[str, list[np.ndarray], tuple[float, float] | None, bool]:
+    """Return what the page shows of an uploaded file, or of the phantom for None.
+
+    Returns:
+        `(name, frames, spacing, whole)`: the last False where there are more frames.
 
     Raises:
         ValueError: it cannot be read.
     """
     if path is None:
-        return "phantom.png", [phantom_frame()], None
+        return "phantom.png", [phantom_frame()], None, True
     source = sources.open_source(Path(path))
-    frames = list(itertools.islice(source.frames, MAX_FRAMES))
+    rest = iter(source.frames)
+    frames = list(itertools.islice(rest, MAX_FRAMES))
     if not frames:
         raise ValueError(f"{source.name} holds no frame")
-    return source.name, frames, source.spacing
+    return source.name, frames, source.spacing, next(rest, None) is None
 
 
 def analyse(networks: Networks, name: str, path: str | None) -> dict:
     """Return what the sliders work on: frames with their probabilities, and defaults."""
     model, settings = networks.get(name)
-    title, frames, spacing = read_upload(path)
+    title, frames, spacing, whole = read_upload(path)
     probabilities = list(inference.predict_frames(model, frames, settings))
     return {
         "title": title,
         "frames": frames,
         "probabilities": probabilities,
         "spacing": spacing,
+        "whole": whole,
         "settings": settings,
     }
 
@@ -146,9 +151,10 @@ def show(
     )
     unit = f" ({area_mm2} mm²)" if area_mm2 else ""
     length = f"{axis} pixels" + (f" ({axis_mm} mm)" if axis_mm else "") if axis else "-"
+    cut = "" if state["whole"] else "; the file has more: predict.py does all of them"
     text = (
         f"| {state['title']} | |\n|---|---|\n"
-        f"| frame | {int(number)} of {len(state['frames'])} |\n"
+        f"| frame | {int(number)} of {len(state['frames'])}{cut} |\n"
         f"| how sure a nerve is there | {inference.presence(probability):.2f} |\n"
         f"| area | {area} pixels{unit} |\n"
         f"| longest axis | {length} |\n| parts | {parts} |\n"

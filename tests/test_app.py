@@ -60,7 +60,9 @@ def test_sliders_change_masks_and_downloads(weights, tmp_path):
     assert len(Path(table).read_text().splitlines()) == 2
 
 
-def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(weights, tmp_path):
+def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
+    weights, tmp_path, monkeypatch
+):
     networks = app.Networks(weights)
     state = app.analyse(networks, "unet_nerve", None)
     overlay, probability, text = app.show(state, 1, 0.5, 0)
@@ -74,6 +76,12 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(weights, tmp_path
     writer.release()
     state = app.analyse(networks, "unet_nerve", str(tmp_path / "c.avi"))
     assert len(state["probabilities"]) == 5
+    assert "| frame | 1 of 5 |" in app.show(state, 1, 0.5, 0)[2]
+    monkeypatch.setattr(app, "MAX_FRAMES", 5)
+    assert app.read_upload(str(tmp_path / "c.avi"))[3]  # all of them
+    monkeypatch.setattr(app, "MAX_FRAMES", 4)
+    cut = app.analyse(networks, "unet_nerve", str(tmp_path / "c.avi"))
+    assert "| frame | 1 of 4; the file has more" in app.show(cut, 1, 0.5, 0)[2]
     table = Path(app.save(state, 2, 0.5, 0, tmp_path)[2])
     assert len(table.read_text().splitlines()) == 6
 
