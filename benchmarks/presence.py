@@ -82,7 +82,7 @@ def read_truth(folder):
 def train_phantom(args, row):
     """Train a row's recipe on the phantom; return weights, their data, CPU seconds."""
     data = transfer.prepare_all(args.work, "phantom", row, ["--raw", args.phantom])
-    out = args.work / f"phantom_{'_'.join(row.replace(',', '').split())}.h5"
+    out = args.work / f"{transfer.stem_of('phantom', row)}.h5"
     return out, data, quality.train_row(row, data, out, ["--seed", 0])
 
 
@@ -135,8 +135,9 @@ def run_difficulty(args):
     run = f"{args.row}, {count} phantom subjects"
     if not any(r["run"] == run for r in transfer.results()):
         rows = np.flatnonzero(train["area"])
-        data = transfer.copy_data(phantom, args.work / "difficulty_phantom", rows, [])
-        out = args.work / "difficulty_phantom.h5"
+        stem = transfer.stem_of("difficulty phantom", args.row, count)
+        data = transfer.copy_data(phantom, args.work / stem, rows, [])
+        out = args.work / f"{stem}.h5"
         seconds = quality.train_row(args.row, data, out, ["--seed", 0])
         settings = {**trained.read_settings(out, None), "smallest_area": 0.0}
         model = trained.load_network(out, settings)
@@ -159,9 +160,8 @@ def run_difficulty(args):
             np.flatnonzero(np.isin(subjects, part) & nerve)
             for part in (chosen, held_out)
         )
-        data = transfer.copy_data(
-            real, args.work / f"difficulty_{fold}", rows, val_rows
-        )
+        stem = transfer.stem_of("difficulty", fold, args.row, count)
+        data = transfer.copy_data(real, args.work / stem, rows, val_rows)
         transfer.measure_run(args, f"{args.row}, {count} real subjects", fold, data)
 
 

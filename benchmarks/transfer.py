@@ -33,6 +33,11 @@ REAL_SUBJECTS, DRAWS = 5, 3
 USGRA_FRAMES, USGRA_REPEATS, NEAR = 30, 5, 0.9  # correlation that makes one sweep
 
 
+def stem_of(*words):
+    """Return words as a file's name: of a row without its commas and spaces."""
+    return "_".join(" ".join(map(str, words)).replace(",", "").split())
+
+
 def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
     """Copy some rows of preprocessed arrays, scaled anew by their own mean and deviation.
 
@@ -135,8 +140,7 @@ def measure_run(args, name, repeat, data, init=None, epochs=None, rate=None):
         epochs: Epochs, unless the recipe's.
         rate: Learning rate, unless the recipe's.
     """
-    stem = "_".join(f"{name} {repeat}".replace(",", "").split())
-    out = args.work / f"{stem}.h5"
+    out = args.work / f"{stem_of(name, repeat, args.row)}.h5"
     if any((r["run"], r["repeat"]) == (name, repeat) for r in results()):
         return
     flags = ["--seed", repeat]
@@ -169,7 +173,7 @@ def run_phantom(args):
     subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
     held_out = json.loads(quality.FOLDS.read_text())["0"]
     phantom = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
-    weights = args.work / "phantom.h5"
+    weights = args.work / f"{stem_of('phantom', args.row)}.h5"
     seconds = quality.train_row(args.row, phantom, weights, ["--seed", 0])
     name = "phantom, empty frames too, on real"
     score_elsewhere(args, name, weights, seconds, real, nerve)
@@ -177,8 +181,9 @@ def run_phantom(args):
     rows = np.flatnonzero(areas)  # nearly all real frames show a nerve
     # the last ones, of nerves, are what few subjects start from
     for kind, change in (("erased", (erase,)), ("nerves", ())):
-        data = copy_data(phantom, args.work / f"phantom_{kind}", rows, [], *change)
-        weights = args.work / f"phantom_{kind}.h5"
+        stem = stem_of("phantom", kind, args.row)
+        data = copy_data(phantom, args.work / stem, rows, [], *change)
+        weights = args.work / f"{stem}.h5"
         seconds = quality.train_row(args.row, data, weights, ["--seed", 0])
         score_elsewhere(args, f"phantom {kind} on real", weights, seconds, real, nerve)
     others = np.setdiff1d(np.unique(subjects), held_out)
@@ -186,7 +191,8 @@ def run_phantom(args):
     for draw in range(DRAWS):
         chosen = np.random.default_rng(draw).permutation(others)[:REAL_SUBJECTS]
         rows = np.flatnonzero(np.isin(subjects, chosen))
-        data = copy_data(real, args.work / f"real5_{draw}", rows, val_rows)
+        stem = stem_of("real5", draw, args.row)
+        data = copy_data(real, args.work / stem, rows, val_rows)
         flags = {"epochs": args.epochs}
         measure_run(args, "5 subjects", draw, data, **flags)
         measure_run(args, "5 subjects after phantoms", draw, data, weights, **flags)
@@ -223,7 +229,8 @@ def run_usgra(args):
         size = np.cumsum([np.sum(subjects == s) for s in order])
         count = size[np.searchsorted(size, USGRA_FRAMES)]  # whole subjects
         rows, val_rows = ranked[:count], ranked[count:]
-        parts.append(copy_data(data, args.work / f"usgra_{repeat}", rows, val_rows))
+        stem = stem_of("usgra", repeat, args.row)
+        parts.append(copy_data(data, args.work / stem, rows, val_rows))
     few = {"epochs": args.epochs}
     start = {"init": args.init, "rate": args.init_rate}
     for name, how in (

@@ -84,7 +84,7 @@ def test_difficulty_is_compared_on_nerves_of_as_many_subjects(
     images = {int(name.split("_")[1]) for name in phantom["dice"]}
     assert images == {image for image, nerve in enumerate(shown, 1) if nerve}
     assert {name.split("_")[0] for name in real["dice"]} == {"1", "2"}
-    for name in ("difficulty_phantom", "difficulty_0"):
+    for name in ("difficulty_phantom_modern_2", "difficulty_0_modern_2"):
         split = json.loads((tmp_path / f"work/{name}/preprocess.json").read_text())
         assert len(split["train"]["subjects"]) == 2
         assert split["train"]["with_nerve"] == len(split["train"]["rows"])

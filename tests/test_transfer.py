@@ -32,6 +32,12 @@ def tiny(tmp_path, monkeypatch):
     return ["--work", str(tmp_path / "work"), "--epochs", "1"]
 
 
+def test_names_of_rows_tell_them_apart():
+    stems = {transfer.stem_of("real5", 0, row) for row in quality.ROWS}
+    assert len(stems) == len(quality.ROWS)
+    assert "real5_0_normalised_192_x_256" in stems
+
+
 def test_shuffled_blocks_keep_greys_and_what_lies_within_a_block():
     frame = np.arange(35 * 48, dtype=np.float32).reshape(35, 48)
     erased = transfer.erase(frame, np.random.default_rng(0))
@@ -54,15 +60,15 @@ def test_phantom_weights_are_scored_on_real_frames_and_started_from(tiny, tmp_pa
     assert len(lines["phantom nerves on real", 0]["dice"]) == 24  # 3 of 5 of 40
     few = lines["5 subjects", 0]
     assert {name.split("_")[0] for name in few["dice"]} == {"1", "2"}
-    split = json.loads((tmp_path / "work/real5_0/preprocess.json").read_text())
+    split = json.loads((tmp_path / "work/real5_0_modern/preprocess.json").read_text())
     assert len(split["train"]["subjects"]) == 5
     assert not {1, 2} & set(split["train"]["subjects"])
-    x = np.load(tmp_path / "work/real5_0/x_train.npy")
+    x = np.load(tmp_path / "work/real5_0_modern/x_train.npy")
     assert len(x) == 25
     assert x.mean() == pytest.approx(0, abs=1e-4)
     assert x.std() == pytest.approx(1, abs=1e-4)
     record = json.loads(
-        (tmp_path / "work/5_subjects_after_phantoms_0.json").read_text()
+        (tmp_path / "work/5_subjects_after_phantoms_0_modern.json").read_text()
     )
     assert len(record["trained_on"]) == 2
 
