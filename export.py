@@ -137,6 +137,14 @@ def compare(
     return wrong
 
 
+def withdraw(weights: Path, wrong: list[str]) -> None:
+    """Take engines off the record of exports, so that predict.py refuses their files."""
+    record = stage.read_record(engines.record_path(weights), engines.EXPORT)
+    for engine in set(wrong) & set(engines.FILES):  # a SavedModel is not listed
+        record["files"].pop(engines.exported(weights, engine).name)
+    stage.write_bytes(engines.record_path(weights), stage.to_json(record).encode())
+
+
 def publish(folder: Path, weights: Path, settings: dict) -> None:
     """Move what lies in a folder to its places beside the weights, the record last."""
     names = sorted(path.name for path in folder.iterdir())
@@ -210,6 +218,7 @@ def main(argv: list[str] | None = None) -> None:
         saved = args.weights.with_name(args.weights.stem + SAVED_MODEL)
         networks["savedmodel"] = load_saved_model(saved), saved
         wrong = compare(networks, frames[rows], masks[rows], settings)
+        withdraw(args.weights, wrong)
     if wrong:
         raise ValueError(
             f"{', '.join(wrong)}: Dice differs from Keras's by more than {TOLERANCE} "

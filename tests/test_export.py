@@ -176,6 +176,15 @@ def test_a_form_that_differs_too_much_is_an_error(copy, monkeypatch):
     flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
     with pytest.raises(ValueError, match="^onnx: Dice differs from Keras's by more"):
         export.main(flags)
+    files = json.loads((copy / "weights" / "unet.exports.json").read_text())["files"]
+    assert sorted(files) == [
+        "unet.bin",
+        "unet.tflite",
+        "unet.xml",
+        "unet_float16.tflite",
+        "unet_int8.tflite",
+    ]
+    refused(copy, r"unet\.onnx is not what python export\.py wrote")
 
 
 def test_other_weights_than_one_h5_are_refused(capsys):
