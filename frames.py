@@ -173,6 +173,10 @@ def open_video(path: Path) -> Source:
     """Return the Source of a video."""
     if not path.is_file() or path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:  # OpenCV 5.0 would crash
+        raise ValueError(f"{path} is no name in UTF-8; rename it") from error
     # FFmpeg takes what stands before a colon for a protocol: "12:30.mp4"
     capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     found, first = capture.read() if capture.isOpened() else (False, None)

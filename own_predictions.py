@@ -71,7 +71,8 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
     Where the frames end in an error or by Ctrl-C, those so far are kept. Where MPEG-4
     takes no frames of that size, one line says so, and nothing is written.
     """
-    making = path.with_name(f".{path.stem}.tmp.mp4")  # OpenCV goes by the suffix
+    # OpenCV goes by the suffix, and crashes at names that are not UTF-8
+    making = path.with_name(".overlay.tmp.mp4")
     writer, size = None, None
     # MPEG-4 takes no fraction whose terms are above 65,535: 66.667 is 66667 / 1000
     rate = max(0.01, round(rate, 2 if rate < 600 else 1))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -605,7 +606,17 @@ def test_files_called_by_numbers_with_points_keep_their_names(weights, tmp_path)
         sources.list_files(folder)
 
 
-def test_a_colon_in_a_videos_name(weights, tmp_path, monkeypatch):
+def test_a_video_whose_name_is_not_utf8_is_named_and_no_crash(tmp_path):
+    write_video(tmp_path / "a.avi", sweep(2)[0])
+    odd = (tmp_path / "a.avi").rename(tmp_path / os.fsdecode(b"\xff.avi"))
+    with pytest.raises(ValueError, match="is no name in UTF-8; rename it"):
+        sources.open_source(odd)
+    with own_predictions.write_video(odd.with_suffix(".mp4"), 20) as append:
+        append(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    assert odd.with_suffix(".mp4").stat().st_size
+
+
+def test_a_colon_in_a_videos_name(tmp_path, monkeypatch):
     write_video(tmp_path / "a.avi", sweep(2)[0])
     (tmp_path / "a.avi").rename(tmp_path / "12:30.avi")
     monkeypatch.chdir(tmp_path)
