@@ -61,9 +61,7 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
         dataset = pydicom.dcmread(path)
         count = int(dataset.get("NumberOfFrames", 1) or 1)
         sop_class = dataset.SOPClassUID
-        if (
-            "PixelSpacing" in dataset
-        ):  # highdicom asks for a slice's thickness beside it
+        if "PixelSpacing" in dataset:  # highdicom wants a slice's thickness beside it
             del dataset.PixelSpacing
         if count > 1:  # shown to highdicom as a still; see add_frames
             dataset.SOPClassUID = pydicom.uid.UltrasoundImageStorage

@@ -218,7 +218,8 @@ def main(argv: list[str] | None = None) -> None:
         saved = args.weights.with_name(args.weights.stem + SAVED_MODEL)
         networks["savedmodel"] = load_saved_model(saved), saved
         wrong = compare(networks, frames[rows], masks[rows], settings)
-        withdraw(args.weights, wrong)
+        if wrong:
+            withdraw(args.weights, wrong)
     if wrong:
         raise ValueError(
             f"{', '.join(wrong)}: Dice differs from Keras's by more than {TOLERANCE} "

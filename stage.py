@@ -235,7 +235,10 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
 @contextlib.contextmanager
 def write_csv(path: Path, columns: Iterable[str]) -> Iterator[Any]:
     """Yield a csv writer whose rows replace the file `path` once all are written."""
-    with writing(path), open(temporary(path), "w", newline="") as file:
+    with (
+        writing(path),
+        open(temporary(path), "w", newline="", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         yield writer

@@ -485,6 +485,12 @@ def test_results_of_two_names_are_locked_apart(tmp_path):
         pass
 
 
+def test_a_table_takes_names_that_are_no_text(tmp_path):
+    with stage.write_csv(tmp_path / "a.csv", ["name"]) as writer:
+        writer.writerow([os.fsdecode(b"\xdcbung.png")])
+    assert (tmp_path / "a.csv").read_text() == "name\n\\udcdcbung.png\n"
+
+
 def test_a_folders_lock_leaves_what_a_run_on_a_name_is_writing(tmp_path):
     with stage.lock(tmp_path, "net"):
         stage.write_temporary(tmp_path / "net.h5", b"half")
