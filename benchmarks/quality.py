@@ -6,7 +6,7 @@ FOLDER is the challenge's raw folder. Each run (a row, a fold, a seed) preproces
 to the last epoch and predicts the fold's frames; its Dice of every frame at the frame's
 own size is appended to benchmarks/quality.jsonl, and a run that stands there is not
 repeated. A training that was interrupted is resumed. Without --rows, prints the table of
-what stands there.
+what stands there of --seeds.
 
 Scores are of one network, with neither smallest area nor anything else at test time. The
 folds are those of benchmarks/folds.json.
@@ -448,7 +448,7 @@ def parse_args(argv=None):
     add("--ceilings", action="store_true", help="print what scores compare with, too")
     add("--torch-python", default=sys.executable, help="of peers; has torch and monai")
     add("--init", type=Path, help="weights to start from, said in the row's name")
-    add("--seeds", nargs="+", type=int, default=[0], help="each 0 or more")
+    add("--seeds", nargs="+", type=int, default=[0], help="to run and to show")
     return parser.parse_args(argv)
 
 
@@ -468,7 +468,7 @@ def main(argv=None):
                 with open(RESULTS, "a") as file:
                     file.write(json.dumps(line) + "\n")
                 print(f"{label}, fold {fold}, seed {seed}: {line['mean_dice']:.4f}")
-    summarize(read_results())
+    summarize([r for r in read_results() if r["seed"] in args.seeds])
     if args.ceilings:
         for name, value in ceilings(args.work / "extract").items():
             print(f"{name:56}{'-' if value is None else f'{value:.4f}'}")
