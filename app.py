@@ -76,37 +76,39 @@ def phantom_frame() -> np.ndarray:
     return render(subjects[frame.subject], frame.sweep, frame.visibility)
 
 
-def read_upload(
-    path: str | None,
-) -> tuple[str, list[np.ndarray], tuple[float, float] | None, bool]:
-    """Return what the page shows of an uploaded file, or of the phantom for None.
+def read_upload(path: str | None) -> tuple[sources.Source, list[np.ndarray], bool]:
+    """Return an uploaded file, or the phantom for None, with its frames.
 
     Returns:
-        `(name, frames, spacing, whole)`: the last False where there are more frames.
+        `(source, frames, whole)`: the last False where there are more frames.
 
     Raises:
         ValueError: it cannot be read.
     """
     if path is None:
-        return "phantom.png", [phantom_frame()], None, True
+        frames = [phantom_frame()]
+        source = sources.Source("phantom.png", None, "picture", frames, 1, None, None)
+        return source, frames, True
     source = sources.open_source(Path(path))
     rest = iter(source.frames)
     frames = list(itertools.islice(rest, MAX_FRAMES))
     if not frames:
         raise ValueError(f"{source.name} holds no frame")
-    return source.name, frames, source.spacing, next(rest, None) is None
+    return source, frames, next(rest, None) is None
 
 
 def analyse(networks: Networks, name: str, path: str | None) -> dict:
     """Return what the sliders work on: frames with their probabilities, and defaults."""
     model, settings = networks.get(name)
-    title, frames, spacing, whole = read_upload(path)
-    probabilities = list(inference.predict_frames(model, frames, settings))
+    source, frames, whole = read_upload(path)
+    probabilities = inference.predict_frames(model, frames, settings)
+    smoothing = {"smoothing": own_predictions.SMOOTHING}  # as predict.py does
+    share = own_predictions.share_before(source, smoothing)
     return {
-        "title": title,
+        "title": source.name,
         "frames": frames,
-        "probabilities": probabilities,
-        "spacing": spacing,
+        "probabilities": list(inference.smooth(probabilities, share)),
+        "spacing": source.spacing,
         "whole": whole,
         "settings": settings,
     }
@@ -124,7 +126,7 @@ def find(
         smallest: Smallest area, in % of the frame.
     """
     k = min(int(number), len(state["frames"])) - 1
-    limits = {"threshold": threshold, "smallest_area": smallest / 100, "presence": 0.0}
+    limits = {"threshold": threshold, "smallest_area": smallest / 100}
     frame, probability = state["frames"][k], state["probabilities"][k]
     mask = inference.to_mask(probability, frame.shape, {**state["settings"], **limits})
     return frame, probability, mask
@@ -151,11 +153,13 @@ def show(
     )
     unit = f" ({area_mm2} mm²)" if area_mm2 else ""
     length = f"{axis} pixels" + (f" ({axis_mm} mm)" if axis_mm else "") if axis else "-"
+    sure, least = inference.presence(probability), state["settings"]["presence"]
+    empty = f", below {least:.2f}: left empty" if sure < least else ""
     cut = "" if state["whole"] else "; the file has more: predict.py does all of them"
     text = (
         f"| {state['title']} | |\n|---|---|\n"
         f"| frame | {int(number)} of {len(state['frames'])}{cut} |\n"
-        f"| how sure a nerve is there | {inference.presence(probability):.2f} |\n"
+        f"| how sure a nerve is there | {sure:.2f}{empty} |\n"
         f"| area | {area} pixels{unit} |\n"
         f"| longest axis | {length} |\n| parts | {parts} |\n"
     )
@@ -171,7 +175,7 @@ def save(
     The table has a row for every frame, mask and overlay are of the one shown.
     """
     folder = Path(tempfile.mkdtemp(dir=folder))
-    stem = Path(state["title"]).stem
+    stem = sources.stem_of(state["title"])
     frame, _, mask = find(state, number, threshold, smallest)
     paths = [folder / f"{stem}_{n}" for n in ("mask.png", "overlay.png", "frames.csv")]
     cv2.imwrite(str(paths[0]), mask * 255)

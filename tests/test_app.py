@@ -17,6 +17,7 @@ from conftest import ROOT, draw_frame, make_raw
 
 import app
 import extract_data
+import predict
 import preprocess
 import stage
 import train
@@ -78,12 +79,33 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
     assert len(state["probabilities"]) == 5
     assert "| frame | 1 of 5 |" in app.show(state, 1, 0.5, 0)[2]
     monkeypatch.setattr(app, "MAX_FRAMES", 5)
-    assert app.read_upload(str(tmp_path / "c.avi"))[3]  # all of them
+    assert app.read_upload(str(tmp_path / "c.avi"))[2]  # all of them
     monkeypatch.setattr(app, "MAX_FRAMES", 4)
     cut = app.analyse(networks, "unet_nerve", str(tmp_path / "c.avi"))
     assert "| frame | 1 of 4; the file has more" in app.show(cut, 1, 0.5, 0)[2]
     table = Path(app.save(state, 2, 0.5, 0, tmp_path)[2])
     assert len(table.read_text().splitlines()) == 6
+
+
+def test_the_page_finds_what_predict_finds(weights, tmp_path):
+    code = cv2.VideoWriter_fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(tmp_path / "c.avi"), code, 20, (WIDTH, HEIGHT))
+    for number in range(3):
+        grey, _ = draw_frame(2, number, True, 3, HEIGHT, WIDTH)
+        writer.write(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    writer.release()
+    state = app.analyse(app.Networks(weights), "unet_nerve", str(tmp_path / "c.avi"))
+    settings = state["settings"]
+    flags = ["--input", str(tmp_path / "c.avi"), "--out", str(tmp_path / "out")]
+    predict.main([*flags, "--weights", str(weights / "unet_nerve.h5")])
+    limits = settings["threshold"], 100 * settings["smallest_area"]
+    for number in (1, 2, 3):
+        _, _, mask = app.find(state, number, *limits)
+        found = cv2.imread(str(tmp_path / f"out/masks/c_{number:05}.png"), 0)
+        np.testing.assert_array_equal(255 * mask, found)
+    settings["presence"] = 1.5  # more than there is
+    assert not app.find(state, 1, *limits)[2].any()
+    assert "below 1.50: left empty" in app.show(state, 1, *limits)[2]
 
 
 def test_no_weights_is_one_line(tmp_path):
@@ -143,7 +165,7 @@ def browser(tmp_path):
     driver.quit()
 
 
-def wait_for(function, seconds=60):
+def wait_for(function, seconds=120):
     """Return the first true value of a function, which may fail until then."""
     deadline = time.monotonic() + seconds
     while True:
