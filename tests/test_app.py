@@ -44,6 +44,16 @@ def weights(tmp_path_factory):
     return folder / "weights"
 
 
+def write_clip(path, count):
+    """Write a video of so many frames with a nerve."""
+    code = cv2.VideoWriter_fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(path), code, 20, (WIDTH, HEIGHT))
+    for number in range(count):
+        grey, _ = draw_frame(2, number, True, 3, HEIGHT, WIDTH)
+        writer.write(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    writer.release()
+
+
 def test_sliders_change_masks_and_downloads(weights, tmp_path):
     networks = app.Networks(weights)
     frame, truth = draw_frame(2, 1, True, 3, HEIGHT, WIDTH)
@@ -69,12 +79,7 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
     overlay, probability, text = app.show(state, 1, 0.5, 0)
     assert overlay.shape == probability.shape == (420, 580, 3)
     assert "phantom.png" in text
-    code = cv2.VideoWriter_fourcc(*"MJPG")
-    writer = cv2.VideoWriter(str(tmp_path / "c.avi"), code, 20, (WIDTH, HEIGHT))
-    for number in range(5):
-        grey, _ = draw_frame(2, number, True, 3, HEIGHT, WIDTH)
-        writer.write(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
-    writer.release()
+    write_clip(tmp_path / "c.avi", 5)
     state = app.analyse(networks, "unet_nerve", str(tmp_path / "c.avi"))
     assert len(state["probabilities"]) == 5
     assert "| frame | 1 of 5 |" in app.show(state, 1, 0.5, 0)[2]
@@ -88,12 +93,7 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
 
 
 def test_the_page_finds_what_predict_finds(weights, tmp_path):
-    code = cv2.VideoWriter_fourcc(*"MJPG")
-    writer = cv2.VideoWriter(str(tmp_path / "c.avi"), code, 20, (WIDTH, HEIGHT))
-    for number in range(3):
-        grey, _ = draw_frame(2, number, True, 3, HEIGHT, WIDTH)
-        writer.write(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
-    writer.release()
+    write_clip(tmp_path / "c.avi", 3)
     state = app.analyse(app.Networks(weights), "unet_nerve", str(tmp_path / "c.avi"))
     settings = state["settings"]
     flags = ["--input", str(tmp_path / "c.avi"), "--out", str(tmp_path / "out")]
