@@ -87,7 +87,9 @@ def read_upload(path: str | None) -> tuple[sources.Source, list[np.ndarray], boo
     """
     if path is None:
         frames = [phantom_frame()]
-        source = sources.Source("phantom.png", None, "picture", frames, 1, None, None)
+        source = sources.Source(
+            "phantom.png", None, "picture", frames, 1, sources.RATE, None
+        )
         return source, frames, True
     source = sources.open_source(Path(path))
     rest = iter(source.frames)
