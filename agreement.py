@@ -8,6 +8,7 @@ import machine
 import scores
 import stage
 from letterbox import normalized_thumbnail
+from records import Extracted
 
 COMPARED = (48, 64)  # rows and columns at which frames are compared
 BLOCK = 256  # frames compared with all of their sweep at a time
@@ -76,33 +77,9 @@ def measure_agreement(
     return agreement, worst
 
 
-def merge_masks(
-    labels: np.ndarray, near: list[dict[int, float]], rows: np.ndarray, soft: bool
-) -> dict:
-    """Return the mean mask of each frame and its near-identical ones, both of `rows`.
-
-    Args:
-        labels: uint8 array `(N, height, width)`, 0 to 255.
-        near: What `find_near_identical` returned.
-        rows: The rows whose masks may be used, and are merged.
-        soft: Whether to keep the mean; otherwise half and more becomes 255, else 0.
-
-    Returns:
-        `{row: uint8 array (height, width)}` of the rows that have others.
-    """
-    usable, merged = set(rows), {}
-    for row in rows:
-        others = [r for r in near[row] if r in usable]
-        if others:
-            mean = labels[[row, *others]].mean(axis=0)
-            mask = np.rint(mean) if soft else 255 * (mean >= 127.5)
-            merged[row] = mask.astype(np.uint8)
-    return merged
-
-
 def write_contradictory(
     path: Path,
-    train: dict,
+    train: Extracted,
     agreement: np.ndarray,
     worst: list,
     near: list[dict[int, float]],
@@ -111,7 +88,7 @@ def write_contradictory(
 
     Args:
         path: CSV to write.
-        train: `extract.json`'s record of the training frames.
+        train: What extract.json says of the training frames.
         agreement: As `measure_agreement` returned it.
         worst: Likewise.
         near: What `find_near_identical` returned.
@@ -120,7 +97,7 @@ def write_contradictory(
     with stage.write_csv(path, COLUMNS) as writer:
         for row in rows:
             dice, other = worst[row]
-            frames = [(train["subject"][r], train["image"][r]) for r in (row, other)]
+            frames = [(train.subject[r], train.image[r]) for r in (row, other)]
             values = f"{agreement[row]:.4f}", len(near[row])
             pair = f"{near[row][other]:.4f}", f"{dice:.4f}"
             writer.writerow([*frames[0], *values, *frames[1], *pair])
@@ -128,48 +105,17 @@ def write_contradictory(
 
 
 def list_contradictory(
-    path: Path, train: dict, labels: np.ndarray, near: list[dict[int, float]]
-) -> np.ndarray:
+    path: Path, train: Extracted, labels: np.ndarray, near: list[dict[int, float]]
+) -> None:
     """List near-identical frames whose masks contradict each other, in a CSV.
 
     Args:
         path: CSV to write; until `stage.publish` it lies at its temporary name.
-        train: `extract.json`'s record of the training frames.
+        train: What extract.json says of the training frames.
         labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
         near: What `find_near_identical` returned.
-
-    Returns:
-        Float array `(N,)`, the agreement of each frame's mask with theirs.
     """
     agreed, worst = measure_agreement(labels, near)
     count = write_contradictory(stage.temporary(path), train, agreed, worst, near)
     pairs = sum(map(len, near)) // 2
     print(f"{pairs} near-identical pairs; {count} frames contradict theirs: {path}")
-    return agreed
-
-
-def repair(
-    labels: np.ndarray, near: list[dict[int, float]], rows: np.ndarray, soft: bool
-) -> None:
-    """Replace masks of training frames by those of `merge_masks`, in place."""
-    merged = merge_masks(labels, near, rows, soft)
-    for row, mask in merged.items():
-        labels[row] = mask
-    print(f"{len(merged)} training masks are now the mean of their near-identical")
-
-
-def drop(rows: np.ndarray, agreed: np.ndarray) -> np.ndarray:
-    """Return the training rows without those whose masks contradict others'."""
-    kept = rows[agreed[rows] >= CONTRADICTORY]
-    if not len(kept):
-        raise ValueError("all training frames contradict each other: none is left")
-    print(f"{len(rows) - len(kept)} of them dropped from training")
-    return kept
-
-
-def weigh(rows: np.ndarray, agreed: np.ndarray) -> np.ndarray:
-    """Return how often each training row is to be drawn, float array in [0, 1]."""
-    weight = agreed[rows]
-    if weight.sum() < 1:
-        raise ValueError("all training frames contradict each other: none is drawn")
-    return weight

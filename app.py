@@ -11,6 +11,7 @@ Reads   weights/*.h5 with their .json
 
 import argparse
 import csv
+import dataclasses
 import functools
 import io
 import itertools
@@ -22,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+import command
 import frames as sources
 import inference
 import own_predictions
@@ -31,7 +33,7 @@ from overlays import PREDICTION_COLOUR, outline
 from phantom import plan_frames
 from precision import choose_precision
 from scanner import make_subject, render
-from trained import load_network, read_settings
+from trained import load_network, read_trained
 
 MAX_FRAMES = 300  # of a clip, kept in memory
 MAX_UPLOAD = "200mb"
@@ -55,12 +57,14 @@ class Networks:
         self.loaded = {}
 
     def get(self, name: str) -> tuple:
-        """Return `(network, settings)`."""
+        """Return `(network, its record)`."""
         if name not in self.loaded:
-            settings = read_settings(self.paths[name], None)
+            from model import build_network  # here: TensorFlow takes seconds to import
+
+            trained = read_trained(self.paths[name])
             precision, _ = choose_precision("auto")
-            model = load_network(self.paths[name], settings, precision)
-            self.loaded[name] = model, settings
+            model = load_network(build_network, self.paths[name], trained, precision)
+            self.loaded[name] = model, trained
         return self.loaded[name]
 
 
@@ -100,26 +104,25 @@ def read_upload(path: str | None) -> tuple[sources.Source, list[np.ndarray], boo
 
 
 def analyse(networks: Networks, name: str, path: str | None) -> dict:
-    """Return what the sliders work on: frames with their probabilities, and defaults."""
-    model, settings = networks.get(name)
+    """Return what the sliders work on: frames with their probabilities, and limits."""
+    model, trained = networks.get(name)
     source, frames, whole = read_upload(path)
-    probabilities = inference.predict_frames(model, frames, settings)
-    smoothing = {"smoothing": own_predictions.SMOOTHING}  # as predict.py does
-    share = own_predictions.share_before(source, smoothing)
+    predictions = own_predictions.predict_source(
+        model, source._replace(frames=frames), trained.inputs, own_predictions.SMOOTHING
+    )
     return {
         "title": source.name,
-        "frames": frames,
-        "probabilities": list(inference.smooth(probabilities, share)),
+        "predictions": list(predictions),
         "spacing": source.spacing,
         "whole": whole,
-        "settings": settings,
+        "limits": trained.limits,
     }
 
 
 def find(
     state: dict, number: float, threshold: float, smallest: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `(frame, probability, mask)` of a frame under the sliders' limits.
+) -> inference.Prediction:
+    """Return a frame with its mask under the sliders' limits.
 
     Args:
         state: What `analyse` returned.
@@ -127,20 +130,18 @@ def find(
         threshold: Probability from which a pixel is nerve.
         smallest: Smallest area, in % of the frame.
     """
-    k = min(int(number), len(state["frames"])) - 1
-    limits = {"threshold": threshold, "smallest_area": smallest / 100}
-    frame, probability = state["frames"][k], state["probabilities"][k]
-    mask = inference.to_mask(probability, frame.shape, {**state["settings"], **limits})
-    return frame, probability, mask
-
-
-def heat(probability: np.ndarray, shape: tuple[int, int], settings: dict) -> np.ndarray:
-    """Return a probability map at the frame's size as an RGB picture."""
-    top, left, height, width = inference.crop_of(shape, settings)
-    full = np.zeros(shape, np.float32)
-    full[top : top + height, left : left + width] = inference.take_out(
-        probability, (height, width), settings["aspect"]
+    predictions = state["predictions"]
+    found = predictions[min(int(number), len(predictions)) - 1]
+    limits = dataclasses.replace(
+        state["limits"], threshold=threshold, smallest_area=smallest / 100
     )
+    mask = inference.to_mask(found.probability, found.geometry, limits)
+    return found._replace(mask=mask)
+
+
+def heat(found: inference.Prediction) -> np.ndarray:
+    """Return a probability map at the frame's size as an RGB picture."""
+    full = found.geometry.whole(found.geometry.back(found.probability))
     grey = np.rint(255 * full).astype(np.uint8)
     return cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
 
@@ -149,24 +150,24 @@ def show(
     state: dict, number: float, threshold: float, smallest: float
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the page's pictures and numbers for a frame."""
-    frame, probability, mask = find(state, number, threshold, smallest)
+    found = find(state, number, threshold, smallest)
     parts, area, area_mm2, _, _, axis, axis_mm = own_predictions.measure_mask(
-        mask, state["spacing"]
+        found.mask, state["spacing"]
     )
     unit = f" ({area_mm2} mm²)" if area_mm2 else ""
     length = f"{axis} pixels" + (f" ({axis_mm} mm)" if axis_mm else "") if axis else "-"
-    sure, least = inference.presence(probability), state["settings"]["presence"]
+    sure, least = inference.presence(found.probability), state["limits"].presence
     empty = f", below {least:.2f}: left empty" if sure < least else ""
     cut = "" if state["whole"] else "; the file has more: predict.py does all of them"
     text = (
         f"| {state['title']} | |\n|---|---|\n"
-        f"| frame | {int(number)} of {len(state['frames'])}{cut} |\n"
+        f"| frame | {int(number)} of {len(state['predictions'])}{cut} |\n"
         f"| how sure a nerve is there | {sure:.2f}{empty} |\n"
         f"| area | {area} pixels{unit} |\n"
         f"| longest axis | {length} |\n| parts | {parts} |\n"
     )
-    overlay = outline(frame, mask, PREDICTION_COLOUR)
-    return overlay, heat(probability, frame.shape, state["settings"]), text
+    overlay = outline(found.frame, found.mask, PREDICTION_COLOUR)
+    return overlay, heat(found), text
 
 
 def save(
@@ -178,15 +179,15 @@ def save(
     """
     folder = Path(tempfile.mkdtemp(dir=folder))
     stem = sources.stem_of(state["title"])
-    frame, _, mask = find(state, number, threshold, smallest)
+    frame, _, _, mask = find(state, number, threshold, smallest)
     paths = [folder / f"{stem}_{n}" for n in ("mask.png", "overlay.png", "frames.csv")]
     cv2.imwrite(str(paths[0]), mask * 255)
     cv2.imwrite(str(paths[1]), outline(frame, mask, PREDICTION_COLOUR)[..., ::-1])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(own_predictions.COLUMNS)
-    for k in range(1, len(state["frames"]) + 1):
-        frame, probability, mask = find(state, k, threshold, smallest)
+    for k in range(1, len(state["predictions"]) + 1):
+        frame, _, probability, mask = find(state, k, threshold, smallest)
         sure = f"{inference.presence(probability):.4f}", f"{probability.max():.4f}"
         row = [stage.as_text(state["title"]), k, *frame.shape, *sure]
         writer.writerow([*row, *own_predictions.measure_mask(mask, state["spacing"])])
@@ -233,7 +234,7 @@ def build(networks: Networks, folder: Path):
                     label="probability", elem_id="probability", buttons=buttons
                 )
         shown = [overlay, probability, numbers]
-        limits = [state, number, threshold, smallest]
+        chosen = [state, number, threshold, smallest]
 
         def start(name, path):
             try:
@@ -241,10 +242,10 @@ def build(networks: Networks, folder: Path):
             except (ValueError, OSError) as error:
                 text = str(error).replace(str(path), Path(str(path)).name)
                 raise gradio.Error(text) from error
-            settings = found["settings"]
-            values = settings["threshold"], round(100 * settings["smallest_area"], 2)
+            limits = found["limits"]
+            values = limits.threshold, round(100 * limits.smallest_area, 2)
             area = gradio.Slider(0, max(5.0, 2 * values[1]), values[1])
-            count = len(found["frames"])
+            count = len(found["predictions"])
             slider = gradio.Slider(1, max(count, 2), 1, visible=count > 1)
             shows = show(found, 1, *values)
             return [found, values[0], area, slider, *shows, None]
@@ -253,24 +254,18 @@ def build(networks: Networks, folder: Path):
         for event in (page.load, upload.upload, upload.clear, weights.change):
             event(start, [weights, upload], outputs, show_progress="minimal")
         for slider in (number, threshold, smallest):
-            slider.input(show, limits, shown, show_progress="hidden")
-        prepare.click(functools.partial(save, folder=folder), limits, files)
+            slider.input(show, chosen, shown, show_progress="hidden")
+        prepare.click(functools.partial(save, folder=folder), chosen, files)
     return page
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add("--weights", type=Path, default="weights", help="folder of trained .h5")
-    add("--port", type=int, default=7860, help="1024 to 65535")
+    add("--port", type=command.whole(1024, 65535), default=7860, help="of the page")
     add("--no-browser", action="store_true", help="do not open the browser")
-    args = parser.parse_args(argv)
-    if not 1024 <= args.port <= 65535:
-        parser.error(f"--port {args.port}; expected 1024 to 65535")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -299,4 +294,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

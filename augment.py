@@ -3,67 +3,65 @@
 import cv2
 import numpy as np
 
-# Half-widths of uniform draws, unless said otherwise.
-FLIP_SHARE = 0.5  # of the frames: left to right
-ROTATION = 20.0  # degrees
-SCALE = (0.75, 1.3)  # drawn evenly in its logarithm
-SHEAR = 0.15  # columns moved a row
-SHIFT = 0.1  # share of the frame's height and width
-GAIN = 0.25  # contrast, in its logarithm
-OFFSET = 0.4  # brightness, in standard deviations of the training frames
-SLOPE = 0.5  # brightness added from the top to the bottom, likewise (gain over depth)
-GAMMA = 0.3  # in its logarithm
-BLUR = 1.0  # pixels, standard deviation, 0 to this
-BLUR_SHARE = 0.3  # of the frames
+from records import Augmentation
 
 
-def random_matrix(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def random_matrix(
+    changes: Augmentation, rng: np.random.Generator, height: int, width: int
+) -> np.ndarray:
     """Return a random affine map about the frame's centre, float64 `(2, 3)`.
 
     Flip left to right, rotation, scale, shear and shift; it maps (column, row, 1) of the
     frame to (column, row) of the result.
     """
-    angle = np.deg2rad(rng.uniform(-ROTATION, ROTATION))
-    scale = np.exp(rng.uniform(*np.log(SCALE)))
-    shear = rng.uniform(-SHEAR, SHEAR)
-    flip = -1.0 if rng.random() < FLIP_SHARE else 1.0
+    angle = np.deg2rad(rng.uniform(-changes.rotation, changes.rotation))
+    scale = np.exp(rng.uniform(*np.log(changes.scale)))
+    shear = rng.uniform(-changes.shear, changes.shear)
+    flip = -1.0 if rng.random() < changes.flips else 1.0
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     turn = turn @ np.array([[1.0, shear], [0.0, 1.0]]) @ np.diag([flip, 1.0])
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    shift = rng.uniform(-SHIFT, SHIFT, 2) * (width, height)
+    shift = rng.uniform(-changes.shift, changes.shift, 2) * (width, height)
     return np.column_stack([turn, centre - turn @ centre + shift])
 
 
-def change_grey(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def change_grey(
+    image: np.ndarray, changes: Augmentation, rng: np.random.Generator
+) -> np.ndarray:
     """Return a scaled frame with another gain, brightness, gamma, depth gain and blur.
 
     Args:
         image: float32 array `(height, width)`, mean about 0, standard deviation about 1.
-        rng: `np.random.Generator`.
+        changes: How far the draws go; likewise `rng`, which gives them.
     """
     low, high = float(image.min()), float(image.max())
     span = max(high - low, 1e-6)
     image = (image - low) / span
-    np.power(image, np.exp(rng.uniform(-GAMMA, GAMMA)), out=image)
+    np.power(image, np.exp(rng.uniform(-changes.gamma, changes.gamma)), out=image)
     image = image * span + low
     depth = np.linspace(-0.5, 0.5, len(image), dtype=np.float32)[:, np.newaxis]
-    image *= np.exp(rng.uniform(-GAIN, GAIN))
-    image += depth * rng.uniform(-SLOPE, SLOPE) + rng.uniform(-OFFSET, OFFSET)
-    sigma = rng.uniform(0, BLUR)
-    if rng.random() < BLUR_SHARE and sigma > 0.2:
+    image *= np.exp(rng.uniform(-changes.gain, changes.gain))
+    slope = rng.uniform(-changes.slope, changes.slope)
+    image += depth * slope + rng.uniform(-changes.offset, changes.offset)
+    sigma = rng.uniform(0, changes.blur)
+    if rng.random() < changes.blurred and sigma > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
     return image
 
 
 def augment(
-    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+    image: np.ndarray,
+    mask: np.ndarray,
+    changes: Augmentation,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a random variant of a frame and of its mask, moved alike.
 
     Args:
         image: float32 array `(height, width)`, scaled as by preprocess.py.
         mask: float32 array, same shape, 0 to 1.
+        changes: How far the draws go.
         rng: `np.random.Generator`; the same state gives the same variant.
 
     Returns:
@@ -71,7 +69,7 @@ def augment(
         its mirror image; there the mask is mirrored too.
     """
     height, width = image.shape
-    matrix = random_matrix(rng, height, width)
+    matrix = random_matrix(changes, rng, height, width)
     image, mask = (
         cv2.warpAffine(
             array,
@@ -82,4 +80,4 @@ def augment(
         )
         for array in (image, mask)
     )
-    return change_grey(image, rng), mask
+    return change_grey(image, changes, rng), mask

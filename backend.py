@@ -54,3 +54,14 @@ def list_devices() -> list[str]:
     """Return the names of the devices that Keras computes on, such as "gpu:0"."""
     with without_chatter():
         return keras.distribution.list_devices()
+
+
+@contextlib.contextmanager
+def computing_in(policy: str) -> Iterator[None]:
+    """Build the block's layers in a dtype policy of Keras, such as "mixed_bfloat16"."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -7,6 +7,7 @@ import numpy as np
 
 import machine
 from augment import augment
+from records import Augmentation
 
 
 def draw_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
@@ -37,29 +38,12 @@ def draw_balanced(subjects: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return rng.permutation(np.concatenate(drawn))
 
 
-def draw_weighted(
-    order: np.ndarray, weights: np.ndarray, seed: int, epoch: int
-) -> np.ndarray:
-    """Return an epoch's order without the rows that (seed, epoch) leaves out; never none.
-
-    Args:
-        order: int array, rows.
-        weights: Float array `(N,)` in [0, 1]: how often a row stays.
-        seed: Seed of the training.
-        epoch: Number of the epoch.
-    """
-    rng = np.random.default_rng([seed, epoch, 1])  # 1: not the draws of the order
-    drawn = rng.random(len(order)) < weights[order]
-    drawn[weights[order].argmax()] |= not drawn.any()
-    return order[drawn]
-
-
 def read_batch(
     x: np.ndarray,
     y: np.ndarray,
     order: np.ndarray,
     batch_size: int,
-    changes: tuple[int, int] | None,
+    changes: tuple[Augmentation, int, int] | None,
     place: tuple[int, int, int],
     start: int,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -72,9 +56,10 @@ def read_batch(
     frames, masks = x[order[start:stop]], y[order[start:stop]]
     if changes is not None:
         for k in range(stop - start):
-            rng = np.random.default_rng([*changes, start + k])
+            augmentation, *seeds = changes
+            rng = np.random.default_rng([*seeds, start + k])
             frames[k, ..., 0], masks[k, ..., 0] = augment(
-                frames[k, ..., 0], masks[k, ..., 0], rng
+                frames[k, ..., 0], masks[k, ..., 0], augmentation, rng
             )
     return frames, masks
 
@@ -84,7 +69,7 @@ def batches(
     y: np.ndarray,
     order: np.ndarray,
     batch_size: int,
-    changes: tuple[int, int] | None = None,
+    changes: tuple[Augmentation, int, int] | None = None,
     place: tuple[int, int, int] = (0, 1, 1),
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the batches of an epoch in order, made a few ahead by all cores.
@@ -94,8 +79,8 @@ def batches(
         y: Masks, same shape.
         order: int array, the rows to take.
         batch_size: Frames a batch; the last may have fewer.
-        changes: `(seed, epoch)`, which with a frame's place in the order decide its random
-            changes (augment.py); None leaves the frames as they are.
+        changes: `(augmentation, seed, epoch)`, which with a frame's place in the order
+            decide its random changes; None leaves the frames as they are.
         place: `(process, num_processes, num_devices)`: of a batch that the devices can
             share equally, a process is given its part; of another, all.
 

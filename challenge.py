@@ -1,6 +1,5 @@
 """The challenge's raw folder: its TIFFs, read and checked one by one."""
 
-import hashlib
 import io
 import re
 from pathlib import Path
@@ -16,7 +15,6 @@ NAMES = {
     "test": re.compile(r"([1-9]\d{0,8})\.tif", re.ASCII),
 }
 EXAMPLES = {"train": "12_7.tif and 12_7_mask.tif", "test": "12.tif"}
-MANIFEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 DAMAGED = (OSError, SyntaxError, KeyError, TypeError, ValueError, MemoryError)
 ORIENTATION = 274  # TIFF tag; 1 is upright
 PROBES = 9  # frames looked at to find the size that most have
@@ -71,23 +69,17 @@ def list_folder(folder: Path) -> list[str]:
     return names
 
 
-def list_frames(
-    folder: Path, table: dict | None, digests: dict[str, str] | None
-) -> list[tuple[int, ...]]:
+def list_frames(folder: Path, table: dict | None) -> list[tuple[int, ...]]:
     """Return the sorted numbers of the frames that a folder holds or should hold.
 
     Args:
         folder: `raw/train` or `raw/test`.
         table: `{(subject, image): pixels}` of `train_masks.csv`, or None.
-        digests: `{relative path: SHA-256}` of the manifest, or None.
 
     Returns:
         Sorted list of `(subject, image)`, or of `(image,)`.
     """
-    names = list_folder(folder)
-    prefix = f"{folder.name}/"
-    names += [name.removeprefix(prefix) for name in digests or () if prefix in name]
-    matches = filter(None, map(NAMES[folder.name].fullmatch, names))
+    matches = map(NAMES[folder.name].fullmatch, list_folder(folder))
     frames = {tuple(map(int, match.groups())) for match in matches}
     frames.update(table or ())
     if not frames:
@@ -95,58 +87,23 @@ def list_frames(
     return sorted(frames)
 
 
-def read_manifest(path: Path) -> dict[str, str]:
-    """Return `{relative path: SHA-256}` of a file as `sha256sum` writes it."""
-    digests = {}
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        match = MANIFEST_LINE.fullmatch(line)
-        if not match:
-            raise ValueError(
-                f"{path} line {number}: {line[:40]!r}; expected '<SHA-256>  <path>'"
-            )
-        digests[match[2]] = match[1]
-    return digests
-
-
-def read_file(path: Path, name: str, digests: dict[str, str] | None) -> bytes:
-    """Return a file's bytes, checked against the manifest where it knows `name`.
-
-    Args:
-        path: The file.
-        name: What the manifest calls it: its path below `raw`.
-        digests: `{name: SHA-256}`, or None where there is no manifest.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing; unpack the download again") from error
-    if digests is not None:
-        if name not in digests:
-            raise ValueError(f"{path} is not in the manifest, which should list {name}")
-        if hashlib.sha256(content).hexdigest() != digests[name]:
-            raise ValueError(f"{path} differs from its SHA-256; download it again")
-    return content
-
-
-def read_tiff(
-    path: Path,
-    size: tuple[int, int] | None = None,
-    digests: dict[str, str] | None = None,
-) -> np.ndarray:
+def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode one grey TIFF with Pillow, which raises on damaged LZW data.
 
     Args:
         path: The file.
         size: Expected (height, width) in pixels; None takes any.
-        digests: `{relative path: SHA-256}`, or None.
 
     Returns:
         uint8 array `(height, width)`, 0 to 255.
 
     Raises:
-        ValueError: missing, damaged, not 8-bit grey, several pages, another size or hash.
+        ValueError: missing, damaged, not 8-bit grey, several pages, or of another size.
     """
-    content = read_file(path, f"{path.parent.name}/{path.name}", digests)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing; unpack the download again") from error
     if not content:
         raise ValueError(f"{path} is empty (0 bytes); download it again")
     try:
@@ -208,7 +165,6 @@ def read_pair(
     frame: tuple[int, int],
     folder: Path,
     size: tuple[int, int],
-    digests: dict[str, str] | None,
     table: dict | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the checked `(image, mask)` of a frame (subject, image), each uint8."""
@@ -216,9 +172,9 @@ def read_pair(
     path = folder / f"{subject}_{image}_mask.tif"
     if table is not None and frame not in table:
         raise ValueError(f"train_masks.csv has no row for {subject},{image}")
-    mask = read_tiff(path, size, digests)
+    mask = read_tiff(path, size)
     check_mask(mask, path, None if table is None else table[frame])
-    return read_tiff(folder / f"{subject}_{image}.tif", size, digests), mask
+    return read_tiff(folder / f"{subject}_{image}.tif", size), mask
 
 
 def find_size(folder: Path) -> tuple[int, int]:

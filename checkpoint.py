@@ -1,5 +1,6 @@
 """What training leaves behind: its state while it runs, its result, its history."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -11,10 +12,9 @@ import numpy as np
 import h5_file
 import stage
 from backend import keras
-from model import build_network, copy_weights
+from records import Trained
 
 COLUMNS = ("epoch", "loss", "dice_coef", "val_dice_coef", "learning_rate")
-THRESHOLD = 0.5  # probability from which a pixel counts as nerve
 
 
 def kept_epoch(history: list[dict], keep: str) -> int:
@@ -31,34 +31,50 @@ def state_arrays(model: keras.Model) -> dict:
 
 
 def save_state(
-    path: Path, model: keras.Model, settings: dict, history: list[dict]
+    path: Path, model: keras.Model, run: Trained, history: list[dict]
 ) -> None:
     """Write what `--resume` continues from."""
     buffer = io.BytesIO()
     arrays = {name: np.asarray(v) for name, v in state_arrays(model).items()}
-    record = json.dumps({"settings": settings, "history": history})
+    record = json.dumps({"run": run.to_dict(), "history": history})
     np.savez(buffer, record=np.array(record), **arrays)
     stage.write_bytes(path, buffer.getbuffer())
 
 
-def load_state(path: Path, model: keras.Model, settings: dict) -> list[dict]:
+def find_change(before: dict, now: dict) -> tuple[str, object, object] | None:
+    """Return `(name, value before, value now)` of what differs first in two records."""
+    for name in before | now:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            if change := find_change(old, new):
+                return change
+        elif old != new:
+            return name, old, new
+    return None
+
+
+def load_state(path: Path, model: keras.Model, run: Trained) -> list[dict]:
     """Restore the model and return the history of an interrupted run.
 
     Raises:
-        ValueError: the file is damaged, or the run had other settings.
+        ValueError: the file is damaged, or the run was another one.
     """
     try:
         with np.load(path, allow_pickle=False) as state:
             record = json.loads(str(state["record"]))
+            before, history = record["run"], record["history"]
             arrays = {name: state[name] for name in state_arrays(model)}
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged; remove it to start anew") from error
-    for name, value in record["settings"].items():
-        if value != settings.get(name):
-            raise ValueError(
-                f"the interrupted run had {name} {value}, now it is {settings.get(name)}; "
-                f"repeat it, or choose another --out, or remove {path} to start anew"
-            )
+        raise ValueError(
+            f"{path} is damaged or of another version; remove it to start anew"
+        ) from error
+    now = json.loads(json.dumps(run.to_dict()))  # tuples become lists
+    if change := find_change(before, now):
+        name, old, new = change
+        raise ValueError(
+            f"the interrupted run had {name} {old}, now it is {new}; repeat it, or choose "
+            f"another --out, or remove {path} to start anew"
+        )
     variables = state_arrays(model)
     if any(arrays[name].shape != tuple(v.shape) for name, v in variables.items()):
         raise ValueError(
@@ -66,36 +82,29 @@ def load_state(path: Path, model: keras.Model, settings: dict) -> list[dict]:
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
-    return record["history"]
+    return history
 
 
-def save_result(out: Path, network: keras.Model, settings: dict, row: dict) -> None:
+def save_result(out: Path, plain: keras.Model, run: Trained, row: dict) -> None:
     """Write NAME.h5 and its NAME.json together.
 
     Args:
         out: The .h5.
-        network: Network of Keras's own layers.
-        settings: What the run was started with.
+        plain: Network of Keras's own layers, in float32.
+        run: The training, as it was planned.
         row: The epoch's row of NAME.csv.
     """
-    plain = build_network(settings)  # in float32, whatever the network computes in
-    copy_weights(network, plain)
-    rate = settings["learning_rate"]
+    rate = run.recipe.learning_rate
     content = h5_file.to_bytes(plain, "dice_coef_loss", ["dice_coef"], rate)
     stage.write_temporary(out, content)
-    result = {
-        "h5_sha256": hashlib.sha256(content).hexdigest(),
-        **settings,
-        "threshold": THRESHOLD,
-        "presence": 0.0,
-        "kept": row,
-        "versions": {
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "numpy": np.__version__,
-        },
+    versions = {
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
     }
-    stage.publish(out.with_suffix(".json"), result, [out])
+    digest = hashlib.sha256(content).hexdigest()
+    trained = dataclasses.replace(run, h5_sha256=digest, kept=row, versions=versions)
+    stage.publish(out.with_suffix(".json"), trained.to_dict(), [out])
 
 
 def save_history(out: Path, history: list[dict]) -> None:
@@ -104,27 +113,3 @@ def save_history(out: Path, history: list[dict]) -> None:
         for row in history:
             values = ["" if row[c] is None else f"{row[c]:.6g}" for c in COLUMNS]
             writer.writerow(values)
-
-
-def draw_history(path: Path, history: list[dict], kept: int) -> None:
-    """Draw the learning curve, a PNG; `kept` is the epoch kept, from 1."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    epochs = [row["epoch"] for row in history]
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    axes.plot(epochs, [row["dice_coef"] for row in history], label="training")
-    if history[0]["val_dice_coef"] is not None:
-        values = [row["val_dice_coef"] for row in history]
-        axes.plot(epochs, values, label="validation")
-        axes.plot(kept, values[kept - 1], "ko", label=f"kept: epoch {kept}")
-    axes.set(xlabel="epoch", ylabel="dice_coef", ylim=(0, 1))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    stage.write_bytes(path, buffer.getbuffer())

@@ -7,7 +7,6 @@ import numpy as np
 
 from backend import keras, ops
 
-EPSILON = 1e-5  # of a variance
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))  # keeps the variance at 1 behind a ReLU
 
 
@@ -20,8 +19,6 @@ class StandardizedConv2D(keras.layers.Layer):
 
     Source: https://arxiv.org/abs/2101.08692, equation 1.
     """
-
-    EPSILON = 1e-6  # of the squared norm
 
     def __init__(self, filters, **kwargs):
         super().__init__(**kwargs)
@@ -43,7 +40,7 @@ class StandardizedConv2D(keras.layers.Layer):
         """Return the kernel as the convolution uses it, float32."""
         kernel = self.kernel - ops.mean(self.kernel, axis=(0, 1, 2))
         square = ops.sum(ops.square(kernel), axis=(0, 1, 2))
-        return kernel * (self.gain * ops.rsqrt(square + self.EPSILON))
+        return kernel * (self.gain * ops.rsqrt(square + 1e-6))
 
     def call(self, inputs):
         kernel = ops.cast(self.standardized_kernel(), self.compute_dtype)
@@ -62,7 +59,7 @@ class StandardizedConv2D(keras.layers.Layer):
 
 
 def plain_convolution(
-    x: keras.KerasTensor, filters: int, dtype: str, name: str
+    x: keras.KerasTensor, filters: int, name: str
 ) -> keras.KerasTensor:
     """Apply a 3 x 3 convolution with ReLU."""
     return keras.layers.Conv2D(
@@ -71,20 +68,19 @@ def plain_convolution(
         padding="same",
         activation="relu",
         kernel_initializer="he_normal",  # the paper's
-        dtype=dtype,
         name=name,
     )(x)
 
 
 def standardized_convolution(
-    x: keras.KerasTensor, filters: int, dtype: str, name: str
+    x: keras.KerasTensor, filters: int, name: str
 ) -> keras.KerasTensor:
     """Apply the same with its kernel standardised."""
-    return StandardizedConv2D(filters, dtype=dtype, name=name)(x)
+    return StandardizedConv2D(filters, name=name)(x)
 
 
 def normalized_convolution(
-    x: keras.KerasTensor, filters: int, dtype: str, name: str
+    x: keras.KerasTensor, filters: int, name: str
 ) -> keras.KerasTensor:
     """Apply a 3 x 3 convolution, instance normalisation and ReLU.
 
@@ -100,24 +96,33 @@ def normalized_convolution(
         padding="same",
         use_bias=False,  # the normalisation would take it out
         kernel_initializer="he_normal",
-        dtype=dtype,
         name=name,
     )(x)
     # a group of each channel; it sums in float32 whatever the type
-    x = layers.GroupNormalization(
-        filters, epsilon=EPSILON, dtype=dtype, name=f"{name}_norm"
-    )(x)
-    return layers.ReLU(dtype=dtype, name=f"{name}_relu")(x)
+    x = layers.GroupNormalization(filters, epsilon=1e-5, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
 
 
 def double_convolution(
     x: keras.KerasTensor,
-    convolution: Callable[[keras.KerasTensor, int, str, str], keras.KerasTensor],
+    convolution: Callable[[keras.KerasTensor, int, str], keras.KerasTensor],
     filters: int,
-    dtype: str,
     name: str,
 ) -> keras.KerasTensor:
     """Apply two convolutions."""
     for k in (1, 2):
-        x = convolution(x, filters, dtype, f"{name}_conv{k}")
+        x = convolution(x, filters, f"{name}_conv{k}")
     return x
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copy weights between two forms of a network, standardised convolutions or plain."""
+    for layer in target.layers:
+        other = source.get_layer(layer.name)
+        weights = other.get_weights()
+        if isinstance(other, StandardizedConv2D):
+            weights = other.plain_weights()
+        if isinstance(layer, StandardizedConv2D):
+            layer.set_plain_weights(*weights)
+        else:
+            layer.set_weights(weights)

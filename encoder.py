@@ -40,8 +40,7 @@ def inverted_block(
     x: keras.KerasTensor,
     stage: Stage,
     stride: int,
-    dtype: str,
-    depthwise_dtype: str,
+    depthwise_dtype: str | None,
     name: str,
 ) -> keras.KerasTensor:
     """Apply a 1 x 1 convolution, one by channel, and a 1 x 1 convolution.
@@ -50,8 +49,8 @@ def inverted_block(
         x: Features, `(batch, height, width, channels)`.
         stage: Of the block.
         stride: Of the block.
-        dtype: Keras's dtype policy.
-        depthwise_dtype: That of the convolution by channel.
+        depthwise_dtype: Keras's dtype policy of the convolution by channel; None is the one
+            in force.
         name: What the layers' names begin with.
 
     Source: https://arxiv.org/abs/1801.04381, figure 3b.
@@ -62,7 +61,6 @@ def inverted_block(
             stage.wide * x.shape[-1],
             1,
             activation="relu6",
-            dtype=dtype,
             name=f"{name}_expand",
         )(x)
     x = layers.DepthwiseConv2D(
@@ -73,15 +71,14 @@ def inverted_block(
         dtype=depthwise_dtype,
         name=f"{name}_depthwise",
     )(x)
-    x = layers.Conv2D(stage.channels, 1, dtype=dtype, name=f"{name}_project")(x)
+    x = layers.Conv2D(stage.channels, 1, name=f"{name}_project")(x)
     if stride == 1 and shortcut.shape[-1] == stage.channels:
-        x = layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut])
+        x = layers.Add(name=f"{name}_add")([x, shortcut])
     return x
 
 
 def contract(
     x: keras.KerasTensor,
-    dtype: str,
     training: bool,
     stages: tuple[Stage, ...] = STAGES,
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
@@ -89,7 +86,6 @@ def contract(
 
     Args:
         x: Frames, `(batch, height, width, 1)`, each side a multiple of 16.
-        dtype: Keras's dtype policy.
         training: Whether gradients are going to be taken: TensorFlow's of a convolution by
             channel take 2 to 8 times as long in bfloat16, which is then left out for it.
         stages: STAGES or SMALL_STAGES.
@@ -105,18 +101,15 @@ def contract(
         strides=2,
         padding="same",
         activation="relu6",
-        dtype=dtype,
         name="stem",
     )(x)
     skips, number = [], 0
-    depthwise_dtype = "float32" if training else dtype
+    depthwise_dtype = "float32" if training else None
     for stage in stages:
         if stage.stride == 2:
             skips.append(x)
         for repeat in range(stage.repeats):
             stride = 1 if repeat else stage.stride
-            x = inverted_block(
-                x, stage, stride, dtype, depthwise_dtype, f"block{number}"
-            )
+            x = inverted_block(x, stage, stride, depthwise_dtype, f"block{number}")
             number += 1
     return x, skips

@@ -11,6 +11,7 @@ import numpy as np
 
 import machine
 import stage
+from records import Trained
 
 KERAS = "keras"
 # engine: what the exported file's name ends with, after that of the weights
@@ -18,7 +19,6 @@ FILES = {
     "onnx": ".onnx",
     "openvino": ".xml",
     "litert": ".tflite",
-    "litert-float16": "_float16.tflite",
     "litert-int8": "_int8.tflite",
 }
 NAMES = (KERAS, *FILES)
@@ -35,20 +35,20 @@ def record_path(weights: Path) -> Path:
     return weights.with_name(f"{weights.stem}.exports.json")
 
 
-def check(weights: Path, engine: str, settings: dict) -> Path:
+def check(weights: Path, engine: str, trained: Trained) -> Path:
     """Refuse an exported file that was not made from these weights.
 
     Args:
         weights: The .h5.
         engine: Key of FILES.
-        settings: The weights' record.
+        trained: The weights' record.
 
     Returns:
         The exported file.
     """
     path, repair = exported(weights, engine), f"{EXPORT} --weights {weights}"
     record = stage.read_record(record_path(weights), repair)
-    if record.get("h5_sha256") != settings.get("h5_sha256"):
+    if record.get("h5_sha256") != trained.h5_sha256:
         raise ValueError(f"{path} is of other weights; make it again with: {repair}")
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; make it with: {repair}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+import command
 import machine
 import run_length
 import scores
@@ -149,30 +150,23 @@ def write_scores(path: Path, summary: dict, rows: dict) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
+    parser = command.Parser(__doc__)
+    add, side = parser.add_argument, command.whole(1, 10_000)
     add("predicted", type=Path, help="CSV of predicted masks")
     add("truth", type=Path, help="CSV of true masks of the same frames")
     add(
         "--height",
-        type=int,
+        type=side,
         default=run_length.HEIGHT,
         help="rows of a frame, in pixels",
     )
-    add("--width", type=int, default=run_length.WIDTH, help="columns, in pixels")
+    add("--width", type=side, default=run_length.WIDTH, help="columns, in pixels")
     add(
         "--require-gain",
-        type=float,
-        help="fail unless challenge_dice is this far above predicting nothing, 0 to 1",
+        type=command.number(-1, 1),
+        help="fail unless challenge_dice is this far above predicting nothing",
     )
-    args = parser.parse_args(argv)
-    for name in ("height", "width"):
-        if not 1 <= getattr(args, name) <= 10_000:
-            parser.error(f"--{name} {getattr(args, name)}; expected 1 to 10000")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -203,4 +197,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

@@ -5,9 +5,8 @@
 
 Reads   weights/unet.h5 and weights/unet.json; of data/ the training frames, to calibrate
         int8 on, and the validation frames, to compare on
-Writes  weights/unet.onnx; weights/unet.xml and .bin (OpenVINO); weights/unet.tflite,
-        unet_float16.tflite and unet_int8.tflite (LiteRT); weights/unet_savedmodel/
-        (TensorFlow); weights/unet.exports.json
+Writes  weights/unet.onnx; weights/unet.xml and .bin (OpenVINO); weights/unet.tflite and
+        unet_int8.tflite (LiteRT); weights/unet.exports.json
 
 Prints, for each, its file's size, the mean Dice on the validation frames, and the time of
 one frame. Needs: pip install -r requirements-export.txt
@@ -17,25 +16,25 @@ import argparse
 import os
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from tqdm import tqdm
 
+import command
 import engines
-import inference
 import scores
 import stage
 from held_out import read_validation
-from trained import load_network, read_settings
+from inference import find_masks, predict_frames
+from records import PREPROCESS, Inputs, Limits, Split, Trained
+from trained import load_network, read_trained
 
-PREPROCESS = "python preprocess.py"
 CALIBRATION = 100  # training frames
 TOLERANCE, INT8_TOLERANCE = 0.002, 0.01  # of mean Dice
 TIMED, WARM_UP = 30, 5  # single frames
-SAVED_MODEL = "_savedmodel"
 
 
 def export_all(model, weights: Path, folder: Path, frames: np.ndarray) -> None:
@@ -49,44 +48,46 @@ def export_all(model, weights: Path, folder: Path, frames: np.ndarray) -> None:
     """
     import tensorflow
 
-    saved = folder / (weights.stem + SAVED_MODEL)
     model.predict_on_batch(frames[:1])  # the ONNX export wants a call before
-    model.export(str(saved), format="tf_saved_model", verbose=False)
     for engine in ("onnx", "openvino"):
         path = folder / engines.exported(weights, engine).name
         model.export(str(path), format=engine, verbose=False)
     lite = tensorflow.lite
-    for engine in ("litert", "litert-float16", "litert-int8"):
-        converter = lite.TFLiteConverter.from_saved_model(str(saved))
-        if engine != "litert":
-            converter.optimizations = [lite.Optimize.DEFAULT]
-        if engine == "litert-float16":
-            converter.target_spec.supported_types = [tensorflow.float16]
-        if engine == "litert-int8":
-            converter.representative_dataset = lambda: ([f[np.newaxis]] for f in frames)
-        path = folder / engines.exported(weights, engine).name
-        path.write_bytes(converter.convert())
-
-
-def load_saved_model(folder: Path) -> SimpleNamespace:
-    """Return a SavedModel as what `inference.predict_frames` calls."""
-    import tensorflow
-
-    served = tensorflow.saved_model.load(str(folder))
-    # kept beside it: the functions hold no reference to what they were loaded from
-    return SimpleNamespace(
-        predict_on_batch=lambda x: served.serve(x).numpy(), served=served
-    )
+    with tempfile.TemporaryDirectory(dir=folder.parent) as saved:
+        model.export(saved, format="tf_saved_model", verbose=False)
+        for engine in ("litert", "litert-int8"):
+            converter = lite.TFLiteConverter.from_saved_model(saved)
+            if engine == "litert-int8":
+                converter.optimizations = [lite.Optimize.DEFAULT]
+                converter.representative_dataset = lambda: (
+                    [frame[np.newaxis]] for frame in frames
+                )
+            path = folder / engines.exported(weights, engine).name
+            path.write_bytes(converter.convert())
 
 
 def mean_dice(
-    model, frames: np.ndarray, masks: np.ndarray, settings: dict, name: str
+    model,
+    frames: np.ndarray,
+    masks: np.ndarray,
+    inputs: Inputs,
+    limits: Limits,
+    name: str,
 ) -> float:
-    """Return the mean Dice of a network's masks; settings as the weights' record says."""
-    found = inference.find_masks(model, frames, settings)
+    """Return the mean Dice of a network's masks.
+
+    Args:
+        model: The network.
+        frames: uint8 array `(N, rows, columns)`.
+        masks: Theirs, same shape.
+        inputs: How the network takes them.
+        limits: Those of the weights.
+        name: Of the progress bar.
+    """
+    found = find_masks(predict_frames(model, frames, inputs), limits)
     bar = tqdm(found, name, total=len(masks), unit=" frames", disable=None)
     return np.mean(
-        [scores.dice(t > 0, m) for t, (_, _, m, _) in zip(masks, bar, strict=True)]
+        [scores.dice(t > 0, f.mask) for t, f in zip(masks, bar, strict=True)]
     )
 
 
@@ -102,15 +103,17 @@ def milliseconds(model, size: tuple[int, int]) -> float:
 
 
 def file_size(path: Path) -> int:
-    """Return the bytes of a file, OpenVINO's .xml with its .bin, or of a whole folder."""
-    paths = list(path.rglob("*")) if path.is_dir() else [path]
-    if path.suffix == ".xml":
-        paths.append(path.with_suffix(".bin"))
-    return sum(p.stat().st_size for p in paths if p.is_file())
+    """Return the bytes of a file, OpenVINO's .xml with its .bin."""
+    paths = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return sum(p.stat().st_size for p in paths)
 
 
 def compare(
-    networks: dict, frames: np.ndarray, masks: np.ndarray, settings: dict
+    networks: dict,
+    frames: np.ndarray,
+    masks: np.ndarray,
+    inputs: Inputs,
+    limits: Limits,
 ) -> list[str]:
     """Print a line for each network; return the names of those that differ too much.
 
@@ -118,14 +121,15 @@ def compare(
         networks: `{name: (network, its file)}`, Keras's first.
         frames: uint8 array `(N, rows, columns)`.
         masks: Theirs, same shape.
-        settings: The weights' record.
+        inputs: How the networks take them.
+        limits: Those of the weights.
     """
-    size, wrong, first = (settings["height"], settings["width"]), [], None
+    size, wrong, first = (inputs.height, inputs.width), [], None
     print(
         f"{'engine':16}{'MB':>8}{'mean Dice':>11}{'difference':>12}{'ms a frame':>12}"
     )
     for name, (model, path) in networks.items():
-        dice = mean_dice(model, frames, masks, settings, name)
+        dice = mean_dice(model, frames, masks, inputs, limits, name)
         first = dice if first is None else first
         spent = milliseconds(model, size)
         megabytes = file_size(path) / 1e6
@@ -140,71 +144,77 @@ def compare(
 def withdraw(weights: Path, wrong: list[str]) -> None:
     """Take engines off the record of exports, so that predict.py refuses their files."""
     record = stage.read_record(engines.record_path(weights), engines.EXPORT)
-    for engine in set(wrong) & set(engines.FILES):  # a SavedModel is not listed
+    for engine in wrong:
         record["files"].pop(engines.exported(weights, engine).name)
     stage.write_bytes(engines.record_path(weights), stage.to_json(record).encode())
 
 
-def publish(folder: Path, weights: Path, settings: dict) -> None:
-    """Move what lies in a folder to its places beside the weights, the record last."""
-    names = sorted(path.name for path in folder.iterdir())
-    files = {
-        path.name: stage.sha256(path)
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-    }
-    record = {"h5_sha256": settings["h5_sha256"], "files": files}
+def publish(folder: Path, weights: Path, trained: Trained) -> None:
+    """Move the files of a folder to their places beside the weights, the record last."""
+    paths = sorted(folder.iterdir())
+    files = {path.name: stage.sha256(path) for path in paths}
+    record = {"h5_sha256": trained.h5_sha256, "files": files}
     engines.record_path(weights).unlink(missing_ok=True)
-    for name in names:
-        place = weights.with_name(name)
-        if place.is_dir():
-            shutil.rmtree(place)
-        os.replace(folder / name, place)
+    for path in paths:
+        os.replace(path, weights.with_name(path.name))
     stage.write_bytes(engines.record_path(weights), stage.to_json(record).encode())
 
 
+def read_calibration(data: Path, split: Split, inputs: Inputs) -> np.ndarray:
+    """Return training frames to calibrate int8 on, as the weights take them.
+
+    Args:
+        data: Folder of preprocess.py's arrays.
+        split: preprocess.json.
+        inputs: How the network takes frames.
+
+    Raises:
+        ValueError: the arrays are of another size.
+    """
+    repair = f"{PREPROCESS} --data {data}"
+    x = stage.read_array(data, "x_train.npy", split.arrays, repair)
+    if x.shape[1:3] != (inputs.height, inputs.width):
+        raise ValueError(
+            f"{data}/ holds frames of {x.shape[1]} x {x.shape[2]} pixels, the weights take "
+            f"{inputs.height} x {inputs.width}; mend it with: {repair} --height "
+            f"{inputs.height} --width {inputs.width}"
+        )
+    grey = x[:: len(x) // CALIBRATION + 1] * split.standard_deviation + split.mean
+    return (grey - inputs.mean) / inputs.standard_deviation
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add("--weights", type=Path, default="weights/unet.h5", help="trained .h5")
     add("--data", type=Path, default="data", help="folder of preprocess.py's arrays")
-    add("--frames", type=int, default=200, help="validation frames compared, at most")
-    args = parser.parse_args(argv)
-    if args.frames < 1:
-        parser.error(f"--frames {args.frames}; expected 1 or more")
-    return args
+    add(
+        "--frames",
+        type=command.whole(1),
+        default=200,
+        help="validation frames compared, at most",
+    )
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    settings = read_settings(args.weights, None)
-    settings, split, _, frames, masks = read_validation(settings, args.data)
-    repair = f"{PREPROCESS} --data {args.data}"
-    x = stage.read_array(args.data, "x_train.npy", split, repair)
-    if x.shape[1:3] != (settings["height"], settings["width"]):
-        raise ValueError(
-            f"{args.data}/ holds frames of {x.shape[1]} x {x.shape[2]} pixels, the weights "
-            f"take {settings['height']} x {settings['width']}; mend it with: {repair} "
-            f"--height {settings['height']} --width {settings['width']}"
-        )
-    rows = split["val"]["rows"][: args.frames]
+    trained = read_trained(args.weights)
+    inputs, split, _, frames, masks = read_validation(trained, args.data)
+    calibration = read_calibration(args.data, split, inputs)
+    rows = split.val.rows[: args.frames]
     if not rows:
         raise ValueError(f"{args.data}/ holds no validation frames to compare on")
+    from model import build_network  # here: TensorFlow takes seconds to import
+
     with stage.lock(args.weights.parent, args.weights.stem):
-        model = load_network(args.weights, settings)
+        model = load_network(build_network, args.weights, trained)
         making = args.weights.with_name(f".{args.weights.stem}.exports.tmp")
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir()
         try:
-            steps = len(x) // CALIBRATION + 1
-            calibration = x[::steps] * split["standard_deviation"] + split["mean"]
-            calibration -= settings["mean"]  # the weights' scaling, not the folder's
-            calibration /= settings["standard_deviation"]
             export_all(model, args.weights, making, calibration)
-            publish(making, args.weights, settings)
+            publish(making, args.weights, trained)
         except ImportError as error:
             raise ValueError(
                 f"{error.name} is missing: pip install -r requirements-export.txt"
@@ -213,11 +223,9 @@ def main(argv: list[str] | None = None) -> None:
             shutil.rmtree(making, ignore_errors=True)
         networks = {engines.KERAS: (model, args.weights)}
         for engine in engines.FILES:
-            path = engines.check(args.weights, engine, settings)
+            path = engines.check(args.weights, engine, trained)
             networks[engine] = engines.load(engine, path), path
-        saved = args.weights.with_name(args.weights.stem + SAVED_MODEL)
-        networks["savedmodel"] = load_saved_model(saved), saved
-        wrong = compare(networks, frames[rows], masks[rows], settings)
+        wrong = compare(networks, frames[rows], masks[rows], inputs, trained.limits)
         if wrong:
             withdraw(args.weights, wrong)
     if wrong:
@@ -229,4 +237,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

@@ -4,14 +4,14 @@
     python extract_data.py --images frames --masks masks --data data
 
 Reads   raw/train/S_I.tif, raw/train/S_I_mask.tif, raw/test/N.tif, and to check them,
-        where present, raw/train_masks.csv and raw/SHA256SUMS; or frames of your own
-        with a mask each (own_frames.py)
+        where present, raw/train_masks.csv; or frames of your own with a mask each
 Writes  data/imgs_train.npy, data/imgs_mask_train.npy, data/imgs_test.npy,
         data/extract.json
 """
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import sys
 import warnings
@@ -22,10 +22,12 @@ import numpy as np
 from tqdm import tqdm
 
 import challenge
+import command
 import machine
 import own_frames
 import run_length
 import stage
+from records import Extract, Extracted, Skipped, read_extract, to_dict
 
 ARRAYS = {
     "train": ("imgs_train.npy", "imgs_mask_train.npy"),
@@ -47,7 +49,7 @@ def extract(
     writers: list[stage.ArrayWriter],
     skip_bad: bool,
     label: str,
-) -> tuple[list[tuple], list[int], list[dict]]:
+) -> tuple[list[tuple], list[int], list[tuple[tuple, str]]]:
     """Append the arrays that `function` reads for each frame to the writers.
 
     Args:
@@ -59,7 +61,7 @@ def extract(
 
     Returns:
         `(kept, areas, skipped)`: the frames written, the number of nonzero pixels in the
-        last array of each, and `{"frame", "why"}` of each left out.
+        last array of each, and `(frame, why)` of each left out.
     """
     kept, areas, skipped = [], [], []
     results = machine.map_threads(functools.partial(attempt, function), frames)
@@ -68,7 +70,7 @@ def extract(
         if isinstance(arrays, Exception):
             if not skip_bad:
                 raise ValueError(f"{arrays} (--skip-bad leaves such frames out)")
-            skipped.append({"frame": frame, "why": str(arrays)})
+            skipped.append((frame, str(arrays)))
             continue
         for writer, array in zip(writers, arrays, strict=True):
             writer.append(array)
@@ -77,51 +79,55 @@ def extract(
     return kept, areas, skipped
 
 
+def list_skipped(skipped: list[tuple[str, str]], folders: list[Path]) -> list[Skipped]:
+    """Return what extract.json says of frames left out, without their folders' paths.
+
+    Args:
+        skipped: `(frame, why)` of each.
+        folders: Where they were.
+    """
+    for folder in folders:
+        skipped = [(name, why.replace(f"{folder}/", "")) for name, why in skipped]
+    return [Skipped(name, why) for name, why in skipped]
+
+
 def extract_folder(
-    folder: Path,
-    data: Path,
-    size: tuple[int, int],
-    digests: dict[str, str] | None,
-    skip_bad: bool,
-) -> tuple[dict, dict]:
+    folder: Path, data: Path, size: tuple[int, int], skip_bad: bool
+) -> tuple[Extracted, dict[str, stage.Array]]:
     """Write the arrays of `raw/train` or `raw/test`.
 
     Returns:
-        `(part, arrays)` of `extract.json`: numbers and counts; dtype, shape and hash.
+        `(rows, arrays)` of extract.json.
     """
     table, csv_path = None, folder.parent / "train_masks.csv"
-    if folder.name == "train" and (
-        csv_path.exists() or csv_path.name in (digests or ())
-    ):
-        if digests and csv_path.name in digests:
-            challenge.read_file(csv_path, csv_path.name, digests)
+    if folder.name == "train" and csv_path.exists():
         table = run_length.read_train_masks(csv_path)
 
     def read(frame):
         if folder.name == "train":
-            return challenge.read_pair(frame, folder, size, digests, table)
-        return (challenge.read_tiff(folder / f"{frame[0]}.tif", size, digests),)
+            return challenge.read_pair(frame, folder, size, table)
+        return (challenge.read_tiff(folder / f"{frame[0]}.tif", size),)
 
-    frames = challenge.list_frames(folder, table, digests)
+    frames = challenge.list_frames(folder, table)
     names, shape = ARRAYS[folder.name], (len(frames), *size)
     writers = [stage.ArrayWriter(data / name, shape, np.uint8) for name in names]
-    kept, areas, skipped = extract(frames, read, writers, skip_bad, folder.name)
-    for entry in skipped:
-        entry["frame"] = "_".join(map(str, entry["frame"]))
-        entry["why"] = entry["why"].replace(f"{folder.parent}/", "")
+    kept, areas, bad = extract(frames, read, writers, skip_bad, folder.name)
+    bad = [("_".join(map(str, frame)), why) for frame, why in bad]
+    skipped = list_skipped(bad, [folder.parent])
     if not kept:
-        raise ValueError(
-            f"{folder} holds no good frame; the first: {skipped[0]['why']}"
-        )
-    part = {"image": [frame[-1] for frame in kept], "skipped": skipped}
+        raise ValueError(f"{folder} holds no good frame; the first: {skipped[0].why}")
+    rows = Extracted(image=[frame[-1] for frame in kept], skipped=skipped)
     if folder.name == "train":
-        part = {"subject": [frame[0] for frame in kept], **part, "area": areas}
+        subjects = [frame[0] for frame in kept]
+        rows = dataclasses.replace(rows, subject=subjects, area=areas)
     # at once, so that the disk is waited for once
     records = machine.map_threads(stage.ArrayWriter.close, writers)
-    return part, dict(zip(names, records, strict=True))
+    return rows, dict(zip(names, records, strict=True))
 
 
-def extract_own(plan: tuple, folders: list[Path], data: Path, skip_bad: bool) -> dict:
+def extract_own(
+    plan: own_frames.Plan, folders: list[Path], data: Path, skip_bad: bool
+) -> Extract:
     """Write the arrays of people's own frames; return the record.
 
     Args:
@@ -130,33 +136,34 @@ def extract_own(plan: tuple, folders: list[Path], data: Path, skip_bad: bool) ->
         data: Folder to write.
         skip_bad: As of `extract`.
     """
-    frames, size, read, record = plan
     paths = [data / name for name in ARRAYS["train"]]
-    shape = (len(frames), *size)
+    shape = (len(plan.frames), *plan.size)
     writers = [stage.ArrayWriter(path, shape, np.uint8) for path in paths]
-    kept, areas, skipped = extract(sorted(frames), read, writers, skip_bad, "own")
-    for entry in skipped:
-        entry["frame"] = frames[entry["frame"]]["name"]
-        for folder in folders:
-            entry["why"] = entry["why"].replace(f"{folder}/", "")
+    order = sorted(plan.frames)
+    kept, areas, bad = extract(order, plan.read, writers, skip_bad, "own")
+    bad = [(plan.frames[frame].name, why) for frame, why in bad]
+    skipped = list_skipped(bad, folders)
     if not kept:
         raise ValueError(
-            f"{folders[0]} holds no good frame; the first: {skipped[0]['why']}"
+            f"{folders[0]} holds no good frame; the first: {skipped[0].why}"
         )
     closed = map(stage.ArrayWriter.close, writers)
-    return record | {
-        "height": size[0],
-        "width": size[1],
-        "arrays": dict(zip(ARRAYS["train"], closed, strict=True)),
-        "train": {
-            "subject": [frame[0] for frame in kept],
-            "image": [frame[1] for frame in kept],
-            "name": [frames[frame]["name"] for frame in kept],
-            "size": [frames[frame]["size"] for frame in kept],
-            "skipped": skipped,
-            "area": areas,
-        },
-    }
+    return Extract(
+        height=plan.size[0],
+        width=plan.size[1],
+        arrays=dict(zip(ARRAYS["train"], closed, strict=True)),
+        train=Extracted(
+            subject=[frame[0] for frame in kept],
+            image=[frame[1] for frame in kept],
+            name=[plan.frames[frame].name for frame in kept],
+            size=[plan.frames[frame].size for frame in kept],
+            skipped=skipped,
+            area=areas,
+        ),
+        subjects_known=plan.subjects_known,
+        subject_names=plan.subject_names,
+        crops=plan.crops,
+    )
 
 
 def doubt(areas: list[int], num_pixels: int) -> str | None:
@@ -171,90 +178,66 @@ def doubt(areas: list[int], num_pixels: int) -> str | None:
     return None
 
 
-def report(record: dict, data: Path) -> None:
+def report(record: Extract, data: Path) -> None:
     """Print one line of counts, and one where frames were left out."""
-    texts, skipped = [], 0
-    if train := record.get("train"):
+    texts, parts = [], [part for part in (record.train, record.test) if part]
+    if train := record.train:
         texts.append(
-            f"{len(train['image'])} training frames of {len(set(train['subject']))} "
-            f"subjects ({sum(area > 0 for area in train['area'])} with a nerve)"
+            f"{len(train.image)} training frames of {len(set(train.subject))} "
+            f"subjects ({sum(area > 0 for area in train.area)} with a nerve)"
         )
-    if "test" in record:
-        texts.append(f"{len(record['test']['image'])} test frames")
-    print(f"{', '.join(texts)}, {record['height']} x {record['width']} pixels: {data}/")
-    if train and (warning := doubt(train["area"], record["height"] * record["width"])):
+    if record.test:
+        texts.append(f"{len(record.test.image)} test frames")
+    print(f"{', '.join(texts)}, {record.height} x {record.width} pixels: {data}/")
+    if train and (warning := doubt(train.area, record.height * record.width)):
         print(warning)
-    for name in challenge.NAMES:
-        skipped += len(record.get(name, {"skipped": ()})["skipped"])
-    if skipped:
+    if skipped := sum(len(part.skipped) for part in parts):
         print(f"{skipped} bad frames left out; {data}/extract.json says which and why")
 
 
-def note_replaced(path: Path, record: dict) -> None:
+def note_replaced(data: Path, record: Extract) -> None:
     """Say so where an extraction of other frames is about to be replaced.
 
     Args:
-        path: extract.json.
+        data: Folder of extract.json.
         record: What it will hold.
     """
-    if not path.exists():
-        return
-    with contextlib.suppress(ValueError):
-        before = stage.read_record(path, "-").get("train") or {}
-        frames = len(before.get("image") or ())
-        now = record.get("train") or {}
-        if frames and any(before.get(n) != now.get(n) for n in ("image", "subject")):
-            print(f"note: replacing another extraction, of {frames} training frames")
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        before, now = read_extract(data).train, record.train
+        frames = before and [before.image, before.subject]
+        if before and frames != (now and [now.image, now.subject]):
+            count = len(before.image)
+            print(f"note: replacing another extraction, of {count} training frames")
 
 
-def find_stale(record: dict) -> list[str]:
-    """Return the arrays of an earlier run that this one did not make."""
-    names = [name for group in ARRAYS.values() for name in group]
-    return [name for name in names if name not in record["arrays"]]
-
-
-def extract_raw(
-    folders: list[Path], manifest: Path | None, data: Path, skip_bad: bool
-) -> dict:
+def extract_raw(folders: list[Path], data: Path, skip_bad: bool) -> Extract:
     """Write the arrays of the challenge's folders; return the record.
 
     Args:
         folders: What `challenge.find_folders` returned.
-        manifest: List of SHA-256, or None for SHA256SUMS beside the folders, if any.
         data: Folder to write.
         skip_bad: As of `extract`.
     """
-    beside = folders[0].parent / "SHA256SUMS"
-    manifest = manifest or (beside if beside.exists() else None)
-    digests = challenge.read_manifest(manifest) if manifest else None
     size = challenge.find_size(folders[0])
-    record = {"height": size[0], "width": size[1], "arrays": {}}
+    record = Extract(height=size[0], width=size[1], arrays={})
     for folder in folders:
-        record[folder.name], arrays = extract_folder(
-            folder, data, size, digests, skip_bad
-        )
-        record["arrays"].update(arrays)
+        rows, arrays = extract_folder(folder, data, size, skip_bad)
+        changes = {folder.name: rows, "arrays": record.arrays | arrays}
+        record = dataclasses.replace(record, **changes)
     return record
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
+    parser = command.Parser(__doc__)
+    add = parser.add_argument
+    add(
         "--raw",
         type=Path,
         default="raw",
         help="folder that holds train/, test/ or both",
     )
-    parser.add_argument("--data", type=Path, default="data", help="folder to write")
-    parser.add_argument(
-        "--manifest",
-        type=Path,
-        help="SHA-256 list that every file must match; None takes RAW/SHA256SUMS, if any",
-    )
-    parser.add_argument(
+    add("--data", type=Path, default="data", help="folder to write")
+    add(
         "--skip-bad",
         action="store_true",
         help="leave bad frames out, and list each in extract.json",
@@ -270,7 +253,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     own.add_argument(
         "--subject-pattern",
         help="regular expression; what its first group finds in a frame's name is its "
-        "subject. Default: every frame is its own",
+        "subject; without it every frame is its own",
     )
     own.add_argument("--subjects", type=Path, help="CSV with columns name and subject")
     own.add_argument(
@@ -283,8 +266,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--images and --masks go together")
     if args.subject_pattern and args.subjects:
         parser.error("--subject-pattern or --subjects, not both")
-    if args.manifest and args.images:
-        parser.error("--manifest lists the files of --raw, not of --images")
     for name in ("label", "subject_pattern", "subjects", "crop"):
         if getattr(args, name) and not args.images:
             parser.error(f"--{name.replace('_', '-')} goes with --images and --masks")
@@ -306,16 +287,17 @@ def main(argv: list[str] | None = None) -> None:
             folders = [args.images, args.masks]
             record = extract_own(plan, folders, args.data, args.skip_bad)
         else:
-            record = extract_raw(folders, args.manifest, args.data, args.skip_bad)
-        note_replaced(args.data / "extract.json", record)
+            record = extract_raw(folders, args.data, args.skip_bad)
+        note_replaced(args.data, record)
+        names = [name for group in ARRAYS.values() for name in group]
         stage.publish(
             args.data / "extract.json",
-            record,
-            paths=[args.data / name for name in record["arrays"]],
-            stale=[args.data / name for name in find_stale(record)],
+            to_dict(record),
+            paths=[args.data / name for name in record.arrays],
+            stale=[args.data / name for name in names if name not in record.arrays],
         )
     report(record, args.data)
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

@@ -17,12 +17,14 @@ import numpy as np
 from skimage.color import label2rgb
 from skimage.measure import label
 
+import command
 import run_length
 import stage
 from anatomy import draw_mask
-from checkpoint import COLUMNS, draw_history, kept_epoch
+from checkpoint import COLUMNS, kept_epoch
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from phantom import Frame, plan_frames
+from plots import draw_history
 from scanner import make_subject, render
 from scores import dice
 
@@ -86,10 +88,7 @@ def draw_phantoms(frames: list[Frame], path: Path) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     parser.add_argument("--images", type=Path, default="images", help="folder of both")
     return parser.parse_args(argv)
 
@@ -116,4 +115,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

@@ -1,22 +1,16 @@
 """A look at an .h5 of weights, before Keras or TensorFlow opens it.
 
-    python h5_look.py weights/unet.h5
-
 Keras's own readers follow links out of a file, allocate what a few bytes declare, and run
 the code of Lambda layers (tf-keras; Keras 3 before 3.15). A file that passes here holds
 plain arrays of finite numbers that lie in it, and describes layers of Keras's own.
 """
 
-import argparse
 import json
 import math
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
-
-import stage
 
 MAX_OBJECTS, MAX_DEPTH = 20_000, 12  # of groups and arrays in a file; of groups
 READ = 1 << 24  # values looked at in one go
@@ -133,15 +127,3 @@ def layers_problem(config: str | bytes | None) -> str | None:
         elif isinstance(value, list):
             open_values += value
     return None
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", type=Path, nargs="+", help=".h5 to look at")
-    for path in parser.parse_args(argv).files:
-        look(path)
-        print(f"{path}: plain arrays of finite numbers and layers of Keras's own")
-
-
-if __name__ == "__main__":
-    sys.exit(stage.run(main))

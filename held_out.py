@@ -1,79 +1,72 @@
 """Frames held out from training, read and checked: never ones the weights have seen."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from preprocess import read_extract, read_split
+from records import Extract, Inputs, Split, Trained, read_split, read_training_frames
 
 
-def searched_on(settings: dict, split: dict) -> list[int]:
+def searched_on(trained: Trained, split: Split) -> list[int]:
     """Return the validation subjects that the weights' limits were searched on.
 
     Subjects of other data sets may have the same numbers: only those count whose frames
     the weights, too, were trained on or beside.
-
-    Args:
-        settings: The weights' record.
-        split: `preprocess.json`.
     """
-    extract = split["extract"]["imgs_train.npy"]
-    parts = settings.get("trained_on") or []
-    if extract not in [part["imgs_train_sha256"] for part in parts]:
+    extract = split.extract["imgs_train.npy"]
+    if extract not in [part.imgs_train_sha256 for part in trained.trained_on]:
         return []
-    searched = set(settings.get("limits_searched_on") or [])
-    return sorted(searched & set(split["val"]["subjects"]))
+    return sorted(set(trained.limits_searched_on) & set(split.val.subjects))
 
 
-def is_own(settings: dict, split: dict) -> bool:
+def is_own(trained: Trained, split: Split) -> bool:
     """Tell whether weights were trained on just these arrays."""
-    arrays = {name: array["sha256"] for name, array in split["arrays"].items()}
-    return settings.get("data", {}).get("arrays") == arrays
+    arrays = {name: array.sha256 for name, array in split.arrays.items()}
+    return trained.data is not None and trained.data.arrays == arrays
 
 
-def trained_on(settings: dict, split: dict) -> list[int]:
+def trained_on(trained: Trained, split: Split) -> list[int]:
     """Return the validation subjects that the weights, or those before, were trained on.
 
-    Args:
-        settings: The weights' record.
-        split: `preprocess.json`; of another extraction, whose subjects may be others, none.
+    Of another extraction, whose subjects may be others, none.
     """
-    parts = settings.get("trained_on") or []
-    if is_own(settings, split):
+    parts = trained.trained_on
+    if is_own(trained, split):
         parts = parts[:-1]  # the last is the training on this split's other frames
-    extract, found = split["extract"]["imgs_train.npy"], set()
+    extract, found = split.extract["imgs_train.npy"], set()
     for part in parts:
-        if part["imgs_train_sha256"] == extract:
-            found |= set(part["subjects"])
-    return sorted(found & set(split["val"]["subjects"]))
+        if part.imgs_train_sha256 == extract:
+            found |= set(part.subjects)
+    return sorted(found & set(split.val.subjects))
 
 
-def check_unseen(settings: dict, split: dict, data: Path) -> None:
+def check_unseen(trained: Trained, split: Split, data: Path) -> None:
     """Refuse or mark validation frames that the weights were trained on.
 
     Args:
-        settings: The weights' record.
-        split: `preprocess.json`.
+        trained: The weights' record.
+        split: preprocess.json.
         data: Folder, for the error.
     """
-    if shared := searched_on(settings, split):
+    if shared := searched_on(trained, split):
         print(
             "note: threshold, smallest area and presence were searched on subjects "
             f"{', '.join(map(str, shared))}, which are validation subjects here: the "
             "scores are a little too good"
         )
-    if split["leaky"]:
+    if split.leaky:
         print("leaky split: these scores say nothing about new subjects")
-    if seen := trained_on(settings, split):
+    if seen := trained_on(trained, split):
         raise ValueError(
             f"the weights were trained on subjects {', '.join(map(str, seen))} of "
             f"{data}/preprocess.json's validation frames; split as for their training, or "
             "train again"
         )
-    if is_own(settings, split):
+    if is_own(trained, split):
         return
-    for part in settings.get("trained_on") or []:
-        shared = sorted(set(part["subjects"]) & set(split["val"]["subjects"]))
+    for part in trained.trained_on:
+        shared = sorted(set(part.subjects) & set(split.val.subjects))
         if not shared:
             continue
         names = ", ".join(map(str, shared))
@@ -85,14 +78,14 @@ def check_unseen(settings: dict, split: dict, data: Path) -> None:
 
 
 def read_validation(
-    settings: dict, data: Path
-) -> tuple[dict, dict, dict, np.ndarray, np.ndarray]:
-    """Return `(settings, split, extract, frames, masks)` of held-out frames, checked.
+    trained: Trained, data: Path
+) -> tuple[Inputs, Split, Extract, np.ndarray, np.ndarray]:
+    """Return `(inputs, split, extract, frames, masks)` of held-out frames, checked.
 
-    The settings are the weights', without crops where the extraction has cropped already.
+    The inputs are the network's, without crops where the extraction has cropped already.
 
     Args:
-        settings: The weights' record.
+        trained: The weights' record.
         data: Folder of the arrays.
 
     Raises:
@@ -100,8 +93,7 @@ def read_validation(
             subjects that it holds out.
     """
     split = read_split(data)
-    extract, frames, masks = read_extract(data)
-    check_unseen(settings, split, data)
-    if extract.get("crops"):
-        settings = {**settings, "crops": {}}
-    return settings, split, extract, frames, masks
+    extract, frames, masks = read_training_frames(data)
+    check_unseen(trained, split, data)
+    inputs = replace(trained.inputs, crops={}) if extract.crops else trained.inputs
+    return inputs, split, extract, frames, masks

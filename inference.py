@@ -1,56 +1,72 @@
 """From frames to probabilities to masks, batch by batch; memory stays flat."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 import machine
-import run_length
-from letterbox import letterbox, place, take_out
-from preprocess import scale
+from letterbox import Geometry
+from records import Inputs, Limits
 
 PRESENCE_SHARE = 0.01  # of a frame's pixels
 BATCH = 32  # frames predicted at a time
 
 
-def fit(frame: np.ndarray, settings: dict) -> np.ndarray:
-    """Return a frame, or a mask of 0 to 255, cropped and resized as the network takes it.
+class Prediction(NamedTuple):
+    """What a network makes of a frame."""
+
+    frame: np.ndarray  # uint8 (rows, columns)
+    geometry: Geometry  # of the frame
+    probability: np.ndarray  # float32 (height, width) of the network, in [0, 1]
+    mask: np.ndarray | None = None  # uint8 (rows, columns), 0 or 1
+
+
+def scale(images: np.ndarray, mean: float, standard_deviation: float) -> np.ndarray:
+    """Return `(image - mean) / standard deviation` as float32.
 
     Args:
-        frame: uint8 array `(rows, columns)`.
-        settings: As of `predict_frames`.
-
-    Returns:
-        uint8 array `(height, width)`.
+        images: uint8 array of any shape.
+        mean: Mean grey value of the training frames.
+        standard_deviation: Theirs, in grey values.
     """
-    frame = np.asarray(frame)
-    top, left, height, width = crop_of(frame.shape, settings)
-    view = frame[top : top + height, left : left + width]
-    return letterbox(view, settings["height"], settings["width"], settings["aspect"])
+    table = (np.arange(256) - mean) / standard_deviation
+    return table.astype(np.float32).take(images)  # twice as fast as [images]
+
+
+def find_geometry(shape: tuple[int, int], inputs: Inputs) -> Geometry:
+    """Return how a frame of (height, width) pixels gets to a network and back."""
+    return Geometry.of(
+        shape, (inputs.height, inputs.width), inputs.aspect, inputs.crops
+    )
 
 
 def predict_frames(
-    model, frames: Iterable[np.ndarray], settings: dict
-) -> Iterator[np.ndarray]:
+    model, frames: Iterable[np.ndarray], inputs: Inputs
+) -> Iterator[Prediction]:
     """Yield the nerve probabilities of frames, in order; memory stays flat.
 
     Args:
         model: The U-Net.
         frames: Iterable of uint8 arrays `(rows, columns)`, 0 to 255, of any size.
-        settings: Record with `height`, `width`, `mean`, `standard_deviation`; `aspect` of
-            the training frames; and `crops`, as extract.json has them.
-
-    Yields:
-        float32 array `(height, width)` in [0, 1] for each frame.
+        inputs: How the network takes them.
     """
-    images = machine.map_threads(lambda frame: fit(frame, settings), frames)
-    while batch := list(itertools.islice(images, BATCH)):
-        scaled = scale(
-            np.stack(batch), settings["mean"], settings["standard_deviation"]
-        )
-        yield from np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
+
+    def fit(frame):
+        frame = np.asarray(frame)
+        geometry = find_geometry(frame.shape, inputs)
+        return frame, geometry, geometry.fit(frame)
+
+    fitted = machine.map_threads(fit, frames)
+    while batch := list(itertools.islice(fitted, BATCH)):
+        images = np.stack([image for _, _, image in batch])
+        scaled = scale(images, inputs.mean, inputs.standard_deviation)
+        found = np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
+        for (frame, geometry, _), probability in zip(batch, found, strict=True):
+            yield Prediction(frame, geometry, probability)
 
 
 def presence(probability: np.ndarray) -> float:
@@ -67,36 +83,29 @@ def presence(probability: np.ndarray) -> float:
     return float(np.partition(probability.ravel(), -count)[-count:].mean())
 
 
-def keep_share(probabilities: Iterable[np.ndarray], settings: dict) -> dict:
-    """Return settings whose `presence` keeps the share `prevalence` of a set of frames.
+def keep_share(
+    predictions: Iterable[Prediction], share: float | None, limits: Limits
+) -> Limits:
+    """Return limits whose presence keeps a share of a set of frames, the surest.
 
     Frames that are equally sure of it are all kept.
 
     Args:
-        probabilities: Of the frames, as they are going to be limited; looked at only where
-            there is a `prevalence`.
-        settings: Record with `prevalence`; None keeps the weights' own limits.
+        predictions: Of the frames, as they are going to be limited; looked at only where
+            there is a share.
+        share: 0 to 1; None keeps the limits as they are.
+        limits: The weights' own.
     """
-    if settings.get("prevalence") is None:
-        return settings
-    bar = tqdm(probabilities, "ranking", disable=None)
-    values = sorted(presence(probability) for probability in bar)
-    count = round(settings["prevalence"] * len(values))
-    return {**settings, "presence": values[-count] if count else 2.0}  # 2: none has it
+    if share is None:
+        return limits
+    bar = tqdm(predictions, "ranking", disable=None)
+    values = sorted(presence(found.probability) for found in bar)
+    count = round(share * len(values))
+    least = values[-count] if count else 2.0  # 2: none has it
+    return dataclasses.replace(limits, presence=least)
 
 
-def crop_of(shape: tuple[int, int], settings: dict) -> list[int]:
-    """Return the part of a frame of this size that is looked at: top, left, height, width.
-
-    Frames of a size that was cropped for training are cropped alike.
-    """
-    whole = [0, 0, *shape]
-    return settings["crops"].get(f"{shape[0]}x{shape[1]}", whole)
-
-
-def to_mask(
-    probability: np.ndarray, shape: tuple[int, int], settings: dict
-) -> np.ndarray:
+def to_mask(probability: np.ndarray, geometry: Geometry, limits: Limits) -> np.ndarray:
     """Return the uint8 mask, 0 or 1, of a probability map at the frame's own size.
 
     The probabilities are resized, not the mask: thresholding first leaves stairs. A mask
@@ -104,70 +113,37 @@ def to_mask(
 
     Args:
         probability: float32 array in [0, 1].
-        shape: (height, width) of the frame, in pixels.
-        settings: Record with `threshold`; `smallest_area` as a share of the frame;
-            `presence`, below which a mask is left empty; `aspect` and `crops`.
+        geometry: Of the frame.
+        limits: Those of the weights.
     """
-    mask = np.zeros(shape, np.uint8)
-    if settings["presence"] and presence(probability) < settings["presence"]:
-        return mask
-    top, left, height, width = crop_of(shape, settings)
-    found = take_out(probability, (height, width), settings["aspect"])
-    mask[top : top + height, left : left + width] = found >= settings["threshold"]
-    if area_share(mask, probability.shape, settings) < settings["smallest_area"]:
-        mask[:] = 0
-    return mask
+    if limits.presence and presence(probability) < limits.presence:
+        return np.zeros(geometry.shape, np.uint8)
+    part = (geometry.back(probability) >= limits.threshold).view(np.uint8)
+    if geometry.area_share(part) < limits.smallest_area:
+        part[:] = 0
+    return geometry.whole(part)
 
 
-def area_share(mask: np.ndarray, size: tuple[int, int], settings: dict) -> float:
-    """Return a mask's share of what training saw as one frame: letterboxes included.
+def smooth(predictions: Iterable[Prediction], share: float) -> Iterator[Prediction]:
+    """Yield each prediction, its map mixed with those before it; the first as it is.
 
     Args:
-        mask: Array of the frame's size, 0 where there is no nerve.
-        size: (height, width) of the network.
-        settings: Record with `aspect` and `crops`.
-    """
-    _, _, *shape = crop_of(mask.shape, settings)
-    _, _, *inner = place(shape, size, settings["aspect"])
-    return np.count_nonzero(mask) / np.prod(shape) * np.prod(inner) / np.prod(size)
-
-
-def smooth(probabilities: Iterable[np.ndarray], share: float) -> Iterator[np.ndarray]:
-    """Yield each map mixed with those before it; the first as it is.
-
-    Args:
-        probabilities: Iterable of float32 arrays `(height, width)`, in the order of time.
+        predictions: Of frames in the order of time.
         share: Of what has been so far, 0 to below 1; the rest is the frame's own.
     """
     mixed = None
-    for probability in probabilities:
-        before = probability if mixed is None else mixed
-        mixed = share * before + (1 - share) * probability
-        yield mixed
+    for found in predictions:
+        before = found.probability if mixed is None else mixed
+        mixed = share * before + (1 - share) * found.probability
+        yield found._replace(probability=mixed)
 
 
 def find_masks(
-    model, frames: Iterable[np.ndarray], settings: dict, smoothing: float = 0.0
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, str]]:
-    """Yield `(frame, probability, mask, pixels)` of each frame, made on all cores.
+    predictions: Iterable[Prediction], limits: Limits
+) -> Iterator[Prediction]:
+    """Yield predictions with their masks, made on all cores."""
 
-    `pixels` is the mask's run-length encoding.
+    def work(found):
+        return found._replace(mask=to_mask(found.probability, found.geometry, limits))
 
-    Args:
-        model: The U-Net.
-        frames: As of `predict_frames`.
-        settings: As of `predict_frames` and `to_mask`.
-        smoothing: As of `smooth`; 0 for frames that do not follow each other.
-    """
-    frames, again = itertools.tee(frames)
-    probabilities = predict_frames(model, frames, settings)
-    if smoothing:
-        probabilities = smooth(probabilities, smoothing)
-    pairs = zip(again, probabilities, strict=True)
-
-    def work(pair):
-        frame, probability = pair
-        mask = to_mask(probability, frame.shape, settings)
-        return frame, probability, mask, run_length.encode(mask)
-
-    return machine.map_threads(work, pairs)
+    return machine.map_threads(work, predictions)

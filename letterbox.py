@@ -1,4 +1,7 @@
-"""Frames brought to another size, stretched or with their aspect kept; and back."""
+"""How a frame gets to another size, stretched or with its aspect kept; and back."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -6,28 +9,94 @@ import numpy as np
 SAME_ASPECT = 0.02  # share by which two aspects may differ and one be stretched
 
 
-def place(
-    shape: tuple[int, int], size: tuple[int, int], aspect: float
-) -> tuple[int, int, int, int]:
-    """Return where a frame lies in an array of another aspect: top, left, height, width.
+class Box(NamedTuple):
+    """A part of an array, in pixels."""
 
-    Args:
-        shape: (height, width) of the frame, in pixels.
-        size: (height, width) of the array.
-        aspect: Width by height of the frames that fill the array.
-    """
-    height, width = size
-    own = shape[1] / shape[0]
-    if abs(own / aspect - 1) <= SAME_ASPECT:
-        return 0, 0, height, width
-    inner_height = max(1, round(height * min(1.0, aspect / own)))
-    inner_width = max(1, round(width * min(1.0, own / aspect)))
-    return (
-        (height - inner_height) // 2,
-        (width - inner_width) // 2,
-        inner_height,
-        inner_width,
-    )
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        """Return the view of an array `(rows, columns)` that lies in the box."""
+        return array[
+            self.top : self.top + self.height, self.left : self.left + self.width
+        ]
+
+    @property
+    def area(self) -> int:
+        """Its pixels."""
+        return self.height * self.width
+
+
+class Geometry(NamedTuple):
+    """How a frame of one size lies in an array of another."""
+
+    shape: tuple[int, int]  # (height, width) of the frame
+    size: tuple[int, int]  # of the array
+    crop: Box  # the part of the frame that is looked at
+    inner: Box  # where it lies in the array; 0 beside it
+
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, int],
+        size: tuple[int, int],
+        aspect: float,
+        crops: Mapping[str, Sequence[int]],
+    ) -> Self:
+        """Return the geometry of frames of one size.
+
+        Args:
+            shape: (height, width) of the frames, in pixels.
+            size: (height, width) of the array.
+            aspect: Width by height of the frames that fill the array. Others than these are
+                not stretched.
+            crops: `{"HxW": [top, left, height, width]}` of the sizes that are cropped.
+        """
+        crop = Box(*crops.get(f"{shape[0]}x{shape[1]}", (0, 0, *shape)))
+        height, width = size
+        own = crop.width / crop.height
+        if abs(own / aspect - 1) <= SAME_ASPECT:
+            return cls(shape, size, crop, Box(0, 0, height, width))
+        inner_height = max(1, round(height * min(1.0, aspect / own)))
+        inner_width = max(1, round(width * min(1.0, own / aspect)))
+        top, left = (height - inner_height) // 2, (width - inner_width) // 2
+        return cls(shape, size, crop, Box(top, left, inner_height, inner_width))
+
+    def fit(self, image: np.ndarray) -> np.ndarray:
+        """Return a frame, or a mask of 0 to 255, as the array of `size`.
+
+        Args:
+            image: uint8 array of `shape`.
+        """
+        inner = resize(self.crop.of(image), self.inner.height, self.inner.width)
+        if inner.shape == self.size:
+            return inner
+        result = np.zeros(self.size, image.dtype)
+        self.inner.of(result)[...] = inner
+        return result
+
+    def back(self, probability: np.ndarray) -> np.ndarray:
+        """Return a float32 map of `size` as one of the part that is looked at."""
+        return resize(self.inner.of(probability), self.crop.height, self.crop.width)
+
+    def whole(self, part: np.ndarray) -> np.ndarray:
+        """Return an array of the part that is looked at as one of `shape`, 0 beside it."""
+        if part.shape == self.shape:
+            return part
+        result = np.zeros(self.shape, part.dtype)
+        self.crop.of(result)[...] = part
+        return result
+
+    def area_share(self, mask: np.ndarray) -> float:
+        """Return a mask's share of what training sees as one frame: letterboxes included.
+
+        Args:
+            mask: Array of `shape` or of the part looked at, 0 where there is no nerve.
+        """
+        share = np.count_nonzero(mask) / self.crop.area
+        return share * self.inner.area / (self.size[0] * self.size[1])
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -56,27 +125,3 @@ def normalized_thumbnail(image: np.ndarray, height: int, width: int) -> np.ndarr
     flat = resize(image, height, width).ravel().astype(np.float32)
     flat -= flat.mean()
     return flat / max(np.linalg.norm(flat), 1e-6)
-
-
-def letterbox(image: np.ndarray, height: int, width: int, aspect: float) -> np.ndarray:
-    """Return a frame resized without being stretched, 0 beside it.
-
-    Args:
-        image: uint8 array `(rows, columns)`.
-        height: Rows wanted, in pixels.
-        width: Columns wanted, in pixels.
-        aspect: As of `place`.
-    """
-    top, left, inner_height, inner_width = place(image.shape, (height, width), aspect)
-    inner = resize(image, inner_height, inner_width)
-    if inner.shape == (height, width):
-        return inner
-    result = np.zeros((height, width), image.dtype)
-    result[top : top + inner_height, left : left + inner_width] = inner
-    return result
-
-
-def take_out(array: np.ndarray, shape: tuple[int, int], aspect: float) -> np.ndarray:
-    """Return a probability map at the size of the frame that `letterbox` put into it."""
-    top, left, height, width = place(shape, array.shape, aspect)
-    return resize(array[top : top + height, left : left + width], *shape)

@@ -3,13 +3,6 @@
 from keras import ops
 
 SMOOTH = 1.0  # pixels; keeps an empty batch predicted empty at 1 instead of 0 / 0
-# Weight of missed pixels; false ones get the rest. With one half each, which is Dice, the
-# outlines of subjects that training never saw come out a tenth too small.
-MISSED_SHARE = 0.7
-# Pixels, as a share of the frame, that stand for SMOOTH where the mask is empty: a third of
-# a nerve. With one pixel, the first false ones cost as much as a missed nerve; where half
-# of the frames are empty, networks then give up looking for any.
-EMPTY_SMOOTH = 0.01
 
 
 def smooth_dice(overlap, total, smooth=SMOOTH):
@@ -40,29 +33,52 @@ def dice_coef_loss(y_true, y_pred):
     return -dice_coef(y_true, y_pred)
 
 
-def tversky_crossentropy_loss(y_true, y_pred):
-    """Each frame's `1 - Tversky index`, plus its binary cross-entropy.
+def build_tversky_crossentropy_loss(missed_share: float, empty_smooth: float | None):
+    """Return the loss `1 - Tversky index` plus binary cross-entropy, frame by frame.
+
+    The Tversky index `TP / (TP + missed_share FN + (1 - missed_share) FP)` is Dice at one
+    half; above, it asks for larger masks. SMOOTH is added to both of its sums.
 
     Args:
-        y_true: Masks, `(batch, height, width, 1)`, each pixel 0 to 1: its share of nerve.
-        y_pred: Nerve probabilities in [0, 1], same shape.
-
-    Returns:
-        Float tensor `(batch,)`, 0 or more; near 0 where an empty mask is predicted empty.
-
-    The Tversky index `TP / (TP + MISSED_SHARE FN + (1 - MISSED_SHARE) FP)` is Dice at one
-    half; above, it asks for larger masks. SMOOTH is added to both of its sums; for an empty
-    mask, EMPTY_SMOOTH of the frame.
+        missed_share: Weight of missed pixels, 0 to 1; false ones get the rest.
+        empty_smooth: Pixels, as a share of the frame, that stand for SMOOTH where the mask
+            is empty; None is SMOOTH there, too.
 
     Sources: https://arxiv.org/abs/1809.10486, section 2.2 (their sum, here frame by frame);
     https://arxiv.org/abs/1706.05721, equation 4.
     """
-    y_pred = ops.convert_to_tensor(y_pred)
-    y_true = ops.cast(y_true, y_pred.dtype)
-    overlap = ops.sum(y_true * y_pred, axis=(1, 2, 3))
-    true, found = (ops.sum(y, axis=(1, 2, 3)) for y in (y_true, y_pred))
-    total = 2.0 * (MISSED_SHARE * true + (1.0 - MISSED_SHARE) * found)
-    empty = EMPTY_SMOOTH * y_true.shape[1] * y_true.shape[2]
-    smooth = ops.where(true > 0, SMOOTH, empty)
-    entropy = ops.mean(ops.binary_crossentropy(y_true, y_pred), axis=(1, 2, 3))
-    return 1.0 - smooth_dice(overlap, total, smooth) + entropy
+
+    def tversky_crossentropy_loss(y_true, y_pred):
+        """Return the loss of each frame.
+
+        Args:
+            y_true: Masks, `(batch, height, width, 1)`, each pixel 0 to 1: its share of
+                nerve.
+            y_pred: Nerve probabilities in [0, 1], same shape.
+
+        Returns:
+            Float tensor `(batch,)`, 0 or more; near 0 where an empty mask is predicted
+            empty.
+        """
+        y_pred = ops.convert_to_tensor(y_pred)
+        y_true = ops.cast(y_true, y_pred.dtype)
+        overlap = ops.sum(y_true * y_pred, axis=(1, 2, 3))
+        true, found = (ops.sum(y, axis=(1, 2, 3)) for y in (y_true, y_pred))
+        total = 2.0 * (missed_share * true + (1.0 - missed_share) * found)
+        smooth = SMOOTH
+        if empty_smooth is not None:
+            empty = empty_smooth * y_true.shape[1] * y_true.shape[2]
+            smooth = ops.where(true > 0, SMOOTH, empty)
+        entropy = ops.mean(ops.binary_crossentropy(y_true, y_pred), axis=(1, 2, 3))
+        return 1.0 - smooth_dice(overlap, total, smooth) + entropy
+
+    return tversky_crossentropy_loss
+
+
+# What a recipe's `loss` may be: recipe to function of (y_true, y_pred)
+LOSSES = {
+    "dice_coef_loss": lambda recipe: dice_coef_loss,
+    "tversky_crossentropy_loss": lambda recipe: build_tversky_crossentropy_loss(
+        recipe.missed_share, recipe.empty_smooth
+    ),
+}

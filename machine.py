@@ -5,7 +5,6 @@ import concurrent.futures
 import contextlib
 import ctypes
 import os
-import resource
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def keep_freed_memory() -> None:
     faults in decoding 3,000 frames instead of 2,100, and 12 % more CPU seconds.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
-        libc = ctypes.CDLL(None)
+        libc = ctypes.CDLL(None)  # Windows: TypeError
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)
 
@@ -52,14 +51,17 @@ def free_memory() -> int | None:
         read("/sys/fs/cgroup/memory.stat", f"\n{name}_file ") or 0
         for name in ("active", "inactive")  # given back where memory is short
     )
-    shell, mapped = resource.getrlimit(resource.RLIMIT_AS)[0], read("/proc/self/statm")
-    limits = []
+    mapped, limits = read("/proc/self/statm"), []
     if machine is not None:
         limits.append(1024 * machine)
     if most is not None and used is not None:
         limits.append(most - used + sum(cached))
-    if shell != resource.RLIM_INFINITY and mapped is not None:
-        limits.append(shell - mapped * resource.getpagesize())
+    with contextlib.suppress(ImportError):
+        import resource  # here: Windows has none
+
+        shell = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if shell != resource.RLIM_INFINITY and mapped is not None:
+            limits.append(shell - mapped * resource.getpagesize())
     return max(0, min(limits)) if limits else None
 
 

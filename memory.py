@@ -22,7 +22,7 @@ def step_bytes(model: keras.Model, precision: str) -> float:
     return MEMORY_FACTOR * values * (4 if precision == "float32" else 2)
 
 
-def check_memory(model: keras.Model, settings: dict) -> None:
+def check_memory(model: keras.Model, precision: str, batch_size: int) -> None:
     """Refuse a batch that the memory cannot hold; on a CPU the system would end the run.
 
     Raises:
@@ -32,11 +32,12 @@ def check_memory(model: keras.Model, settings: dict) -> None:
     devices = list_devices()
     if free is None or not all(name.lower().startswith("cpu") for name in devices):
         return
-    num_bytes = step_bytes(model, settings["precision"])
-    size, fits = settings["batch_size"], int(free / num_bytes)
-    if size > max(1, fits):
+    num_bytes = step_bytes(model, precision)
+    fits = int(free / num_bytes)
+    if batch_size > max(1, fits):
+        needed = batch_size * num_bytes / 1e9
         raise ValueError(
-            f"batches of {size} frames need about {size * num_bytes / 1e9:,.1f} GB and "
+            f"batches of {batch_size} frames need about {needed:,.1f} GB and "
             f"{free / 1e9:,.1f} GB are free; --batch-size {max(1, fits)} fits"
         )
 

@@ -11,24 +11,19 @@ import os
 import sys
 from collections.abc import Callable
 
+import command
 import encoder
 import stage
 from backend import keras
 from convolutions import (
-    StandardizedConv2D,
     double_convolution,
     normalized_convolution,
     plain_convolution,
     standardized_convolution,
 )
+from records import Recipe
 
-# The network starts by calling 1.8 % of the pixels nerve; in the challenge 1.2 % are.
-# From one half, Dice first pushes every pixel down: on phantoms, four trainings of four
-# at rates of 3e-4 and 1e-3 stayed at "all empty".
-# Source: https://arxiv.org/abs/1708.02002, section 4.1.
-EMPTY_LOGIT = -4.0
 SUMMARY_WIDTH = 110  # characters
-DROPOUT = 0.2  # share of the channels at the bottom that a step leaves out
 
 
 def check_size(height: int, width: int, depth: int) -> None:
@@ -57,7 +52,8 @@ def build_unet(
     width: int = 96,
     filters: int = 32,
     depth: int = 4,
-    dtype: str = "float32",
+    dropout: float = 0.0,
+    initial_logit: float = -4.0,
     training: bool = False,
 ) -> keras.Model:
     """Return the plain U-Net, uncompiled.
@@ -67,7 +63,8 @@ def build_unet(
         width: Columns, likewise.
         filters: Channels of the first level; doubled at each further one.
         depth: Number of times the contracting path halves the frame.
-        dtype: Keras's dtype policy, as `precision.dtype_policy` returns it.
+        dropout: Share of the channels at the bottom that a training step leaves out.
+        initial_logit: Of every pixel's probability before anything is learnt.
         training: Makes no difference to this network.
 
     Returns:
@@ -85,24 +82,26 @@ def build_unet(
     skips = []
     for level in range(depth):  # contracting path
         x = double_convolution(
-            x, plain_convolution, filters * 2**level, dtype, f"down{level + 1}"
+            x, plain_convolution, filters * 2**level, f"down{level + 1}"
         )
         skips.append(x)
-        x = layers.MaxPooling2D(2, dtype=dtype, name=f"down{level + 1}_pool")(x)
-    x = double_convolution(x, plain_convolution, filters * 2**depth, dtype, "bottom")
+        x = layers.MaxPooling2D(2, name=f"down{level + 1}_pool")(x)
+    x = double_convolution(x, plain_convolution, filters * 2**depth, "bottom")
+    if dropout:
+        x = layers.SpatialDropout2D(dropout, name="bottom_dropout")(x)
     for level in reversed(range(depth)):  # expanding path
         name, channels = f"up{level + 1}", filters * 2**level
         x = layers.Conv2DTranspose(
-            channels, 2, strides=2, padding="same", dtype=dtype, name=f"{name}_grow"
+            channels, 2, strides=2, padding="same", name=f"{name}_grow"
         )(x)
-        x = layers.Concatenate(dtype=dtype, name=f"{name}_skip")([x, skips[level]])
-        x = double_convolution(x, plain_convolution, channels, dtype, name)
+        x = layers.Concatenate(name=f"{name}_skip")([x, skips[level]])
+        x = double_convolution(x, plain_convolution, channels, name)
     # float32 also where the rest computes in a shorter type
     outputs = layers.Conv2D(
         1,
         1,
         activation="sigmoid",
-        bias_initializer=keras.initializers.Constant(EMPTY_LOGIT),
+        bias_initializer=keras.initializers.Constant(initial_logit),
         dtype="float32",
         name="probability",
     )(x)
@@ -114,7 +113,8 @@ def build_fast_unet(
     width: int = 176,
     filters: int = 32,
     depth: int = 4,
-    dtype: str = "float32",
+    dropout: float = 0.2,
+    initial_logit: float = -4.0,
     training: bool = False,
 ) -> keras.Model:
     """Return a U-Net that computes nothing at full size, uncompiled.
@@ -128,7 +128,8 @@ def build_fast_unet(
         width: Columns, likewise.
         filters: Channels of the first level, at half size; doubled at each further one.
         depth: Number of times the frame is halved, the first convolution included.
-        dtype: Keras's dtype policy, as `precision.dtype_policy` returns it.
+        dropout: Share of the channels at the bottom that a training step leaves out.
+        initial_logit: Of every pixel's probability before anything is learnt.
         training: Makes no difference to this network.
 
     Returns:
@@ -150,19 +151,18 @@ def build_fast_unet(
         padding="same",
         activation="relu",
         kernel_initializer="he_normal",
-        dtype=dtype,
         name="stem",
     )(x)
     skips = []
     for level in range(depth - 1):  # contracting path
         name, channels = f"down{level + 1}", filters * 2**level
-        x = double_convolution(x, normalized_convolution, channels, dtype, name)
+        x = double_convolution(x, normalized_convolution, channels, name)
         skips.append(x)
-        x = layers.MaxPooling2D(2, dtype=dtype, name=f"{name}_pool")(x)
+        x = layers.MaxPooling2D(2, name=f"{name}_pool")(x)
     channels = filters * 2 ** (depth - 1)
-    x = double_convolution(x, normalized_convolution, channels, dtype, "bottom")
-    x = layers.SpatialDropout2D(DROPOUT, dtype=dtype, name="bottom_dropout")(x)
-    outputs = expand(x, skips, filters, dtype, normalized_convolution)
+    x = double_convolution(x, normalized_convolution, channels, "bottom")
+    x = layers.SpatialDropout2D(dropout, name="bottom_dropout")(x)
+    outputs = expand(x, skips, filters, initial_logit, normalized_convolution)
     return keras.Model(inputs, outputs, name="fast_unet")
 
 
@@ -170,31 +170,31 @@ def expand(
     x: keras.KerasTensor,
     skips: list[keras.KerasTensor],
     filters: int,
-    dtype: str,
-    convolution: Callable[[keras.KerasTensor, int, str, str], keras.KerasTensor],
+    initial_logit: float,
+    convolution: Callable[[keras.KerasTensor, int, str], keras.KerasTensor],
 ) -> keras.KerasTensor:
     """Return nerve probabilities from the bottom of a network whose skips are added.
 
     Args:
         x: The bottom, at half the size of the last skip.
         skips: From half of the frame's size on; of `filters` channels, doubled at each.
-        filters: As of `build_fast_unet`, likewise `dtype`.
+        filters: As of `build_fast_unet`, likewise `initial_logit`.
         convolution: Of convolutions.py.
     """
     layers = keras.layers
     for level in reversed(range(len(skips))):
         name, channels = f"up{level + 1}", filters * 2**level
-        x = layers.Conv2D(channels, 1, dtype=dtype, name=f"{name}_reduce")(x)
-        x = layers.UpSampling2D(2, dtype=dtype, name=f"{name}_grow")(x)
-        x = layers.Add(dtype=dtype, name=f"{name}_skip")([x, skips[level]])
-        x = double_convolution(x, convolution, channels, dtype, name)
+        x = layers.Conv2D(channels, 1, name=f"{name}_reduce")(x)
+        x = layers.UpSampling2D(2, name=f"{name}_grow")(x)
+        x = layers.Add(name=f"{name}_skip")([x, skips[level]])
+        x = double_convolution(x, convolution, channels, name)
     return layers.Conv2DTranspose(
         1,
         2,
         strides=2,
         padding="same",
         activation="sigmoid",
-        bias_initializer=keras.initializers.Constant(EMPTY_LOGIT),
+        bias_initializer=keras.initializers.Constant(initial_logit),
         dtype="float32",
         name="probability",
     )(x)
@@ -205,7 +205,8 @@ def build_lite_unet(
     width: int = 256,
     filters: int = 32,
     depth: int = 4,
-    dtype: str = "float32",
+    dropout: float = 0.2,
+    initial_logit: float = -4.0,
     training: bool = False,
     stages: tuple[encoder.Stage, ...] = encoder.STAGES,
 ) -> keras.Model:
@@ -218,7 +219,8 @@ def build_lite_unet(
         width: Columns, likewise.
         filters: Channels of the expanding path at half size; doubled at each further level.
         depth: Number of times the frame is halved: 4, the encoder's.
-        dtype: Keras's dtype policy, as `precision.dtype_policy` returns it.
+        dropout: Share of the channels at the bottom that a training step leaves out.
+        initial_logit: Of every pixel's probability before anything is learnt.
         training: Whether to standardise the kernels of the 3 x 3 convolutions; otherwise
             all layers are Keras's own. `copy_weights` leads from one to the other.
         stages: Of encoder.py.
@@ -234,15 +236,13 @@ def build_lite_unet(
     layers = keras.layers
     check_size(height, width, depth)
     inputs = layers.Input((height, width, 1), name="image")
-    x, skips = encoder.contract(inputs, dtype, training, stages)
-    x = layers.SpatialDropout2D(DROPOUT, dtype=dtype, name="bottom_dropout")(x)
+    x, skips = encoder.contract(inputs, training, stages)
+    x = layers.SpatialDropout2D(dropout, name="bottom_dropout")(x)
     for level in reversed(range(depth - 1)):
         channels, name = filters * 2**level, f"up{level + 1}"
-        skips[level] = layers.Conv2D(channels, 1, dtype=dtype, name=f"{name}_side")(
-            skips[level]
-        )
+        skips[level] = layers.Conv2D(channels, 1, name=f"{name}_side")(skips[level])
     convolution = standardized_convolution if training else plain_convolution
-    outputs = expand(x, skips, filters, dtype, convolution)
+    outputs = expand(x, skips, filters, initial_logit, convolution)
     return keras.Model(inputs, outputs, name="lite_unet")
 
 
@@ -254,41 +254,34 @@ NETWORKS = {
 }
 
 
-def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copy weights between two forms of a network, standardised convolutions or plain."""
-    for layer in target.layers:
-        other = source.get_layer(layer.name)
-        weights = other.get_weights()
-        if isinstance(other, StandardizedConv2D):
-            weights = other.plain_weights()
-        if isinstance(layer, StandardizedConv2D):
-            layer.set_plain_weights(*weights)
-        else:
-            layer.set_weights(weights)
-
-
 def build_network(
-    settings: dict, dtype: str = "float32", training: bool = False
+    recipe: Recipe, height: int, width: int, training: bool = False
 ) -> keras.Model:
-    """Return the network that a record of settings describes.
+    """Return the network that a recipe describes, in Keras's dtype policy in force.
 
     Args:
-        settings: Record with `network`, `height`, `width`, `filters`, `depth`.
-        dtype: Keras's dtype policy.
+        recipe: Its network, filters, depth, dropout and initial_logit are used.
+        height: Rows of the frames, in pixels.
+        width: Columns, likewise.
         training: Whether it is going to be trained, else all layers are Keras's own.
 
     Raises:
-        ValueError: a network that is not in NETWORKS.
+        ValueError: a network that is not in NETWORKS, or a size that does not fit it.
     """
-    if settings.get("network") not in list(NETWORKS):  # also of what has no hash
+    if recipe.network not in NETWORKS:
         raise ValueError(
-            f"network {settings.get('network')!r} in the settings; expected one of "
+            f"network {recipe.network!r} in the recipe; expected one of "
             f"{', '.join(NETWORKS)}"
         )
-    names = ("height", "width", "filters", "depth")
-    sizes = {name: settings[name] for name in names}
-    build = NETWORKS[settings["network"]]
-    return build(**sizes, dtype=dtype, training=training)
+    return NETWORKS[recipe.network](
+        height,
+        width,
+        recipe.filters,
+        recipe.depth,
+        recipe.dropout,
+        recipe.initial_logit,
+        training=training,
+    )
 
 
 def summary(model: keras.Model) -> str:
@@ -300,22 +293,14 @@ def summary(model: keras.Model) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--height", type=int, default=96, help="rows, in pixels")
-    add("--width", type=int, default=96, help="columns, in pixels")
-    add("--filters", type=int, default=32, help="channels of the first level, 1 to 256")
-    add("--depth", type=int, default=4, help="times the frame is halved, 1 to 6")
+    parser = command.Parser(__doc__)
+    add, whole = parser.add_argument, command.whole
+    add("--height", type=whole(8, 2048), default=96, help="rows, in pixels")
+    add("--width", type=whole(8, 2048), default=96, help="columns, in pixels")
+    add("--filters", type=whole(1, 256), default=32, help="channels of the first level")
+    add("--depth", type=whole(1, 6), default=4, help="times the frame is halved")
     add("--out", default="model_summary.txt", help="file to write")
-    args = parser.parse_args(argv)
-    if not 1 <= args.filters <= 256:
-        parser.error(f"--filters {args.filters}; expected 1 to 256")
-    if not 1 <= args.depth <= 6:
-        parser.error(f"--depth {args.depth}; expected 1 to 6")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -328,4 +313,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

@@ -10,13 +10,14 @@ import csv
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 import machine
 import pictures
-from letterbox import letterbox
+from letterbox import Geometry
 from outlines import fill, read_cvat, read_labelme
 from pictures import list_pictures, read_mask, read_picture
 
@@ -196,19 +197,22 @@ def find_crops(
     return crops
 
 
-def fit_pair(
-    frame: np.ndarray,
-    mask: np.ndarray,
-    crops: dict[str, list[int]],
-    size: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a frame and its mask, cropped and letterboxed into (height, width)."""
-    whole = [0, 0, *frame.shape]
-    top, left, height, width = crops.get(f"{frame.shape[0]}x{frame.shape[1]}", whole)
-    view = np.s_[top : top + height, left : left + width]
-    aspect = size[1] / size[0]
-    frame, mask = (letterbox(a[view], *size, aspect) for a in (frame, mask))
-    return frame, np.where(mask >= 128, np.uint8(255), np.uint8(0))
+class Own(NamedTuple):
+    """A frame of people's own."""
+
+    name: str
+    size: list[int] | None  # (height, width) as it is; None of a damaged one
+
+
+class Plan(NamedTuple):
+    """What becomes of people's own frames, settled before any is written."""
+
+    frames: dict[tuple[int, int], Own]  # by (subject, image), both from 1
+    size: tuple[int, int]  # (height, width) of the arrays
+    read: Callable  # such a key to `(frame, mask)`, uint8 of `size`
+    subjects_known: bool
+    subject_names: dict[str, str]  # {number: name}
+    crops: dict[str, list[int]]
 
 
 def plan(
@@ -217,8 +221,8 @@ def plan(
     label: str | None,
     pattern: str | None,
     table: Path | None,
-) -> tuple[dict, tuple[int, int], Callable, dict]:
-    """Settle what becomes of people's own frames before any is written.
+) -> Plan:
+    """Settle what becomes of people's own frames.
 
     Frames of another size than most, after cropping, are letterboxed into it.
 
@@ -228,11 +232,6 @@ def plan(
         label: As of `read_pair`.
         pattern: As of `name_subjects`.
         table: Likewise.
-
-    Returns:
-        `(frames, size, read, record)`: `{(subject, image): its name and size}`, both
-        numbers from 1; (height, width) of the arrays; what reads such a frame as
-        `(frame, mask)`, uint8; and what extract.json says of all of them.
     """
     names = [path.name for path, _ in pairs]
     sizes = [find_size(path) for path, _ in pairs]
@@ -247,7 +246,7 @@ def plan(
     subjects = known or [Path(name).stem for name in names]
     numbers = {name: k for k, name in enumerate(sorted(set(subjects)), 1)}
     frames = {
-        (numbers[subject], image): {"name": name, "size": own and list(own)}
+        (numbers[subject], image): Own(name, own and list(own))
         for image, (subject, name, own) in enumerate(
             zip(subjects, names, sizes, strict=True), 1
         )
@@ -256,12 +255,10 @@ def plan(
     cvat = read_cvat(xml.pop(), label) if xml else None
 
     def read(frame):
-        pair = read_pair(pairs[frame[1] - 1], label, cvat)
-        return fit_pair(*pair, crops, size)
+        image, mask = read_pair(pairs[frame[1] - 1], label, cvat)
+        geometry = Geometry.of(image.shape, size, size[1] / size[0], crops)
+        mask = np.where(geometry.fit(mask) >= 128, np.uint8(255), np.uint8(0))
+        return geometry.fit(image), mask
 
-    record = {
-        "subjects_known": known is not None,
-        "subject_names": {str(number): name for name, number in numbers.items()},
-        "crops": crops,
-    }
-    return frames, size, read, record
+    subject_names = {str(number): name for name, number in numbers.items()}
+    return Plan(frames, size, read, known is not None, subject_names, crops)

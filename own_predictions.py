@@ -18,8 +18,16 @@ import advice
 import dicom_seg
 import stage
 from frames import Source, is_camera, open_source, silent
-from inference import find_masks, keep_share, predict_frames, presence, smooth
+from inference import (
+    Prediction,
+    find_masks,
+    keep_share,
+    predict_frames,
+    presence,
+    smooth,
+)
 from overlays import PREDICTION_COLOUR, outline, write_picture
+from records import Inputs, Limits, Trained
 
 SMOOTHING = 0.3  # share of the frames before, in a video: benchmarks/video.py
 ESTIMATE = 2  # frames by which a video's header may be wrong of a whole one
@@ -100,36 +108,51 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
             os.replace(making, path)
 
 
-def open_limited(path: Path, settings: dict) -> Source:
+def open_limited(path: Path, most_frames: int | None) -> Source:
     """Return a source, of `most_frames` at most; None is no limit."""
     source = open_source(path)
-    first = itertools.islice(source.frames, settings["most_frames"])
-    return source._replace(frames=first)
+    return source._replace(frames=itertools.islice(source.frames, most_frames))
 
 
-def share_before(source: Source, settings: dict) -> float:
-    """Return the share of the frames before in a source's probabilities."""
-    still = source.kind == "camera" or not source.moving  # a camera's: one by one
-    return 0.0 if still else settings["smoothing"]
+def predict_source(
+    model, source: Source, inputs: Inputs, smoothing: float
+) -> Iterator[Prediction]:
+    """Yield the probabilities of a source's frames; a camera's as they come.
 
-
-def find_in_source(model, source: Source, settings: dict) -> Iterator[tuple]:
-    """Yield what `find_masks` does of a source's frames; a camera's as they come."""
+    Args:
+        model: The U-Net.
+        source: Where the frames are from.
+        inputs: How the network takes them.
+        smoothing: Share of the frames before, where they follow each other in time.
+    """
     if source.kind == "camera":
         for frame in source.frames:
-            yield from find_masks(model, [frame], settings)
+            yield from predict_frames(model, [frame], inputs)
+        return
+    predictions = predict_frames(model, source.frames, inputs)
+    yield from smooth(predictions, smoothing) if source.moving else predictions
+
+
+def find_in_source(
+    model, source: Source, inputs: Inputs, limits: Limits, smoothing: float
+) -> Iterator[Prediction]:
+    """Yield a source's frames with their masks; of a camera none is read ahead."""
+    predictions = predict_source(model, source, inputs, smoothing)
+    if source.kind == "camera":
+        for found in predictions:
+            yield from find_masks([found], limits)
     else:
-        share = share_before(source, settings)
-        yield from find_masks(model, source.frames, settings, share)
+        yield from find_masks(predictions, limits)
 
 
-def all_probabilities(model, paths: list[Path], settings: dict) -> Iterator[np.ndarray]:
-    """Yield the probabilities of all files that can be read, as `find_in_source` does."""
+def predict_all(
+    model, paths: list[Path], inputs: Inputs, smoothing: float, most_frames: int | None
+) -> Iterator[Prediction]:
+    """Yield the probabilities of all files that can be read, as `predict_source` does."""
     for path in paths:
         with contextlib.suppress(ValueError, OSError):
-            source = open_limited(path, settings)
-            maps = predict_frames(model, source.frames, settings)
-            yield from smooth(maps, share_before(source, settings))
+            source = open_limited(path, most_frames)
+            yield from predict_source(model, source, inputs, smoothing)
 
 
 def remove_earlier(source: Source, out: Path) -> None:
@@ -166,22 +189,21 @@ def collect_masks(
 
 
 def write_found(
-    found: Iterator[tuple], source: Source, out: Path, writer, watch: advice.Watch, keep
+    found: Iterator[Prediction], source: Source, out: Path, seen: tuple, keep
 ) -> int:
     """Write masks, overlays and table rows of one source; return its number of frames.
 
     Args:
-        found: `(frame, probability, mask, pixels)` of each frame.
+        found: Its frames with their masks.
         source: Where they are from.
         out: Folder to write.
-        writer: csv writer of frames.csv.
-        watch: What is to see all of them.
+        seen: `(writer, watch)`: csv writer of frames.csv, and what is to see all frames.
         keep: Takes each mask, uint8 `(height, width)` of 0 and 1; or None.
     """
-    number, begin = 0, time.monotonic()
+    number, begin, (writer, watch) = 0, time.monotonic(), seen
     overlay = out / "overlays" / f"{source.stem}.mp4"
     with write_video(overlay, source.rate) as append:
-        for number, (frame, probability, mask, _) in enumerate(found, 1):
+        for number, (frame, _, probability, mask) in enumerate(found, 1):
             watch.see(frame, probability, mask)
             picture = outline(frame, mask, PREDICTION_COLOUR)
             if source.moving:
@@ -203,46 +225,26 @@ def write_found(
     return number
 
 
-def predict_file(
-    model, source: Source, out: Path, settings: dict, seen: tuple, keep
-) -> None:
-    """Predict the frames of one source and write what is found, as `write_found` does.
-
-    Args:
-        model: The U-Net.
-        source: Where the frames are from.
-        out: Folder to write.
-        settings: As of `predict`.
-        seen: `(writer, watch)` of `write_found`.
-        keep: As of `write_found`.
-    """
-    remove_earlier(source, out)
-    found = find_in_source(model, source, settings)
-    total = min(filter(None, (source.count, settings["most_frames"])), default=None)
-    bar = tqdm(found, source.name, total, unit=" frames", disable=None)
-    number = write_found(bar, source, out, *seen, keep)
-    if source.kind == "video" and total and number < total - ESTIMATE:
-        print(
-            f"note: {source.path} should hold {source.count} frames, of which {number} "
-            "could be read: it is cut or damaged, or its header guesses"
-        )
-
-
 def predict(
     model,
+    trained: Trained,
     paths: list[Path],
     out: Path,
-    settings: dict,
-    segmentations: bool,
+    smoothing: float = SMOOTHING,
+    most_frames: int | None = None,
+    prevalence: float | None = None,
+    segmentations: bool = False,
 ) -> advice.Watch:
     """Predict pictures, videos and DICOM files, or a camera.
 
     Args:
         model: The U-Net.
+        trained: The weights' record.
         paths: The files, or the camera's number, as `frames.list_files` returned them.
         out: Folder to write.
-        settings: The weights' record, with `prevalence`, `smoothing` of what moves, and
-            `most_frames` of each source; None for all.
+        smoothing: Share of the frames before in a video's probabilities.
+        most_frames: Of each source; None for all.
+        prevalence: Share of all frames to keep a mask in; None for the weights' limits.
         segmentations: Whether to write DICOM Segmentations, too.
 
     Returns:
@@ -254,24 +256,35 @@ def predict(
     for folder in ("masks", "overlays"):
         stage.make_folder(out / folder)
     watch, failed, lacking, stopped = advice.Watch(), [], [], False
-    kinds = set()
-    if settings["prevalence"] is not None:
-        if is_camera(paths[0]):
-            raise ValueError("--prevalence ranks a set of frames; a camera has no end")
-        settings = keep_share(all_probabilities(model, paths, settings), settings)
+    inputs, kinds = trained.inputs, set()
+    if prevalence is not None and is_camera(paths[0]):
+        raise ValueError("--prevalence ranks a set of frames; a camera has no end")
+    everything = predict_all(model, paths, inputs, smoothing, most_frames)
+    limits = keep_share(everything, prevalence, trained.limits)
+
+    def predict_file(source, keep):
+        remove_earlier(source, out)
+        found = find_in_source(model, source, inputs, limits, smoothing)
+        total = min(filter(None, (source.count, most_frames)), default=None)
+        bar = tqdm(found, source.name, total, unit=" frames", disable=None)
+        number = write_found(bar, source, out, (writer, watch), keep)
+        if source.kind == "video" and total and number < total - ESTIMATE:
+            print(
+                f"note: {source.path} should hold {source.count} frames, of which {number} "
+                "could be read: it is cut or damaged, or its header guesses"
+            )
+
     with stage.write_csv(out / "frames.csv", COLUMNS) as writer:
         try:
             for path in paths:
                 try:
-                    source = open_limited(path, settings)
+                    source = open_limited(path, most_frames)
                     kinds.add(source.kind)
                     kept = contextlib.nullcontext()
                     if segmentations and source.kind == "dicom":
                         kept = collect_masks(source, out, lacking)
                     with kept as keep:
-                        predict_file(
-                            model, source, out, settings, (writer, watch), keep
-                        )
+                        predict_file(source, keep)
                 except (ValueError, OSError) as error:
                     failed.append(str(error))
         except KeyboardInterrupt:

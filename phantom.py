@@ -25,6 +25,7 @@ import numpy as np
 import scipy
 from tqdm import tqdm
 
+import command
 import machine
 import stage
 from anatomy import STREAM_PLAN, draw_mask, smooth_random
@@ -319,4 +320,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

@@ -1,19 +1,20 @@
-"""The plots of report.py, each as an <img> with the picture in it."""
+"""The learning curve, and the plots of a report, each as an <img> with its picture."""
 
 import base64
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-import tune
+import stage
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+AREAS = 25  # smallest areas tried
 BINS = 10  # of probabilities, for the calibration
 NEAR_TRUTH, NEAR_FOUND = "#00a000", "#d06a00"  # the outlines' colours, for text
 
@@ -38,6 +39,46 @@ def plot(
     return embed(buffer.getvalue(), "png", title)
 
 
+def paint_history(
+    axes: plt.Axes,
+    epochs: Sequence[int],
+    training: Sequence[float],
+    validation: Sequence[float | None],
+    kept: int | None = None,
+) -> None:
+    """Draw a learning curve of dice_coef on `axes`.
+
+    Args:
+        axes: Where.
+        epochs: Their numbers, from 1.
+        training: dice_coef of each.
+        validation: val_dice_coef of each; None or NaN without validation frames.
+        kept: Number of the epoch to mark, or None.
+    """
+    axes.plot(epochs, training, label="training")
+    validation = np.array(validation, float)
+    if not np.isnan(validation).all():
+        axes.plot(epochs, validation, label="validation")
+        if kept is not None:
+            axes.plot(kept, validation[kept - 1], "ko", label=f"kept: epoch {kept}")
+    axes.set(xlabel="epoch", ylabel="dice_coef", ylim=(0, 1))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+
+
+def draw_history(path: Path, history: list[dict], kept: int) -> None:
+    """Write the learning curve of a history as PNG; `kept` is the epoch kept, from 1."""
+    names = ("epoch", "dice_coef", "val_dice_coef")
+    columns = [[row[name] for row in history] for name in names]
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    paint_history(axes, *columns, kept)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+    stage.write_bytes(path, buffer.getbuffer())
+
+
 def rates(
     values: np.ndarray, positive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -56,30 +97,28 @@ def rates(
     return false, true, float(area)
 
 
-def plot_subjects(tally) -> str:
-    """Return the Dice of each subject's frames with a nerve, worst first."""
-    dice = np.array([row["dice"] for row in tally.rows])
-    nerve = np.array([row["area"] > 0 for row in tally.rows])
-    if not nerve.any():
+def plot_subjects(dice: np.ndarray, subjects: np.ndarray) -> str:
+    """Return the Dice of each subject's frames with a nerve, worst first.
+
+    Args:
+        dice: Float array `(N,)`, of frames with a nerve.
+        subjects: Whose each is.
+    """
+    if not len(dice):
         return "<p>No frame shows a nerve: there is no Dice by subject.</p>"
-    subjects = np.array(tally.subjects)
-    names = sorted(
-        set(subjects[nerve].tolist()),
-        key=lambda s: dice[nerve & (subjects == s)].mean(),
-    )
+    groups = {name: dice[subjects == name] for name in np.unique(subjects).tolist()}
+    groups = dict(sorted(groups.items(), key=lambda item: item[1].mean()))
 
     def paint(axes):
-        groups = [dice[nerve & (subjects == name)] for name in names]
-        axes.boxplot(groups, tick_labels=names, showmeans=True)
+        axes.boxplot(list(groups.values()), tick_labels=list(groups), showmeans=True)
         axes.set_ylim(0, 1)
-        axes.tick_params(axis="x", labelrotation=90 if len(names) > 12 else 0)
+        axes.tick_params(axis="x", labelrotation=90 if len(groups) > 12 else 0)
 
     return plot("Dice by subject (frames with a nerve)", "subject", "Dice", paint)
 
 
-def plot_histogram(tally) -> str:
-    """Return the histogram of Dice over frames with a nerve."""
-    dice = [row["dice"] for row in tally.rows if row["area"]]
+def plot_histogram(dice: np.ndarray) -> str:
+    """Return the histogram of Dice over frames with a nerve, `(N,)`."""
 
     def paint(axes):
         axes.hist(dice, bins=20, range=(0, 1), color=NEAR_FOUND)
@@ -87,12 +126,8 @@ def plot_histogram(tally) -> str:
     return plot("Dice of frames with a nerve", "Dice", "frames", paint)
 
 
-def plot_areas(tally) -> str:
-    """Return predicted against true areas."""
-    true, found = (
-        [row[name] for row in tally.rows if row["area"]]
-        for name in ("area", "predicted_area")
-    )
+def plot_areas(true: np.ndarray, found: np.ndarray) -> str:
+    """Return predicted areas beside true ones, in pixels, `(N,)` each."""
 
     def paint(axes):
         most = max([1, *true, *found])
@@ -102,10 +137,13 @@ def plot_areas(tally) -> str:
     return plot("area of the mask, pixels", "true", "predicted", paint)
 
 
-def plot_presence(tally) -> str:
-    """Return the ROC of presence, or a sentence where frames of one kind are missing."""
-    values = np.array([row.presence for row in tally.measures])
-    positive = np.array([not row.empty for row in tally.measures])
+def plot_presence(values: np.ndarray, positive: np.ndarray) -> str:
+    """Return the ROC of presence, or a sentence where frames of one kind are missing.
+
+    Args:
+        values: Float array `(N,)`, how sure a nerve is there.
+        positive: bool array `(N,)`, whether there is one.
+    """
     if positive.all() or not positive.any():
         kind = "with" if positive.all() else "without"
         return (
@@ -121,9 +159,13 @@ def plot_presence(tally) -> str:
     return plot(title, "empty frames called nerve", "nerves called nerve", paint)
 
 
-def plot_calibration(tally) -> str:
-    """Return how often pixels of a probability are nerve."""
-    total, nerve = tally.pixels.T
+def plot_calibration(total: np.ndarray, nerve: np.ndarray) -> str:
+    """Return how often pixels of a probability are nerve.
+
+    Args:
+        total: Float array `(BINS,)`, pixels whose probability falls in each bin.
+        nerve: Those of them that are nerve.
+    """
     middle = (np.arange(BINS) + 0.5) / BINS
 
     def paint(axes):
@@ -138,45 +180,25 @@ def plot_calibration(tally) -> str:
     )
 
 
-def plot_limits(tally, settings: dict) -> str:
-    """Return the score at each threshold, and at each smallest area."""
-    dice, area, presence, empty = (
-        np.array(column) for column in zip(*tally.measures, strict=True)
-    )
+def plot_limit(
+    title: str, x_label: str, tried: np.ndarray, scores: list[float], kept: float
+) -> str:
+    """Return the challenge's score at each limit tried, the one kept marked."""
 
-    def score(**changes):
-        limits = {**settings, **changes}
-        return tune.score_at(dice, area, presence, empty, limits).mean()
+    def paint(axes):
+        axes.plot(tried, scores, "o-", markersize=3)
+        axes.axvline(kept, color=NEAR_FOUND)
 
-    def paint_thresholds(axes):
-        axes.plot(tune.THRESHOLDS, [score(threshold=t) for t in tune.THRESHOLDS], "o-")
-        axes.axvline(settings["threshold"], color=NEAR_FOUND)
-
-    largest = float(np.quantile(area.max(axis=1), 0.9)) or 0.01
-    smallest = np.linspace(0, largest, 25)
-
-    def paint_areas(axes):
-        values = [score(smallest_area=s) for s in smallest]
-        axes.plot(100 * smallest, values, "o-", markersize=3)
-        axes.axvline(100 * settings["smallest_area"], color=NEAR_FOUND)
-
-    label = "challenge's score"
-    return plot(
-        "effect of the threshold", "probability", label, paint_thresholds
-    ) + plot("effect of the smallest area", "% of the frame", label, paint_areas)
+    return plot(title, x_label, "challenge's score", paint)
 
 
 def plot_history(path: Path) -> str:
     """Return the learning curve of NAME.csv; nothing where there is none."""
     if not path.exists():
         return ""
-    table = np.genfromtxt(path, delimiter=",", names=True)
-    table = np.atleast_1d(table)
+    table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
 
     def paint(axes):
-        for name, label in (("dice_coef", "training"), ("val_dice_coef", "validation")):
-            axes.plot(table["epoch"], table[name], label=label)
-        axes.set_ylim(0, 1)
-        axes.legend(loc="lower right")
+        paint_history(axes, table["epoch"], table["dice_coef"], table["val_dice_coef"])
 
     return plot("learning curve", "epoch", "dice_coef", paint)

@@ -15,24 +15,27 @@ Writes  predictions/validation.csv, validation_truth.csv, submission.csv and ove
 import argparse
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 import advice
+import command
 import dicom_seg
 import engines
 import frames as sources
-import inference
 import own_predictions
 import run_length
 import scores
 import stage
 from held_out import read_validation, trained_on
+from inference import Prediction, find_masks, keep_share, predict_frames
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, evenly, outline, write_picture
 from precision import PRECISIONS, choose_precision
-from preprocess import EXTRACT, PREPROCESS, read_split
-from trained import load_networks, merge_settings, read_settings
+from records import EXTRACT, PREPROCESS, Inputs, Trained, read_extract, read_split
+from trained import load_networks, merge, read_trained
 
 OVERLAYS = 24  # of validation and of test frames
 
@@ -56,34 +59,74 @@ def size_flags(height: int, width: int) -> str:
     return f" --height {height} --width {width}"
 
 
+def find_in_frames(
+    model,
+    frames: Sequence[np.ndarray],
+    inputs: Inputs,
+    trained: Trained,
+    prevalence: float | None,
+    label: str,
+) -> Iterator[Prediction]:
+    """Yield extracted frames with their masks, behind a progress bar.
+
+    Args:
+        model: The U-Net.
+        frames: uint8 arrays `(rows, columns)`.
+        inputs: How the network takes them.
+        trained: The weights' record, whose limits are used.
+        prevalence: Share of the frames to keep a mask in; None for the limits as they are.
+        label: Of the bar.
+    """
+    ranked = predict_frames(model, frames, inputs)
+    limits = keep_share(ranked, prevalence, trained.limits)
+    found = find_masks(predict_frames(model, frames, inputs), limits)
+    yield from tqdm(found, label, total=len(frames), unit=" frames", disable=None)
+
+
+class Rows(Sequence):
+    """Some rows of a mapped array, read one by one."""
+
+    def __init__(self, array, rows):
+        self.array, self.rows = array, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, k):
+        return self.array[self.rows[k]]
+
+
 def predict_validation(
-    model, data: Path, out: Path, settings: dict, num_overlays: int
+    model,
+    trained: Trained,
+    data: Path,
+    out: Path,
+    prevalence: float | None,
+    num_overlays: int,
 ) -> tuple[advice.Watch, list[Path]]:
     """Write masks, truth and overlays of the validation frames; print their scores.
 
     Returns:
         `(watch, paths)`: what `advice` saw, and the files written.
     """
-    settings, split, extract, frames, masks = read_validation(settings, data)
-    rows, watch, results = split["val"]["rows"], advice.Watch(), []
-    maps = inference.predict_frames(model, (frames[row] for row in rows), settings)
-    settings = inference.keep_share(maps, settings)
-    made = [out / "validation.csv", out / "validation_truth.csv"]
+    inputs, split, extract, frames, masks = read_validation(trained, data)
+    rows, watch, results = split.val.rows, advice.Watch(), []
+    subjects = [extract.train.subject[row] for row in rows]
     shown = evenly(num_overlays, len(rows))
-    found = inference.find_masks(model, (frames[row] for row in rows), settings)
+    made = [out / "validation.csv", out / "validation_truth.csv"]
     columns = ("subject", "img", "pixels")
+    found = find_in_frames(
+        model, Rows(frames, rows), inputs, trained, prevalence, "val"
+    )
     with (
         stage.write_csv(made[0], columns) as predicted_csv,
         stage.write_csv(made[1], columns) as truth_csv,
     ):
-        bar = tqdm(found, "val", total=len(rows), unit=" frames", disable=None)
-        for k, (row, (frame, probability, mask, pixels)) in enumerate(
-            zip(rows, bar, strict=True)
-        ):
-            truth = masks[row] // 255
+        for k, (frame, _, probability, mask) in enumerate(found):
+            truth = masks[rows[k]] // 255
             watch.see(frame, probability, mask)
-            name = extract["train"]["subject"][row], extract["train"]["image"][row]
-            predicted_csv.writerow([*name, pixels])
+            name = subjects[k], extract.train.image[rows[k]]
+            predicted_csv.writerow([*name, run_length.encode(mask)])
             truth_csv.writerow([*name, run_length.encode(truth)])
             results.append(scores.frame_scores(truth, mask))
             if k in shown:
@@ -91,7 +134,6 @@ def predict_validation(
                 picture = outline(picture, mask, PREDICTION_COLOUR)
                 made.append(out / "overlays" / f"val_{name[0]}_{name[1]}.png")
                 write_picture(made[-1], picture)
-    subjects = [extract["train"]["subject"][row] for row in rows]
     print(scores.format_table(scores.summarize(results, subjects)))
     print(
         f"{len(rows)} validation frames: {out}/validation.csv; the score of each: python "
@@ -102,32 +144,30 @@ def predict_validation(
 
 
 def predict_test(
-    model, data: Path, out: Path, settings: dict, num_overlays: int
+    model,
+    trained: Trained,
+    data: Path,
+    out: Path,
+    prevalence: float | None,
+    num_overlays: int,
 ) -> tuple[advice.Watch, list[Path]]:
     """Write the submission and overlays of the test frames.
 
     Returns:
         `(watch, paths)`: what `advice` saw, and the files written.
     """
-    repair = f"{EXTRACT} --data {data}"
-    extract = stage.read_record(data / "extract.json", repair)
-    frames = stage.read_array(data, "imgs_test.npy", extract, repair)
-    numbers, watch = extract["test"]["image"], advice.Watch()
-    settings = inference.keep_share(
-        inference.predict_frames(model, frames, settings), settings
-    )
-    made = [out / "submission.csv"]
+    extract, repair = read_extract(data), f"{EXTRACT} --data {data}"
+    frames = stage.read_array(data, "imgs_test.npy", extract.arrays, repair)
+    numbers, watch = extract.test.image, advice.Watch()
     shown = evenly(num_overlays, len(numbers))
-    found = inference.find_masks(model, frames, settings)
+    made = [out / "submission.csv"]
+    found = find_in_frames(model, frames, trained.inputs, trained, prevalence, "test")
     with stage.write_csv(made[0], ("img", "pixels")) as writer:
-        bar = tqdm(found, "test", total=len(numbers), unit=" frames", disable=None)
-        for k, (number, (frame, probability, mask, pixels)) in enumerate(
-            zip(numbers, bar, strict=True)
-        ):
+        for k, (frame, _, probability, mask) in enumerate(found):
             watch.see(frame, probability, mask)
-            writer.writerow([number, pixels])
+            writer.writerow([numbers[k], run_length.encode(mask)])
             if k in shown:
-                made.append(out / "overlays" / f"test_{number}.png")
+                made.append(out / "overlays" / f"test_{numbers[k]}.png")
                 write_picture(made[-1], outline(frame, mask, PREDICTION_COLOUR))
     print(
         f"{len(numbers)} test frames, {watch.positive} with a nerve: {out}/submission.csv"
@@ -135,42 +175,37 @@ def predict_test(
     return watch, made
 
 
-def find_parts(data: Path) -> list[str]:
-    """Return what there is to predict of extracted frames: "validation" and "test"."""
-    extract = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
-    parts = []
-    there = "train" in extract and (data / "preprocess.json").exists()
-    if there and read_split(data)["val"]["rows"]:
-        parts.append("validation")
-    if "test" in extract:
+def find_parts(trained: Trained, num_networks: int, data: Path) -> list[str]:
+    """Return what there is to predict of extracted frames: "validation" and "test".
+
+    Several networks of folds predict the test frames alone: each has seen the validation
+    frames of the others.
+    """
+    extract, split, parts = read_extract(data), None, []
+    if extract.train and (data / "preprocess.json").exists():
+        split = read_split(data)
+        if split.val.rows:
+            parts.append("validation")
+    if extract.test:
         parts.append("test")
     if not parts:
         raise ValueError(
             f"{data}/ holds neither validation nor test frames; make them with: "
             f"{PREPROCESS} --data {data}"
         )
+    if num_networks > 1 and len(parts) == 2 and (seen := trained_on(trained, split)):
+        names = ", ".join(map(str, seen))
+        print(
+            f"note: test frames alone: networks here were trained on subjects {names}, "
+            "which are validation subjects"
+        )
+        return ["test"]
     return parts
 
 
-def leave_out_seen(settings: dict, data: Path) -> list[str]:
-    """Return the parts that several networks may predict: those of folds have seen some."""
-    seen = trained_on(settings, read_split(data))
-    if not seen:
-        return ["validation", "test"]
-    names = ", ".join(map(str, seen))
-    print(
-        f"note: test frames alone: networks here were trained on subjects {names}, which "
-        "are validation subjects"
-    )
-    return ["test"]
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
+    parser = command.Parser(__doc__)
+    add, number = parser.add_argument, command.number
     add("--data", type=Path, default="data", help="folder of the extracted frames")
     add(
         "--input",
@@ -180,16 +215,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--smoothing",
-        type=float,
-        help="share of the frames before in a video's probabilities, 0 to below 1; "
-        f"default: {own_predictions.SMOOTHING}",
+        type=number(0, 1, below=True),
+        help="share of the frames before in a video's probabilities; "
+        f"{own_predictions.SMOOTHING} without it",
     )
     add(
         "--dicom-seg",
         action="store_true",
         help="also write a DICOM Segmentation of each DICOM file",
     )
-    add("--frames", type=int, help="of a camera or video, at most; default: all")
+    add("--frames", type=command.whole(1), help="of a camera or video, at most")
     add(
         "--weights",
         type=Path,
@@ -198,13 +233,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="trained .h5; of several the mean probability is taken",
     )
     add(
-        "--settings", type=Path, help="JSON of other weights; default: the weights' own"
-    )
-    add(
-        "--trust",
-        action="store_true",
-        help="load whole models of others (.h5, .keras), whatever code they hold: only "
-        "where you would run their scripts, too",
+        "--settings",
+        type=Path,
+        help="JSON of like weights, instead of the weights' own",
     )
     add(
         "--engine",
@@ -222,80 +253,82 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--prevalence",
-        type=float,
-        help="share of the frames that show a nerve, 0 to 1: at most that many are kept, "
-        "those whose highest probabilities are highest. Default: the weights' own limits",
+        type=number(0, 1),
+        help="share of the frames that show a nerve: at most that many are kept, those "
+        "whose highest probabilities are highest; instead of the weights' own limit",
     )
     add(
         "--overlays",
-        type=int,
-        help="pictures of validation and of test frames, 0 or more; default: "
-        f"{OVERLAYS}. Of --input all frames have one",
+        type=command.whole(0),
+        help=f"pictures of validation and of test frames, {OVERLAYS} without it; of "
+        "--input all frames have one",
     )
     args = parser.parse_args(argv)
-    if args.overlays is None:
-        args.overlays = OVERLAYS
-    elif args.input is not None:
+    if args.overlays is not None and args.input is not None:
         parser.error("--overlays goes with --data; of --input all frames have one")
-    if args.overlays < 0:
-        parser.error(f"--overlays {args.overlays}; expected 0 or more")
-    if args.prevalence is not None and not 0 <= args.prevalence <= 1:
-        parser.error(f"--prevalence {args.prevalence}; expected 0 to 1")
-    if args.engine != engines.KERAS and (len(args.weights) > 1 or args.trust):
-        parser.error(f"--engine {args.engine} takes one of your own .h5, exported")
+    if args.engine != engines.KERAS and len(args.weights) > 1:
+        parser.error(f"--engine {args.engine} takes one .h5, exported")
     for name in ("smoothing", "dicom_seg", "frames"):
         if getattr(args, name) and args.input is None:
             parser.error(f"--{name.replace('_', '-')} goes with --input")
     if args.smoothing is None:
         args.smoothing = own_predictions.SMOOTHING
-    if not 0 <= args.smoothing < 1:
-        parser.error(f"--smoothing {args.smoothing}; expected 0 to below 1")
-    if args.frames is not None and args.frames < 1:
-        parser.error(f"--frames {args.frames}; expected 1 or more")
+    if args.overlays is None:
+        args.overlays = OVERLAYS
     return args
+
+
+def load_model(
+    weights: list[Path], records: list[Trained], engine: str, precision: str
+):
+    """Return the network of these weights on an engine, or the mean of several.
+
+    Args:
+        weights: The .h5 files.
+        records: Theirs.
+        engine: One of `engines.NAMES`.
+        precision: One of PRECISIONS; other engines than Keras have their own.
+    """
+    if engine != engines.KERAS:
+        return engines.load(engine, engines.check(weights[0], engine, records[0]))
+    precision, why = choose_precision(precision)
+    print(f"precision {precision}: {why}")
+    from model import build_network  # here: TensorFlow takes seconds to import
+
+    return load_networks(build_network, weights, records, precision)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    records = [read_settings(p, args.settings, args.trust) for p in args.weights]
-    settings = merge_settings(args.weights, records)
-    settings |= {"prevalence": args.prevalence, "smoothing": args.smoothing}
-    settings["most_frames"] = args.frames
+    records = [read_trained(path, args.settings) for path in args.weights]
+    trained = merge(args.weights, records)
     if args.dicom_seg:
         dicom_seg.check_installed()
-    paths = None if args.input is None else sources.list_files(args.input)
-    parts = ["input"] if paths else find_parts(args.data)
-    if args.engine == engines.KERAS:
-        precision, why = choose_precision(args.precision)
-        print(f"precision {precision}: {why}")
-        model = load_networks(args.weights, records, precision, args.trust)
+    if args.input:
+        paths = sources.list_files(args.input)
     else:
-        path = engines.check(args.weights[0], args.engine, settings)
-        model = engines.load(args.engine, path)
-    if len(records) > 1 and parts == ["validation", "test"]:
-        parts = leave_out_seen(settings, args.data)
-    functions = {"validation": predict_validation, "test": predict_test}
+        parts = find_parts(trained, len(records), args.data)
+    model = load_model(args.weights, records, args.engine, args.precision)
+    functions, seen = {"validation": predict_validation, "test": predict_test}, []
     with stage.lock(args.out):
-        made = []
         stage.make_folder(args.out / "overlays")
-        for part in parts:
-            if part == "input":
-                watch = own_predictions.predict(
-                    model, paths, args.out, settings, args.dicom_seg
-                )
-            else:
-                watch, written = functions[part](
-                    model, args.data, args.out, settings, args.overlays
-                )
+        if args.input:
+            how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
+            seen.append(own_predictions.predict(model, trained, paths, args.out, *how))
+        else:
+            made = []
+            how = args.data, args.out, args.prevalence, args.overlays
+            for part in parts:
+                watch, written = functions[part](model, trained, *how)
+                seen.append(watch)
                 made += written
-            if text := watch.advise(settings):
-                print(text)
-        colours = "prediction orange"
-        if args.input is None:
             remove_stale(args.out, made)
-            colours = f"truth green, {colours}"
-        print(f"overlays, {colours}: {args.out}/overlays/")
+        for watch in seen:
+            if text := watch.advise(trained, args.prevalence):
+                print(text)
+        truth = "" if args.input else "truth green, "
+        print(f"overlays, {truth}prediction orange: {args.out}/overlays/")
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

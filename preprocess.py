@@ -16,12 +16,14 @@ import numpy as np
 from tqdm import tqdm
 
 import agreement
+import command
 import machine
 import stage
+from inference import scale
 from letterbox import resize
+from records import Part, Split, read_extract, read_training_frames, to_dict
 from split import find_sweeps, split_frames
 
-EXTRACT, PREPROCESS = "python extract_data.py", "python preprocess.py"
 BLOCK = 64  # frames resized by a thread at a time
 
 
@@ -98,18 +100,6 @@ def smallest_area(areas: np.ndarray, shape: tuple[int, int]) -> float:
     return float(positive.min() / (shape[0] * shape[1])) if len(positive) else 0.0
 
 
-def scale(images: np.ndarray, mean: float, standard_deviation: float) -> np.ndarray:
-    """Return `(image - mean) / standard deviation` as float32.
-
-    Args:
-        images: uint8 array of any shape.
-        mean: Mean grey value of the training frames.
-        standard_deviation: Theirs, in grey values.
-    """
-    table = (np.arange(256) - mean) / standard_deviation
-    return table.astype(np.float32).take(images)  # twice as fast as [images]
-
-
 def write_split(
     data: Path,
     name: str,
@@ -117,7 +107,7 @@ def write_split(
     labels: np.ndarray,
     rows: np.ndarray,
     scaling: tuple[float, float],
-) -> dict[str, dict]:
+) -> dict[str, stage.Array]:
     """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`, each on a core.
 
     Args:
@@ -145,95 +135,70 @@ def write_split(
     return {item[0]: result for item, result in zip(items, results, strict=True)}
 
 
-def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> dict:
-    """Return what preprocess.json says of one part's frames.
+def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> Part:
+    """Return what preprocess.json says of training or of validation frames.
 
     Args:
         rows: int array, their rows in the extract.
         subjects: int array `(N,)`, the subject of each row of the extract.
         nerve: bool array `(N,)`, whether its mask shows a nerve.
     """
-    return {
-        "subjects": np.unique(subjects[rows]).tolist(),
-        "rows": rows.tolist(),
-        "subject": subjects[rows].tolist(),
-        "with_nerve": int(nerve[rows].sum()),
-    }
+    return Part(
+        subjects=np.unique(subjects[rows]).tolist(),
+        rows=rows.tolist(),
+        subject=subjects[rows].tolist(),
+        with_nerve=int(nerve[rows].sum()),
+    )
 
 
-def read_extract(data: Path) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Return `(record, frames, masks)` of the extracted training frames, checked."""
-    record = stage.read_record(data / "extract.json", f"{EXTRACT} --data {data}")
-    if "train" not in record:
-        raise ValueError(
-            f"{data}/ holds test frames alone; extract a folder with train/ for training"
+def report(split: Split, vanished: int, data: Path) -> None:
+    """Print what was split how, and what a user should know about it.
+
+    Args:
+        split: What preprocess.json holds.
+        vanished: Masks of a nerve that the resize emptied.
+        data: The folder.
+    """
+    if vanished:
+        print(
+            f"warning: {vanished} masks of a nerve are too small for {split.height} x "
+            f"{split.width} pixels and are empty now; --soft-masks keeps them, as does a "
+            "larger size"
         )
-    repair = f"{EXTRACT} --data {data}"
-    names = ("imgs_train.npy", "imgs_mask_train.npy")
-
-    def read(name):
-        return stage.read_array(data, name, record, repair)
-
-    frames, masks = machine.map_threads(read, names)  # hashed on two cores
-    return record, frames, masks
-
-
-def read_split(data: Path) -> dict:
-    """Return preprocess.json, refused where extract.json is of a later extraction."""
-    repair = f"{PREPROCESS} --data {data}"
-    split = stage.read_record(data / "preprocess.json", repair)
-    if (data / "extract.json").exists():
-        arrays = stage.read_record(data / "extract.json", repair).get("arrays") or {}
-        if any(
-            arrays.get(n, {}).get("sha256") != d for n, d in split["extract"].items()
-        ):
-            raise ValueError(
-                f"{data}/preprocess.json is of an earlier extraction; "
-                f"make it again with: {repair}"
-            )
-    return split
-
-
-def report(record: dict, data: Path) -> None:
-    """Print what was split how, and what a user should know about it."""
-    if not record["subjects_known"]:
+    if not split.subjects_known:
         print(
             "no subjects are named (extract_data.py --subject-pattern, --subjects): frames "
-            f"are split one by one, {len(record['same_sweep'])} near-identical ones kept "
+            f"are split one by one, {len(split.same_sweep)} near-identical ones kept "
             "together"
         )
     else:
-        for subject, other in record["same_sweep"]:
+        for subject, other in split.same_sweep:
             print(
                 f"subjects {other} and {subject} share near-identical frames: kept together"
             )
-    if record["leaky"]:
+    if split.leaky:
         print(
             "leaky split: neighbouring frames of one video lie on both sides, so that the "
             "validation Dice says nothing about new subjects"
         )
     texts = [
-        f"{len(record[name]['rows'])} frames of {len(record[name]['subjects'])} subjects "
-        f"({record[name]['with_nerve']} with a nerve) for {label}"
-        for name, label in (("train", "training"), ("val", "validation"))
+        f"{len(part.rows)} frames of {len(part.subjects)} subjects "
+        f"({part.with_nerve} with a nerve) for {label}"
+        for part, label in ((split.train, "training"), (split.val, "validation"))
     ]
-    if record["val"]["rows"] and not record["val"]["with_nerve"]:
+    if split.val.rows and not split.val.with_nerve:
         print(
             "warning: no validation frame shows a nerve; choose another --seed or --fold"
         )
-    size = f"{record['height']} x {record['width']} pixels"
-    print(f"{', '.join(texts)}, {size}: {data}/")
+    print(f"{', '.join(texts)}, {split.height} x {split.width} pixels: {data}/")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
+    parser = command.Parser(__doc__)
+    add, side = parser.add_argument, command.whole(8, 2048)
     add("--data", type=Path, default="data", help="folder to read and write")
-    add("--height", type=int, default=96, help="rows, in pixels, 8 to 2048")
-    add("--width", type=int, default=96, help="columns, in pixels, 8 to 2048")
+    add("--height", type=side, default=96, help="rows, in pixels")
+    add("--width", type=side, default=96, help="columns, in pixels")
     add(
         "--split",
         choices=("subject", "frames", "none"),
@@ -241,9 +206,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="hold out whole subjects; single frames (leaky: neighbours of one video on "
         "both sides); or nothing",
     )
-    add("--folds", type=int, help="deal the subjects into this many parts, 2 or more")
-    add("--fold", type=int, help="the part held out, 0 to FOLDS - 1")
-    add("--seed", type=int, default=0, help="seed of the split, 0 or more")
+    add(
+        "--folds",
+        type=command.whole(2),
+        help="deal the subjects into this many parts",
+    )
+    add("--fold", type=command.whole(0), help="the part held out, below FOLDS")
+    add("--seed", type=command.whole(0), default=0, help="seed of the split")
     add(
         "--soft-masks",
         action="store_true",
@@ -251,25 +220,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--contradictory",
-        choices=("list", "drop", "repair", "downweight"),
-        help="near-identical frames whose masks contradict each other: list them; in "
-        "training, drop them, replace masks by the mean over near-identical frames, or "
-        "draw them less often, by how far they agree. Default: not looked for",
+        action="store_true",
+        help="list near-identical frames whose masks contradict each other",
     )
     add(
         "--similarity",
-        type=float,
+        type=command.number(0.5, 1),
         default=0.99,
-        help="correlation of two frames from which they are near-identical, 0.5 to 1",
+        help="correlation of two frames from which they are near-identical",
     )
     args = parser.parse_args(argv)
-    for name in ("height", "width"):
-        if not 8 <= getattr(args, name) <= 2048:
-            parser.error(f"--{name} {getattr(args, name)}; expected 8 to 2048")
-    if args.seed < 0:
-        parser.error(f"--seed {args.seed}; expected 0 or more")
-    if not 0.5 <= args.similarity <= 1:
-        parser.error(f"--similarity {args.similarity}; expected 0.5 to 1")
     if (args.folds is None) != (args.fold is None):
         parser.error("--folds and --fold go together")
     if args.folds is not None:
@@ -277,7 +237,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(
                 f"--folds deals subjects; it does not go with --split {args.split}"
             )
-        if args.folds < 2 or not 0 <= args.fold < args.folds:
+        if args.fold >= args.folds:
             parser.error(
                 f"--folds {args.folds} --fold {args.fold}; expected 0 <= fold < folds"
             )
@@ -286,11 +246,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    stage.read_record(args.data / "extract.json", f"{EXTRACT} --data {args.data}")
+    read_extract(args.data)  # before a folder is made or locked
     with stage.lock(args.data):
-        extract, frames, masks = read_extract(args.data)
-        subjects = np.array(extract["train"]["subject"])
-        areas = np.array(extract["train"]["area"])
+        extract, frames, masks = read_training_frames(args.data)
+        subjects, areas = map(np.array, (extract.train.subject, extract.train.area))
         nerve = areas > 0
         images, labels = resize_frames(
             frames, masks, args.height, args.width, args.soft_masks, args.data
@@ -301,60 +260,44 @@ def main(argv: list[str] | None = None) -> None:
             args.split, groups, nerve, args.folds, args.fold, args.seed
         )
         rows = {"train": np.flatnonzero(~validation), "val": np.flatnonzero(validation)}
-        weight = None
+        listed = args.data / "contradictory.csv"
         if args.contradictory:
             near = agreement.find_near_identical(images, groups, args.similarity)
-            path = args.data / "contradictory.csv"
-            agreed = agreement.list_contradictory(path, extract["train"], labels, near)
-        if args.contradictory == "drop":
-            rows["train"] = agreement.drop(rows["train"], agreed)
-        if args.contradictory == "repair":
-            agreement.repair(labels, near, rows["train"], args.soft_masks)
-        if args.contradictory == "downweight":
-            weight = agreement.weigh(rows["train"], agreed)
+            agreement.list_contradictory(listed, extract.train, labels, near)
         shown = np.array([label.any() for label in labels])
-        vanished = 0 if args.contradictory == "repair" else int((nerve & ~shown).sum())
-        known = extract.get("subjects_known", True)
         mean, deviation = scaling(images, rows["train"])
-        record = {
-            "height": args.height,
-            "width": args.width,
-            "mean": mean,
-            "standard_deviation": deviation,
-            "smallest_area": smallest_area(areas[rows["train"]], frames.shape[1:]),
-            "split": args.split,
-            "leaky": args.split == "frames" or (args.split == "subject" and not known),
-            "subjects_known": known,
-            "soft_masks": args.soft_masks,
-            "contradictory": args.contradictory,
-            "similarity": args.similarity if args.contradictory else None,
-            **{name: getattr(args, name) for name in ("folds", "fold", "seed")},
-            "aspect": extract["width"] / extract["height"],
-            "crops": extract.get("crops") or {},
-            "same_sweep": [[s, g] for s, g in group.items() if s != g],
-        }
         arrays = {}
         for name, part in rows.items():
-            record[name] = describe(part, subjects, shown)
-            written = write_split(
+            arrays |= write_split(
                 args.data, name, images, labels, part, (mean, deviation)
             )
-            arrays.update(written)
-        if weight is not None:
-            record["train"]["weight"] = weight.round(4).tolist()
-        record["extract"] = {n: a["sha256"] for n, a in extract["arrays"].items()}
-        record["arrays"] = arrays
-        paths, stale = [args.data / name for name in arrays], []
-        (paths if args.contradictory else stale).append(args.data / "contradictory.csv")
-        stage.publish(args.data / "preprocess.json", record, paths, stale)
-    if vanished:
-        print(
-            f"warning: {vanished} masks of a nerve are too small for {args.height} x "
-            f"{args.width} pixels and are empty now; --soft-masks keeps them, as does a "
-            "larger size"
+        split = Split(
+            height=args.height,
+            width=args.width,
+            mean=mean,
+            standard_deviation=deviation,
+            smallest_area=smallest_area(areas[rows["train"]], frames.shape[1:]),
+            split=args.split,
+            leaky=args.split == "frames"
+            or (args.split == "subject" and not extract.subjects_known),
+            subjects_known=extract.subjects_known,
+            soft_masks=args.soft_masks,
+            folds=args.folds,
+            fold=args.fold,
+            seed=args.seed,
+            aspect=extract.width / extract.height,
+            crops=extract.crops,
+            same_sweep=[[s, g] for s, g in group.items() if s != g],
+            train=describe(rows["train"], subjects, shown),
+            val=describe(rows["val"], subjects, shown),
+            extract={name: array.sha256 for name, array in extract.arrays.items()},
+            arrays=arrays,
         )
-    report(record, args.data)
+        paths, stale = [args.data / name for name in arrays], []
+        (paths if args.contradictory else stale).append(listed)
+        stage.publish(args.data / "preprocess.json", to_dict(split), paths, stale)
+    report(split, int((nerve & ~shown).sum()), args.data)
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

@@ -8,6 +8,7 @@ import numpy as np
 
 import stage
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, encode_png, evenly, outline
+from records import Inputs
 
 MOST_STRIPS = 8  # of a run, about
 FRAMES = 5  # of a strip
@@ -38,7 +39,7 @@ def choose_frames(y: np.ndarray) -> np.ndarray:
 
 
 def draw_strip(
-    x: np.ndarray, y: np.ndarray, probabilities: np.ndarray, settings: dict, epoch: int
+    x: np.ndarray, y: np.ndarray, probabilities: np.ndarray, inputs: Inputs, title: str
 ) -> np.ndarray:
     """Return the frames side by side, truth and prediction outlined, as RGB.
 
@@ -46,16 +47,16 @@ def draw_strip(
         x: Scaled frames, float32 `(N, height, width, 1)`.
         y: Their masks, in [0, 1].
         probabilities: Of the network, in [0, 1], same shape.
-        settings: Record with `mean`, `standard_deviation`, `aspect` and `epochs`.
-        epoch: From 1; written above the frames.
+        inputs: How the network takes frames.
+        title: Written above the frames.
 
     Returns:
         uint8 array `(HEIGHT + MARGIN, columns, 3)`.
     """
-    size = round(HEIGHT * settings["aspect"]), HEIGHT
+    size = round(HEIGHT * inputs.aspect), HEIGHT
     pictures = []
     for frame, truth, found in zip(x, y, probabilities, strict=True):
-        grey = frame[..., 0] * settings["standard_deviation"] + settings["mean"]
+        grey = frame[..., 0] * inputs.standard_deviation + inputs.mean
         picture = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), size)
         for map_, colour in ((truth, TRUTH_COLOUR), (found, PREDICTION_COLOUR)):
             mask = cv2.resize(map_[..., 0].astype(np.float32), size) >= 0.5
@@ -63,8 +64,8 @@ def draw_strip(
         pictures.append(picture)
     strip = np.concatenate(pictures, axis=1)
     strip = np.pad(strip, ((MARGIN, 0), (0, 0), (0, 0)))
-    text, font = f"epoch {epoch} of {settings['epochs']}", cv2.FONT_HERSHEY_SIMPLEX
-    return cv2.putText(strip, text, (4, 12), font, 0.4, (255,) * 3, 1, cv2.LINE_AA)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    return cv2.putText(strip, title, (4, 12), font, 0.4, (255,) * 3, 1, cv2.LINE_AA)
 
 
 def add_strip(path: Path, strip: np.ndarray, shown: int) -> None:
@@ -100,17 +101,17 @@ def open_board(folder: Path):
 class Strips:
     """Shows how a training gets on, epoch by epoch."""
 
-    def __init__(self, path, settings, x, y, board=None):
+    def __init__(self, path, run, x, y, board=None):
         """Choose the frames to watch.
 
         Args:
             path: PNG to draw the strips in.
-            settings: Record of `draw_strip`.
+            run: The training, as it was planned.
             x: Scaled validation frames, float32 `(N, height, width, 1)`.
             y: Their masks, in [0, 1].
             board: What `open_board` returned, or None.
         """
-        self.path, self.settings, self.board = path, settings, board
+        self.path, self.run, self.board = path, run, board
         rows = choose_frames(y)
         self.x, self.y = x[rows], y[rows]
 
@@ -121,10 +122,12 @@ class Strips:
             row: Its row of NAME.csv.
             network: The network after it.
         """
-        epoch, epochs, strip = row["epoch"], self.settings["epochs"], None
+        epoch, epochs, strip = row["epoch"], self.run.recipe.epochs, None
         if len(self.x) and is_shown(epoch, epochs):
             found = np.asarray(network.predict_on_batch(self.x))
-            strip = draw_strip(self.x, self.y, found, self.settings, epoch)
+            strip = draw_strip(
+                self.x, self.y, found, self.run.inputs, f"epoch {epoch} of {epochs}"
+            )
             shown = sum(is_shown(before, epochs) for before in range(1, epoch))
             add_strip(self.path, strip, shown)
         if self.board is not None:

@@ -1,46 +1,80 @@
-"""How to train: what each recipe is."""
+"""How to train: each recipe with all its values. Add one of your own to RECIPES."""
+
+from dataclasses import replace
+
+from records import Augmentation, Recipe
 
 ENCODER = "weights/lite0_imagenet.h5"  # of ImageNet; see encoder.py
 
-# A recipe is one entry. `height` and `width` are what it is meant for; the arrays decide.
-RECIPES = {
-    "classic": {
-        "height": 96,
-        "width": 96,
-        "network": "unet",
-        "filters": 32,
-        "depth": 4,
-        "encoder": None,  # weights of the contracting path to start from
-        "loss": "dice_coef_loss",
-        "learning_rate": 1e-5,
-        "schedule": "constant",
-        "average": False,  # of the weights over the last steps
-        "balance": False,  # subjects drawn by the root of their number of frames
-        "augment": False,
-        "batch_size": 32,
-        "epochs": 60,
-    },
-    "modern": {
-        "height": 192,
-        "width": 256,
-        "network": "lite_unet",
-        "filters": 32,
-        "depth": 4,
-        "encoder": ENCODER,
-        "loss": "tversky_crossentropy_loss",
-        "learning_rate": 5e-4,
-        "schedule": "cosine",
-        "average": True,
-        "balance": True,
-        "augment": True,
-        "batch_size": 16,
-        "epochs": 10,
-    },
-}
-RECIPES["small"] = {
-    **RECIPES["modern"],
-    "network": "small_unet",
-    "filters": 22,
-    "epochs": 20,
-}
-FLAGS = ("filters", "depth", "learning_rate", "batch_size", "epochs")  # override it
+# Where everybody starts.
+CLASSIC = Recipe(
+    name="classic",
+    height=96,  # what it is meant for; the arrays decide
+    width=96,
+    network="unet",
+    filters=32,
+    depth=4,
+    dropout=0.0,
+    # The network starts by calling 1.8 % of the pixels nerve; in the challenge 1.2 % are.
+    # From one half, Dice first pushes every pixel down: on phantoms, four trainings of
+    # four at rates of 3e-4 and 1e-3 stayed at "all empty".
+    # Source: https://arxiv.org/abs/1708.02002, section 4.1.
+    initial_logit=-4.0,
+    encoder=None,
+    loss="dice_coef_loss",
+    missed_share=None,
+    empty_smooth=None,
+    learning_rate=1e-5,
+    schedule="constant",
+    warm_up=None,
+    final_rate=None,
+    average=None,
+    balance=False,
+    augmentation=None,
+    batch_size=32,
+    epochs=60,
+)
+# What was measured to find the nerve better in subjects never seen, in less time.
+MODERN = Recipe(
+    name="modern",
+    height=192,
+    width=256,
+    network="lite_unet",
+    filters=32,
+    depth=4,
+    dropout=0.2,
+    initial_logit=-4.0,
+    encoder=ENCODER,
+    loss="tversky_crossentropy_loss",
+    # With one half, which is Dice, the outlines of subjects that training never saw come
+    # out a tenth too small.
+    missed_share=0.7,
+    # A third of a nerve. With one pixel, the first false ones of an empty frame cost as
+    # much as a missed nerve; where half of the frames are empty, networks then give up
+    # looking for any.
+    empty_smooth=0.01,
+    learning_rate=5e-4,
+    schedule="cosine",
+    warm_up=0.1,
+    final_rate=0.01,
+    average=0.1,
+    balance=True,
+    augmentation=Augmentation(
+        flips=0.5,
+        rotation=20.0,
+        scale=(0.75, 1.3),
+        shear=0.15,
+        shift=0.1,
+        gain=0.25,
+        offset=0.4,
+        slope=0.5,
+        gamma=0.3,
+        blur=1.0,
+        blurred=0.3,
+    ),
+    batch_size=16,
+    epochs=10,
+)
+# The same in a file half as large.
+SMALL = replace(MODERN, name="small", network="small_unet", filters=22, epochs=20)
+RECIPES = {recipe.name: recipe for recipe in (CLASSIC, MODERN, SMALL)}

@@ -8,6 +8,7 @@ Writes  report.html, with all pictures in it
 """
 
 import argparse
+import dataclasses
 import heapq
 import html
 import sys
@@ -17,15 +18,17 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+import command
 import inference
 import plots
 import scores
 import stage
-import tune
 from held_out import read_validation, searched_on
+from limits import THRESHOLDS, Measures, measure_frame, score_at
 from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from precision import PRECISIONS, choose_precision
-from trained import load_network, read_settings
+from records import Limits, Trained
+from trained import load_network, read_trained
 
 SHOWN = 12  # worst frames, and as many best
 PICTURE_WIDTH, JPEG_QUALITY = 360, 82  # pixels
@@ -70,28 +73,23 @@ class Tally:
     def see(
         self,
         name: tuple[int, int],
-        frame: np.ndarray,
+        found: inference.Prediction,
         truth: np.ndarray,
-        probability: np.ndarray,
-        mask: np.ndarray,
-        settings: dict,
     ) -> None:
         """Count one frame.
 
         Args:
             name: (subject, image).
-            frame: uint8 array `(height, width)`.
-            truth: True mask, same shape, 0 and 1.
-            probability: float32 array, of the network's size.
-            mask: Predicted mask, shape of the frame, 0 and 1.
-            settings: The weights' record.
+            found: The frame with its mask.
+            truth: True mask `(rows, columns)`, 0 and 1.
         """
+        frame, geometry, probability, mask = found
         row = scores.frame_scores(truth, mask)
         number = len(self.rows)
         self.rows.append(row)
         self.subjects.append(name[0])
-        self.measures.append(tune.measure_frame(truth, probability, settings))
-        small = inference.fit(truth * 255, settings) / 255
+        self.measures.append(measure_frame(truth, geometry, probability))
+        small = geometry.fit(truth * 255) / 255
         bins = np.minimum(
             (probability * plots.BINS).astype(int), plots.BINS - 1
         ).ravel()
@@ -146,29 +144,59 @@ def show_frames(heap: list[tuple]) -> str:
     return f'<div class="frames">{"".join(figures)}</div>'
 
 
-def make_page(tally: Tally, settings: dict, weights: Path, notes: list[str]) -> str:
-    """Return the page as text."""
-    summary = scores.summarize(tally.rows, tally.subjects)
-    shown = [
-        plots.plot_subjects(tally),
-        plots.plot_histogram(tally),
-        plots.plot_areas(tally),
-        plots.plot_presence(tally),
-        plots.plot_calibration(tally),
-        plots.plot_limits(tally, settings),
+def draw_plots(tally: Tally, limits: Limits, weights: Path) -> list[str]:
+    """Return the page's plots, each as an <img>."""
+    areas, predicted, dice = (
+        np.array([row[n] for row in tally.rows])
+        for n in ("area", "predicted_area", "dice")
+    )
+    nerve = areas > 0
+    measures = Measures(*map(np.array, zip(*tally.measures, strict=True)))
+
+    def score(**changes):
+        return score_at(measures, dataclasses.replace(limits, **changes)).mean()
+
+    largest = float(np.quantile(measures.area.max(axis=1), 0.9)) or 0.01
+    smallest = np.linspace(0, largest, plots.AREAS)
+    return [
+        plots.plot_subjects(dice[nerve], np.array(tally.subjects)[nerve]),
+        plots.plot_histogram(dice[nerve]),
+        plots.plot_areas(areas[nerve], predicted[nerve]),
+        plots.plot_presence(measures.presence, ~measures.empty),
+        plots.plot_calibration(*tally.pixels.T),
+        plots.plot_limit(
+            "effect of the threshold",
+            "probability",
+            np.array(THRESHOLDS),
+            [score(threshold=t) for t in THRESHOLDS],
+            limits.threshold,
+        ),
+        plots.plot_limit(
+            "effect of the smallest area",
+            "% of the frame",
+            100 * smallest,
+            [score(smallest_area=s) for s in smallest],
+            100 * limits.smallest_area,
+        ),
         plots.plot_history(weights.with_suffix(".csv")),
     ]
+
+
+def make_page(tally: Tally, trained: Trained, weights: Path, notes: list[str]) -> str:
+    """Return the page as text."""
+    summary = scores.summarize(tally.rows, tally.subjects)
+    shown = draw_plots(tally, trained.limits, weights)
     note = "".join(f'<p class="note">{html.escape(text)}</p>' for text in notes)
-    name, recipe = html.escape(weights.name), html.escape(str(settings.get("recipe")))
+    name, recipe = html.escape(weights.name), html.escape(trained.recipe.name)
     limits = ", ".join(
-        f"{key.replace('_', ' ')} {settings[key]:.4g}"
-        for key in ("threshold", "smallest_area", "presence")
+        f"{key.replace('_', ' ')} {value:.4g}"
+        for key, value in dataclasses.asdict(trained.limits).items()
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{name} on subjects it never saw</h1>
-<p>Recipe {recipe}, input {settings["height"]} x {settings["width"]} pixels; {limits}.
+<p>Recipe {recipe}, input {trained.inputs.height} x {trained.inputs.width} pixels; {limits}.
 Masks are compared at the frames' own size. Research only: not for diagnosis or for guiding
 a needle.</p>{note}
 <h2>Scores</h2>{table_of_scores(summary)}
@@ -182,10 +210,7 @@ a needle.</p>{note}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, default="data", help="folder of the extracted frames")
     add("--weights", type=Path, default="weights/unet.h5", help="trained .h5")
@@ -200,29 +225,32 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(
             f"--out {args.out} is a folder; expected a page, as report.html"
         )
-    settings = read_settings(args.weights, None)
-    settings, split, extract, frames, masks = read_validation(settings, args.data)
-    rows = split["val"]["rows"]
+    trained = read_trained(args.weights)
+    inputs, split, extract, frames, masks = read_validation(trained, args.data)
+    rows = split.val.rows
     if not rows:
         raise ValueError(f"{args.data}/ holds no validation frames to report on")
     precision, why = choose_precision(args.precision)
     print(f"precision {precision}: {why}")
-    model, tally = load_network(args.weights, settings, precision), Tally()
-    found = inference.find_masks(model, (frames[row] for row in rows), settings)
+    from model import build_network  # here: TensorFlow takes seconds to import
+
+    model = load_network(build_network, args.weights, trained, precision)
+    predictions = inference.predict_frames(model, (frames[row] for row in rows), inputs)
+    found, tally = inference.find_masks(predictions, trained.limits), Tally()
     bar = tqdm(found, "frames", total=len(rows), disable=None)
-    for row, (frame, probability, mask, _) in zip(rows, bar, strict=True):
-        name = tuple(extract["train"][n][row] for n in ("subject", "image"))
-        tally.see(name, frame, masks[row] // 255, probability, mask, settings)
+    for row, prediction in zip(rows, bar, strict=True):
+        name = extract.train.subject[row], extract.train.image[row]
+        tally.see(name, prediction, masks[row] // 255)
     notes = []
-    if split["leaky"]:
+    if split.leaky:
         notes.append("Leaky split: neighbouring frames of one video lie on both sides.")
-    if searched_on(settings, split):
+    if searched_on(trained, split):
         notes.append("The limits were searched on these subjects: a little too good.")
     stage.make_folder(args.out.parent)
-    page = make_page(tally, settings, args.weights, notes).encode()
+    page = make_page(tally, trained, args.weights, notes).encode()
     stage.write_bytes(args.out, page)
     print(f"{len(rows)} frames, {len(page) / 1e6:.1f} MB: {args.out}")
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 
 import stage
 from letterbox import normalized_thumbnail
@@ -39,18 +40,14 @@ def find_sweeps(
         thumbnails[row] = normalized_thumbnail(image, THUMBNAIL, THUMBNAIL)
     mean = thumbnails.mean(axis=0)
     limit = 1 - max(SAME_SWEEP * (1 - mean @ mean), IDENTICAL)
-    group = np.arange(len(names))
+    linked = scipy.sparse.lil_array((len(names), len(names)), dtype=bool)
     for start in range(0, len(images), COMPARED):
         alike = thumbnails[start : start + COMPARED] @ thumbnails.T >= limit
         rows, others = np.nonzero(alike)
-        links = set(
-            zip(index[rows + start].tolist(), index[others].tolist(), strict=True)
-        )
-        for one, other in links:
-            if group[one] != group[other]:
-                new, old = sorted((group[one], group[other]))
-                group[group == old] = new
-    return dict(zip(names.tolist(), names[group].tolist(), strict=True))
+        linked[index[rows + start], index[others]] = True
+    _, group = scipy.sparse.csgraph.connected_components(linked, directed=False)
+    _, first = np.unique(group, return_index=True)  # of each its smallest subject
+    return dict(zip(names.tolist(), names[first[group]].tolist(), strict=True))
 
 
 def choose_validation(groups: np.ndarray, nerve: np.ndarray, seed: int) -> np.ndarray:

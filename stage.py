@@ -7,21 +7,20 @@ each array, and a reader refuses an array that does not match.
 
 import contextlib
 import csv
+import dataclasses
 import errno
-import fcntl
 import hashlib
 import io
 import json
 import mmap
 import os
 import shutil
-import signal
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
 WRITE_BLOCK = 1 << 22  # bytes written at a time
@@ -38,38 +37,37 @@ def temporary(path: str | Path) -> Path:
 def lock(folder: str | Path, name: str = "") -> Iterator[None]:
     """Hold a folder, or the result `name` in it, for this process; made if absent.
 
-    The lock is the kernel's (flock), so a killed run blocks nothing. Temporary files of
-    a folder's failed run are removed.
+    The lock is the kernel's where the system has such, so a killed run blocks nothing.
+    Temporary files of a folder's failed run are removed.
 
     Raises:
         ValueError: another process holds it.
     """
     make_folder(folder)
     path = Path(folder) / f".{name}.lock" if name else Path(folder) / ".lock"
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"another run is writing {Path(folder) / name} (it holds {path}); "
-                "wait for it, or choose another place"
-            ) from error
-        except OSError as error:
-            print(
-                f"note: {folder} lies on a file system without locks ({error.strerror}): "
-                "never start two runs in it"
-            )
-        try:
-            yield
-        finally:
-            if not name:
-                # a run on a name, `.NAME.lock`, may be writing beside this one
-                names = [
-                    p.name.removesuffix("lock") for p in path.parent.glob(".?*.lock")
-                ]
-                for leftover in path.parent.glob(".*.tmp"):
-                    if not leftover.name.startswith(tuple(names)):
-                        leftover.unlink()
+    held = filelock.FileLock(path)
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"another run is writing {Path(folder) / name} (it holds {path}); "
+            "wait for it, or choose another place"
+        ) from error
+    except OSError as error:
+        print(
+            f"note: {folder} lies on a file system without locks ({error.strerror}): "
+            "never start two runs in it"
+        )
+    try:
+        yield
+    finally:
+        if not name:
+            # a run on a name, `.NAME.lock`, may be writing beside this one
+            names = [p.name.removesuffix("lock") for p in path.parent.glob(".?*.lock")]
+            for leftover in path.parent.glob(".*.tmp"):
+                if not leftover.name.startswith(tuple(names)):
+                    leftover.unlink()
+        held.release()
 
 
 def make_folder(path: str | Path) -> None:
@@ -121,6 +119,15 @@ def scratch_array(folder: Path, shape: tuple[int, ...], dtype: type) -> np.ndarr
         return np.memmap(file, dtype, "r+", shape=tuple(shape))
 
 
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """What a stage's record says of an array that it wrote."""
+
+    dtype: str
+    shape: list[int]
+    sha256: str
+
+
 class ArrayWriter:
     """Appends rows to a temporary .npy file and hashes them; memory stays flat.
 
@@ -158,8 +165,10 @@ class ArrayWriter:
     def _set_direct(self, direct):
         """Write past the page cache or through it; where the former fails, the latter."""
         flag = getattr(os, "O_DIRECT", 0)  # Linux
-        flags = fcntl.fcntl(self.file, fcntl.F_GETFL) & ~flag
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl  # here: Windows has none
+
+            flags = fcntl.fcntl(self.file, fcntl.F_GETFL) & ~flag
             fcntl.fcntl(self.file, fcntl.F_SETFL, flags | flag * direct)
 
     def _write(self, view):
@@ -186,21 +195,22 @@ class ArrayWriter:
                 self.filled = 0
         self.count += 1
 
-    def close(self) -> dict:
-        """Bring the file to disk and return its record: dtype, shape, sha256."""
+    def close(self) -> Array:
+        """Bring the file to disk and return its record."""
         self._set_direct(False)
         self._write(memoryview(self.block)[: self.filled])
         self.file.truncate()
         shape = (self.count, *self.shape[1:])
         if shape != self.shape:
             # of the same length: NumPy pads headers so that the row count can change
-            os.pwrite(self.file.fileno(), self._header(shape), 0)
+            self.file.seek(0)
+            self.file.write(self._header(shape))
         os.fsync(self.file.fileno())
         self.file.close()
         digest = self.hash.hexdigest()
         if shape != self.shape:
             digest = sha256(temporary(self.path))
-        return {"dtype": self.dtype.name, "shape": list(shape), "sha256": digest}
+        return Array(self.dtype.name, list(shape), digest)
 
 
 def sha256(path: Path) -> str:
@@ -219,7 +229,9 @@ def write_temporary(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring renames in a folder to disk."""
+    """Bring renames in a folder to disk, where the system opens folders: not Windows."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
@@ -313,13 +325,15 @@ def read_record(path: Path, repair: str) -> dict:
     return record
 
 
-def read_array(folder: Path, name: str, record: dict, repair: str) -> np.ndarray:
+def read_array(
+    folder: Path, name: str, arrays: Mapping[str, Array], repair: str
+) -> np.ndarray:
     """Map an array of a stage read-only, after checking it against the stage's record.
 
     Args:
         folder: Where the array lies.
-        name: Its file name, a key of `record["arrays"]`.
-        record: What `read_record` returned.
+        name: Its file name.
+        arrays: `{name: what its record says}`.
         repair: The command that makes the array, for the error.
 
     Returns:
@@ -330,7 +344,7 @@ def read_array(folder: Path, name: str, record: dict, repair: str) -> np.ndarray
         ValueError: dtype, shape or SHA-256 differ from the record.
     """
     path = Path(folder) / name
-    expected = record.get("arrays", {}).get(name)
+    expected = arrays.get(name)
     if expected is None:
         raise ValueError(
             f"the record of {folder}/ lists no {name}; make it with: {repair}"
@@ -343,52 +357,17 @@ def read_array(folder: Path, name: str, record: dict, repair: str) -> np.ndarray
         raise ValueError(
             f"{path} is not a whole .npy file; make it again with: {repair}"
         ) from error
-    found = {"dtype": array.dtype.name, "shape": list(array.shape)}
-    for key, value in found.items():
-        if value != expected[key]:
-            raise ValueError(
-                f"{path} has {key} {value}, its record says {expected[key]}; "
-                f"make it again with: {repair}"
-            )
-    if sha256(path) != expected["sha256"]:
+    found = dataclasses.replace(
+        expected, dtype=array.dtype.name, shape=list(array.shape)
+    )
+    if found != expected:
+        raise ValueError(
+            f"{path} is {found.dtype} {found.shape}, its record says {expected.dtype} "
+            f"{expected.shape}; make it again with: {repair}"
+        )
+    if sha256(path) != expected.sha256:
         raise ValueError(
             f"{path} changed after its record was written (SHA-256 differs); "
             f"make it again with: {repair}"
         )
     return array
-
-
-def run(main: Callable[[], None]) -> int:
-    """Run a script's `main`; a foreseeable mistake is one line on stderr and status 1.
-
-    A Ctrl-C is one line and status 130, also where it comes while TensorFlow traces a
-    network and makes another error of it.
-    """
-    pressed, before = [], signal.getsignal(signal.SIGINT)
-
-    def interrupt(number, frame):
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    heeded = before is signal.default_int_handler  # not by a job behind `&`
-    if heeded:
-        signal.signal(signal.SIGINT, interrupt)
-    text = ""
-    try:
-        main()
-        return 0
-    except KeyboardInterrupt as error:
-        text = str(error)
-    except Exception as error:
-        if not pressed:
-            if not isinstance(error, ValueError | OSError):
-                raise
-            # in one piece, which other writers of stderr cannot part
-            sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
-            return 1
-    finally:
-        if heeded:
-            signal.signal(signal.SIGINT, before)
-    text = text or "stopped; the previous outputs are intact, run it again"
-    print(f"\n{text}", file=sys.stderr)
-    return 130

@@ -12,13 +12,18 @@ Writes  weights/unet.h5, weights/unet.json, weights/unet.csv, weights/unet.png (
 import argparse
 import contextlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import command
 import stage
 from h5_look import look
-from precision import PRECISIONS
+from precision import PRECISIONS, choose_precision
 from recipes import RECIPES
-from settings import choose_settings, read_data
+from records import Recipe
+from settings import plan, read_data
+
+CHANGES = ("filters", "depth", "learning_rate", "batch_size", "epochs")  # of a recipe
 
 
 def is_finished(out: Path, resume: bool) -> bool:
@@ -49,23 +54,29 @@ def is_finished(out: Path, resume: bool) -> bool:
     return record.exists() and not state.exists()
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
+def parse_args(
+    argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES
+) -> argparse.Namespace:
+    parser = command.Parser(__doc__)
+    add, whole = parser.add_argument, command.whole
     add("--data", type=Path, default="data", help="folder of preprocess.py's arrays")
     add("--out", type=Path, default="weights/unet.h5", help="file to write, an .h5")
-    add("--recipe", choices=RECIPES, default="classic", help="how to train")
-    add("--seed", type=int, default=0, help="seed of weights and order, 0 or more")
-    add("--epochs", type=int, help="1 or more; default: the recipe's")
-    add("--learning-rate", type=float, help="above 0, up to 1; default: the recipe's")
-    add("--batch-size", type=int, help="frames, 1 or more; default: the recipe's")
+    add("--recipe", choices=recipes, default="classic", help="how to train")
+    add("--seed", type=whole(0), default=0, help="seed of weights and order")
+    add("--epochs", type=whole(1, 10**6), help="instead of the recipe's")
+    rate = command.number(0, 1, above=True)
+    add("--learning-rate", type=rate, help="instead of the recipe's")
+    add("--batch-size", type=whole(1, 10**5), help="frames, instead of the recipe's")
     add(
-        "--filters", type=int, help="channels of the first level; default: the recipe's"
+        "--filters",
+        type=whole(1, 256),
+        help="channels of the first level, instead of the recipe's",
     )
-    add("--depth", type=int, help="times the frame is halved; default: the recipe's")
+    add(
+        "--depth",
+        type=whole(1, 6),
+        help="times the frame is halved, instead of the recipe's",
+    )
     add(
         "--precision",
         choices=PRECISIONS,
@@ -74,8 +85,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--devices",
-        type=int,
-        help="to share each batch among, on JAX; default: one, or with several machines "
+        type=whole(1, 10**5),
+        help="to share each batch among, on JAX; without it one, or with several machines "
         "all of theirs",
     )
     add("--init", type=Path, help="pretrained .h5 to start from (transfer learning)")
@@ -96,27 +107,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.out.suffix != ".h5":
         parser.error(f"--out {args.out}; expected a name that ends in .h5")
-    limits = {"epochs": 10**6, "batch_size": 10**5, "filters": 256, "depth": 6}
-    limits["devices"] = 10**5
-    for name, most in limits.items():
-        value = getattr(args, name)
-        if value is not None and not 1 <= value <= most:
-            flag = name.replace("_", "-")
-            parser.error(f"--{flag} {value}; expected 1 to {most}")
-    if args.learning_rate is not None and not 0 < args.learning_rate <= 1:
-        parser.error(f"--learning-rate {args.learning_rate}; expected above 0, up to 1")
-    if args.seed < 0:
-        parser.error(f"--seed {args.seed}; expected 0 or more")
     return args
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
+def main(
+    argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES
+) -> None:
+    args = parse_args(argv, recipes)
     if args.init:
         look(args.init)
     import devices  # here: TensorFlow takes seconds to import
     import training
+    from losses import LOSSES, dice_coef, smooth_dice
+    from model import build_network
     from progress import open_board
+    from rehearsal import rehearse
 
     with (
         devices.connect() as (process, num_processes),
@@ -130,14 +135,30 @@ def main(argv: list[str] | None = None) -> None:
                 f"{args.out} and another --out)"
             )
             return
-        record, arrays = read_data(args.data)
-        settings = choose_settings(args, record, arrays)
-        place = devices.find_place(
-            process, num_processes, args.devices, settings["batch_size"]
+        split, arrays = read_data(args.data)
+        changes = {name: getattr(args, name) for name in CHANGES}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        precision, why = choose_precision(args.precision)
+        print(f"precision {precision}: {why}")
+        run = plan(
+            recipes[args.recipe],
+            changes,
+            args.seed,
+            args.keep,
+            precision,
+            args.init,
+            split,
         )
-        inputs = settings, arrays, record["train"], args.init, place
+        recipe = run.recipe
+        place = devices.find_place(
+            process, num_processes, args.devices, recipe.batch_size
+        )
+        design = training.Design(
+            build_network, LOSSES[recipe.loss](recipe), dice_coef, smooth_dice
+        )
+        inputs = design, run, arrays, split.train, args.init, place
         if args.dry_run:
-            training.rehearse(*inputs)
+            rehearse(*inputs)
             return
         board = None
         if args.tensorboard and process == 0:
@@ -150,8 +171,8 @@ def main(argv: list[str] | None = None) -> None:
             )
             raise KeyboardInterrupt(again) from error
         if process == 0:
-            training.finish(args.out, history, settings["keep"])
+            training.finish(args.out, history, run.keep)
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(command.run(main))

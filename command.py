@@ -1,0 +1,114 @@
+"""A script's command line: flags with ranges, help, one line for a mistake, Ctrl-C."""
+
+import argparse
+import math
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Number(NamedTuple):
+    """A flag's type: a number in a range."""
+
+    kind: type  # int or float
+    low: float
+    high: float
+    above: bool  # whether `low` itself is out of it
+    below: bool  # likewise `high`
+
+    def __call__(self, text: str) -> int | float:
+        """Return the number that a text gives.
+
+        Raises:
+            argparse.ArgumentTypeError: it gives none, or one out of the range.
+        """
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = math.nan
+        low = value > self.low if self.above else value >= self.low
+        if not low or not (value < self.high if self.below else value <= self.high):
+            raise argparse.ArgumentTypeError(f"{text}; expected {self}")
+        return value
+
+    def __str__(self):
+        low, high = (f"{end:g}" if end < 1e5 else f"{end:.0f}" for end in self[1:3])
+        if self.high == math.inf:
+            return f"{low} or more"
+        if self.above:
+            return f"above {low}, {'below' if self.below else 'up to'} {high}"
+        return f"{low} to below {high}" if self.below else f"{low} to {high}"
+
+
+def whole(low: int, high: float = math.inf) -> Number:
+    """Return the type of a flag that takes a whole number, `low` to `high`."""
+    return Number(int, low, high, False, False)
+
+
+def number(low: float, high: float, above: bool = False, below: bool = False) -> Number:
+    """Return the type of a flag that takes a number, `low` to `high`.
+
+    Args:
+        low: Least.
+        high: Most.
+        above: Whether it must be above `low`.
+        below: Whether it must be below `high`.
+    """
+    return Number(float, low, high, above, below)
+
+
+class Help(argparse.HelpFormatter):
+    """Help that says the range and the default of each flag once."""
+
+    def _get_help_string(self, action):
+        notes = [str(action.type)] if isinstance(action.type, Number) else []
+        value = action.default
+        if value not in (None, False, argparse.SUPPRESS) and action.option_strings:
+            values = value if isinstance(value, list) else [value]
+            notes.append(f"default: {' '.join(map(str, values))}")
+        return f"{action.help} ({'; '.join(notes)})" if notes else action.help
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose description is the first line of a script's docstring."""
+
+    def __init__(self, doc: str):
+        super().__init__(description=doc.splitlines()[0], formatter_class=Help)
+
+
+def run(main: Callable[[], None]) -> int:
+    """Run a script's `main`; a foreseeable mistake is one line on stderr and status 1.
+
+    A Ctrl-C is one line and status 130, also where it comes while TensorFlow traces a
+    network and makes another error of it.
+    """
+    pressed, before = [], signal.getsignal(signal.SIGINT)
+
+    def interrupt(number, frame):
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    heeded = before is signal.default_int_handler  # not by a job behind `&`
+    if heeded:
+        signal.signal(signal.SIGINT, interrupt)
+    text = ""
+    try:
+        main()
+        return 0
+    except KeyboardInterrupt as error:
+        text = str(error)
+    except Exception as error:
+        if not pressed:
+            if not isinstance(error, ValueError | OSError):
+                raise
+            # in one piece, which other writers of stderr cannot part
+            sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
+            return 1
+    finally:
+        if heeded:
+            signal.signal(signal.SIGINT, before)
+    text = text or "stopped; the previous outputs are intact, run it again"
+    print(f"\n{text}", file=sys.stderr)
+    return 130
