@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import os
 import re
-import subprocess
 import sys
 import typing
 from collections.abc import Iterable, Iterator
@@ -24,8 +23,6 @@ LOST = (
 # how JAX's errors begin that a lost process can cause; gloo's come as ValueError
 LOST_ERRORS = ("UNKNOWN:", "UNAVAILABLE:", "ABORTED:", "CANCELLED:", "INTERNAL:")
 LOST_ERRORS += ("DEADLINE_EXCEEDED:",)
-# prints its argument on stderr, unless told otherwise before its input ends
-LAST_WORDS = "import sys; sys.stdin.read() or sys.exit(sys.argv[1])"
 
 
 class WholeBatch(keras.distribution.DataParallel):
@@ -71,24 +68,6 @@ def read_variables() -> tuple[int, int]:
     return process, num_processes
 
 
-@contextlib.contextmanager
-def last_words(text: str) -> Iterator[None]:
-    """Print `text` on stderr should this process be ended within the block.
-
-    Where the first process is gone, JAX aborts the others from C++: no Python runs any
-    more, and its option for a callback of ours ends in std::bad_cast (0.10.2). So a small
-    process waits at a pipe, which the system closes in any case.
-    """
-    command = [sys.executable, "-c", LAST_WORDS, text]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, start_new_session=True
-    ) as heir:
-        try:
-            yield
-        finally:
-            heir.stdin.write(b"not needed")
-
-
 def leave() -> typing.NoReturn:
     """End this process at once, with status 1."""
     sys.stdout.flush()
@@ -100,7 +79,8 @@ def connect() -> Iterator[tuple[int, int]]:
     """Join the other machines of the run, if the environment names them.
 
     A process that fails ends at once: JAX would first wait for the others, which wait for
-    it. They are then ended by a broken connection, or by JAX's heartbeat (100 seconds).
+    it. They are then ended by a broken connection, or by JAX's heartbeat (100 seconds),
+    which aborts them from C++ with lines of its own.
 
     Yields:
         `(process, num_processes)`; the first is 0 for the one that writes the files.
@@ -115,9 +95,8 @@ def connect() -> Iterator[tuple[int, int]]:
         return
     name = f"process {process} of {num_processes}"
     try:
-        with last_words(f"train.py: {name} was ended from outside; {LOST}"):
-            keras.distribution.initialize()
-            yield process, num_processes
+        keras.distribution.initialize()
+        yield process, num_processes
     except BaseException as error:
         atexit.register(leave)  # runs before JAX's, which was registered earlier
         message = str(error)

@@ -7,14 +7,13 @@ Writes  raw/train/S_I.tif, raw/train/S_I_mask.tif, raw/test/N.tif, raw/train_mas
         raw/sample_submission.csv, raw/test_truth.csv, raw/SHA256SUMS, raw/phantom.json
 
 Each subject has an anatomy (anatomy.py), which a scanner (scanner.py) shows along a sweep
-of the probe past the brachial plexus. The same command continues a killed run.
+of the probe past the brachial plexus. The same command replaces what a killed run left.
 """
 
 import argparse
 import csv
 import hashlib
 import io
-import json
 import os
 import sys
 from pathlib import Path
@@ -37,7 +36,7 @@ VERSION = 2  # of the pictures: raise it when the same seed gives other bytes
 LZW = [cv2.IMWRITE_TIFF_COMPRESSION, 5]
 # one strip and no predictor, as in the challenge's files
 LZW += [cv2.IMWRITE_TIFF_ROWSPERSTRIP, HEIGHT, cv2.IMWRITE_TIFF_PREDICTOR, 1]
-RECORD, JOURNAL = "phantom.json", ".phantom.journal"
+RECORD = "phantom.json"
 RERUN = "python phantom.py"
 TABLES = {
     "train_masks.csv": ("subject", "img", "pixels"),
@@ -129,92 +128,63 @@ def make_frame(frame: Frame, seed: int) -> tuple[dict[str, bytes], str]:
     return files, encode(mask)
 
 
-def write_frame(frame: Frame, seed: int, out: Path) -> dict:
-    """Write one frame; return its line of the journal."""
+def write_frame(frame: Frame, seed: int, out: Path) -> tuple[str, dict[str, str]]:
+    """Write one frame; return its encoded mask, and `{relative path: SHA-256}`."""
     files, pixels = make_frame(frame, seed)
-    digests = {}
     for path, content in files.items():
-        # no fsync: a file is trusted after a crash only if its hash is in the journal
         with stage.writing(out / path, len(content)):
-            stage.temporary(out / path).write_bytes(content)
-        os.replace(stage.temporary(out / path), out / path)
-        digests[path] = hashlib.sha256(content).hexdigest()
-    return {"frame": frame.name, "pixels": pixels, "sha256": digests}
+            (out / path).write_bytes(content)  # no fsync of each: `os.sync` of all
+    digests = {p: hashlib.sha256(content).hexdigest() for p, content in files.items()}
+    return pixels, digests
 
 
-def is_intact(out: Path, digests: dict[str, str]) -> bool:
-    """Tell whether every file of `{relative path: SHA-256}` is there, unchanged."""
-    return all(
-        (out / path).is_file() and stage.sha256(out / path) == digest
-        for path, digest in digests.items()
-    )
+def list_made(frames: list[Frame]) -> set[str]:
+    """Return the relative paths of all files of a data set but its record."""
+    masks = [f.name for f in frames if f.name.startswith("train/")]
+    names = [f"{f.name}.tif" for f in frames] + [f"{name}_mask.tif" for name in masks]
+    return {"SHA256SUMS", *TABLES, *names}
 
 
-def read_journal(out: Path, frames: list[Frame]) -> dict[str, dict]:
-    """Return the journal lines, by frame name, of the frames intact in `out`."""
-    lines = {}
-    if (out / JOURNAL).exists():
-        for text in (out / JOURNAL).read_bytes().splitlines():
-            try:
-                line = json.loads(text)
-                lines[line["frame"]] = line
-            except (ValueError, KeyError, TypeError):
-                continue  # torn by a crash: that frame is made again
-    names = [frame.name for frame in frames if frame.name in lines]
-    checks = machine.map_threads(
-        lambda name: is_intact(out, lines[name]["sha256"]), names
-    )
-    return {name: lines[name] for name, good in zip(names, checks, strict=True) if good}
-
-
-def check_folder(out: Path, record: dict, frames: list[Frame]) -> str:
-    """Tell how far `out` is: "new", "unfinished" or "complete".
+def check_folder(out: Path, record: dict, frames: list[Frame]) -> bool:
+    """Tell whether `out` holds the data set, complete.
 
     Raises:
         ValueError: it holds files of others, or a phantom with other parameters.
     """
     everything = out.rglob("*") if out.is_dir() else ()
-    found = {str(path.relative_to(out)) for path in everything if not path.is_dir()}
-    found -= {".lock", str(stage.temporary(RECORD))}  # killed before its first record
-    if not found:
-        return "new"
+    found = {path.relative_to(out).as_posix() for path in everything if path.is_file()}
+    found -= {".lock"}
     mend = "choose another --out, or empty that folder"
     old = stage.read_record(out / RECORD, RERUN) if RECORD in found else {}
-    if old.get("made_by") != record["made_by"]:
-        some = ", ".join(sorted(found)[:3])
+    made = list_made(frames)
+    known = {RECORD, *made, *(stage.temporary(n).as_posix() for n in (RECORD, *made))}
+    if found and old.get("made_by") != record["made_by"] or found - known:
+        some = ", ".join(sorted(found - known or found)[:3])
         raise ValueError(f"{out}/ holds files not made by phantom.py ({some}); {mend}")
-    if old.get("parameters") != record["parameters"]:
+    if old and old.get("parameters") != record["parameters"]:
         flags = " ".join(f"--{k} {v}" for k, v in old.get("parameters", {}).items())
         raise ValueError(
             f"{out}/ holds the phantom of {flags}; run with these or {mend}"
         )
-    if old.get("complete"):
-        made = {"SHA256SUMS", *TABLES, *(f"{f.name}.tif" for f in frames)}
-        made |= {f"{f.name}_mask.tif" for f in frames if f.name.startswith("train/")}
-        if lost := made - found:
-            raise ValueError(f"{out}/{min(lost)} is gone; bring it back, or {mend}")
-        return "complete"
-    if old != record:
-        raise ValueError(f"{out}/ was begun with other versions of libraries; {mend}")
-    names = [JOURNAL, "SHA256SUMS", *TABLES]
-    names += [f.name + end for f in frames for end in (".tif", "_mask.tif")]
-    known = {RECORD, *names, *(str(stage.temporary(name)) for name in names)}
-    if foreign := found - known:
-        raise ValueError(
-            f"{out}/{min(foreign)} was not made by phantom.py; move it away"
-        )
-    return "unfinished"
+    if old.get("complete") and (lost := made - found):
+        raise ValueError(f"{out}/{min(lost)} is gone; bring it back, or {mend}")
+    return bool(old.get("complete"))
 
 
 def write_tables(
-    out: Path, frames: list[Frame], journal: dict[str, dict]
+    out: Path, frames: list[Frame], pixels: dict[str, str]
 ) -> dict[str, str]:
-    """Write the challenge's tables and the hidden truth; return their SHA-256."""
+    """Write the challenge's tables and the hidden truth; return their SHA-256.
+
+    Args:
+        out: Folder of the data set.
+        frames: Its frames.
+        pixels: `{name of a frame: its encoded mask}`.
+    """
     train = [f for f in frames if f.name.startswith("train/")]
     test = [(int(f.name[5:]), f) for f in frames if f.name.startswith("test/")]
     train.sort(key=lambda f: (f.subject, f.image))
     test.sort()
-    pixels = {name: line["pixels"] for name, line in journal.items()}
     tables = (
         [(f.subject, f.image, pixels[f.name]) for f in train],
         [(number, "1 1") for number, _ in test],
@@ -232,27 +202,22 @@ def write_tables(
 
 
 def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
-    """Make what is missing of the data set in `out`, the complete record last."""
+    """Make the data set in `out`, the complete record last."""
     seed = record["parameters"]["seed"]
     for folder in ("train", "test"):
         stage.make_folder(out / folder)
     stage.write_bytes(out / RECORD, stage.to_json(record).encode())
-    journal = read_journal(out, frames)
-    missing = [frame for frame in frames if frame.name not in journal]
-    made = machine.map_threads(lambda frame: write_frame(frame, seed, out), missing)
-    bar = tqdm(made, "frames", len(frames), initial=len(journal), unit="frame")
-    with stage.writing(out / JOURNAL), bar, open(out / JOURNAL, "a") as file:
-        file.write("\n")  # ends a torn line
-        for line in bar:
-            journal[line["frame"]] = line
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-    digests = write_tables(out, frames, journal)
-    for line in journal.values():
-        digests |= line["sha256"]
+    made = machine.map_threads(lambda frame: write_frame(frame, seed, out), frames)
+    bar = tqdm(made, "frames", len(frames), unit="frame")
+    pixels, digests = {}, {}
+    for frame, (encoded, files) in zip(frames, bar, strict=True):
+        pixels[frame.name] = encoded
+        digests |= files
+    digests |= write_tables(out, frames, pixels)
     sums = "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
     stage.write_bytes(out / "SHA256SUMS", sums.encode())
-    os.sync()  # once, where an fsync for each of thousands of files would take minutes
+    if hasattr(os, "sync"):  # once, where an fsync of thousands of files takes minutes
+        os.sync()
     record = record | {"complete": True, "sha256sums": stage.sha256(out / "SHA256SUMS")}
     stage.write_bytes(out / RECORD, stage.to_json(record).encode())
 
@@ -276,24 +241,16 @@ def make_record(parameters: dict, frames: list[Frame]) -> dict:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("raw"), help="folder to make")
-    parser.add_argument("--train", type=int, default=600, help="training frames")
-    parser.add_argument("--test", type=int, default=100, help="test frames")
-    parser.add_argument("--subjects", type=int, default=12, help="training subjects")
-    parser.add_argument("--seed", type=int, default=0, help="0 or more")
+    parser = command.Parser(__doc__)
+    add, whole = parser.add_argument, command.whole
+    add("--out", type=Path, default="raw", help="folder to make")
+    add("--train", type=whole(1), default=600, help="training frames")
+    add("--test", type=whole(1), default=100, help="test frames")
+    add("--subjects", type=whole(1), default=12, help="training subjects")
+    add("--seed", type=whole(0), default=0, help="of all frames")
     args = parser.parse_args(argv)
-    if args.subjects < 1:
-        parser.error(f"--subjects is {args.subjects}; expected 1 or more")
     if args.train < args.subjects:
-        parser.error(f"--train is {args.train}; expected at least --subjects")
-    if args.test < 1:
-        parser.error(f"--test is {args.test}; expected 1 or more")
-    if args.seed < 0:
-        parser.error(f"--seed is {args.seed}; expected 0 or more")
+        parser.error(f"--train {args.train}; expected at least --subjects")
     return args
 
 
@@ -304,14 +261,12 @@ def main(argv: list[str] | None = None) -> None:
     frames = plan_frames(**parameters)
     record = make_record(parameters, frames)
     news = "was complete already"
-    if check_folder(args.out, record, frames) != "complete":
+    if not check_folder(args.out, record, frames):
         with stage.lock(args.out):
             # again: another run may have come before the lock
-            if check_folder(args.out, record, frames) != "complete":
+            if not check_folder(args.out, record, frames):
                 write_phantom(args.out, frames, record)
                 news = "is complete"
-    if (args.out / JOURNAL).exists():  # no longer needed, also if killed right here
-        (args.out / JOURNAL).unlink(missing_ok=True)
     print(
         f"{args.out}/ {news}: {args.train} training frames of {args.subjects} subjects "
         f"({record['train_with_nerve']} with a nerve), {args.test} test frames of "
