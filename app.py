@@ -23,17 +23,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import command
-import frames as sources
-import inference
-import own_predictions
-import stage
-from anatomy import draw_mask
-from overlays import PREDICTION_COLOUR, outline
+from nerve import command
+from nerve.files import atomic
+from nerve.frames import sources
+from nerve.frames.overlays import PREDICTION_COLOUR, outline
+from nerve.phantom.anatomy import draw_mask
+from nerve.phantom.scanner import make_subject, render
+from nerve.precision import choose_precision
+from nerve.prediction import inference, own_predictions
+from nerve.prediction.networks import load_network, read_trained
 from phantom import plan_frames
-from precision import choose_precision
-from scanner import make_subject, render
-from trained import load_network, read_trained
 
 MAX_FRAMES = 300  # of a clip, kept in memory
 MAX_UPLOAD = "200mb"
@@ -189,7 +188,7 @@ def save(
     for k in range(1, len(state["predictions"]) + 1):
         frame, _, probability, mask = find(state, k, threshold, smallest)
         sure = f"{inference.presence(probability):.4f}", f"{probability.max():.4f}"
-        row = [stage.as_text(state["title"]), k, *frame.shape, *sure]
+        row = [atomic.as_text(state["title"]), k, *frame.shape, *sure]
         writer.writerow([*row, *own_predictions.measure_mask(mask, state["spacing"])])
     paths[2].write_text(text.getvalue())
     return [str(path) for path in paths]

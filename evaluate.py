@@ -15,11 +15,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import command
-import machine
-import run_length
-import scores
-import stage
+from nerve import command, machine
+from nerve.files import atomic, run_length
+from nerve.scoring import scores
 
 LEVELS = np.arange(1, 20)  # twentieths: thresholds tried for the best constant mask
 
@@ -142,11 +140,11 @@ def write_scores(path: Path, summary: dict, rows: dict) -> None:
     first = next(iter(rows))
     names = ("subject", "img") if isinstance(first, tuple) else ("img",)
     columns = list(rows[first])
-    with stage.write_csv(path.with_suffix(".scores.csv"), [*names, *columns]) as writer:
+    with atomic.write_csv(path.with_suffix(".scores.csv"), [*names, *columns]) as writer:
         for name, row in rows.items():
             values = [format_value(row[c]) for c in columns]
             writer.writerow([*(name if isinstance(name, tuple) else (name,)), *values])
-    stage.write_bytes(path.with_suffix(".scores.json"), stage.to_json(summary).encode())
+    atomic.write_bytes(path.with_suffix(".scores.json"), atomic.to_json(summary).encode())
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import command
-import engines
-import scores
-import stage
-from held_out import read_validation
-from inference import find_masks, predict_frames
-from records import PREPROCESS, Inputs, Limits, Split, Trained
-from trained import load_network, read_trained
+from nerve import command
+from nerve.files import atomic
+from nerve.prediction import engines
+from nerve.prediction.held_out import read_validation
+from nerve.prediction.inference import find_masks, predict_frames
+from nerve.prediction.networks import load_network, read_trained
+from nerve.records import PREPROCESS, Inputs, Limits, Split, Trained
+from nerve.scoring import scores
 
 CALIBRATION = 100  # training frames
 TOLERANCE, INT8_TOLERANCE = 0.002, 0.01  # of mean Dice
@@ -143,21 +143,21 @@ def compare(
 
 def withdraw(weights: Path, wrong: list[str]) -> None:
     """Take engines off the record of exports, so that predict.py refuses their files."""
-    record = stage.read_record(engines.record_path(weights), engines.EXPORT)
+    record = atomic.read_record(engines.record_path(weights), engines.EXPORT)
     for engine in wrong:
         record["files"].pop(engines.exported(weights, engine).name)
-    stage.write_bytes(engines.record_path(weights), stage.to_json(record).encode())
+    atomic.write_bytes(engines.record_path(weights), atomic.to_json(record).encode())
 
 
 def publish(folder: Path, weights: Path, trained: Trained) -> None:
     """Move the files of a folder to their places beside the weights, the record last."""
     paths = sorted(folder.iterdir())
-    files = {path.name: stage.sha256(path) for path in paths}
+    files = {path.name: atomic.sha256(path) for path in paths}
     record = {"h5_sha256": trained.h5_sha256, "files": files}
     engines.record_path(weights).unlink(missing_ok=True)
     for path in paths:
         os.replace(path, weights.with_name(path.name))
-    stage.write_bytes(engines.record_path(weights), stage.to_json(record).encode())
+    atomic.write_bytes(engines.record_path(weights), atomic.to_json(record).encode())
 
 
 def read_calibration(data: Path, split: Split, inputs: Inputs) -> np.ndarray:
@@ -172,7 +172,7 @@ def read_calibration(data: Path, split: Split, inputs: Inputs) -> np.ndarray:
         ValueError: the arrays are of another size.
     """
     repair = f"{PREPROCESS} --data {data}"
-    x = stage.read_array(data, "x_train.npy", split.arrays, repair)
+    x = atomic.read_array(data, "x_train.npy", split.arrays, repair)
     if x.shape[1:3] != (inputs.height, inputs.width):
         raise ValueError(
             f"{data}/ holds frames of {x.shape[1]} x {x.shape[2]} pixels, the weights take "
@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(f"{args.data}/ holds no validation frames to compare on")
     from model import build_network  # here: TensorFlow takes seconds to import
 
-    with stage.lock(args.weights.parent, args.weights.stem):
+    with atomic.lock(args.weights.parent, args.weights.stem):
         model = load_network(build_network, args.weights, trained)
         making = args.weights.with_name(f".{args.weights.stem}.exports.tmp")
         shutil.rmtree(making, ignore_errors=True)

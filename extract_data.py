@@ -21,13 +21,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import challenge
-import command
-import machine
-import own_frames
-import run_length
-import stage
-from records import Extract, Extracted, Skipped, read_extract, to_dict
+from nerve import command, machine
+from nerve.files import atomic, run_length
+from nerve.frames import challenge, own_frames
+from nerve.records import Extract, Extracted, Skipped, read_extract, to_dict
 
 ARRAYS = {
     "train": ("imgs_train.npy", "imgs_mask_train.npy"),
@@ -46,7 +43,7 @@ def attempt(function: Callable, item):
 def extract(
     frames: list[tuple],
     function: Callable,
-    writers: list[stage.ArrayWriter],
+    writers: list[atomic.ArrayWriter],
     skip_bad: bool,
     label: str,
 ) -> tuple[list[tuple], list[int], list[tuple[tuple, str]]]:
@@ -55,7 +52,7 @@ def extract(
     Args:
         frames: Tuples of numbers, in the order of the rows.
         function: Frame to a tuple of arrays, one for each writer.
-        writers: `stage.ArrayWriter`s.
+        writers: `atomic.ArrayWriter`s.
         skip_bad: Leave bad frames out instead of raising.
         label: What the progress bar shows.
 
@@ -93,7 +90,7 @@ def list_skipped(skipped: list[tuple[str, str]], folders: list[Path]) -> list[Sk
 
 def extract_folder(
     folder: Path, data: Path, size: tuple[int, int], skip_bad: bool
-) -> tuple[Extracted, dict[str, stage.Array]]:
+) -> tuple[Extracted, dict[str, atomic.Array]]:
     """Write the arrays of `raw/train` or `raw/test`.
 
     Returns:
@@ -110,7 +107,7 @@ def extract_folder(
 
     frames = challenge.list_frames(folder, table)
     names, shape = ARRAYS[folder.name], (len(frames), *size)
-    writers = [stage.ArrayWriter(data / name, shape, np.uint8) for name in names]
+    writers = [atomic.ArrayWriter(data / name, shape, np.uint8) for name in names]
     kept, areas, bad = extract(frames, read, writers, skip_bad, folder.name)
     bad = [("_".join(map(str, frame)), why) for frame, why in bad]
     skipped = list_skipped(bad, [folder.parent])
@@ -121,7 +118,7 @@ def extract_folder(
         subjects = [frame[0] for frame in kept]
         rows = dataclasses.replace(rows, subject=subjects, area=areas)
     # at once, so that the disk is waited for once
-    records = machine.map_threads(stage.ArrayWriter.close, writers)
+    records = machine.map_threads(atomic.ArrayWriter.close, writers)
     return rows, dict(zip(names, records, strict=True))
 
 
@@ -138,7 +135,7 @@ def extract_own(
     """
     paths = [data / name for name in ARRAYS["train"]]
     shape = (len(plan.frames), *plan.size)
-    writers = [stage.ArrayWriter(path, shape, np.uint8) for path in paths]
+    writers = [atomic.ArrayWriter(path, shape, np.uint8) for path in paths]
     order = sorted(plan.frames)
     kept, areas, bad = extract(order, plan.read, writers, skip_bad, "own")
     bad = [(plan.frames[frame].name, why) for frame, why in bad]
@@ -147,7 +144,7 @@ def extract_own(
         raise ValueError(
             f"{folders[0]} holds no good frame; the first: {skipped[0].why}"
         )
-    closed = map(stage.ArrayWriter.close, writers)
+    closed = map(atomic.ArrayWriter.close, writers)
     return Extract(
         height=plan.size[0],
         width=plan.size[1],
@@ -280,7 +277,7 @@ def main(argv: list[str] | None = None) -> None:
         pairs = own_frames.find_pairs(args.images, args.masks)
     else:
         folders = challenge.find_folders(args.raw)
-    with stage.lock(args.data):
+    with atomic.lock(args.data):
         if args.images:
             how = args.crop, args.label, args.subject_pattern, args.subjects
             plan = own_frames.plan(pairs, *how)
@@ -290,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
             record = extract_raw(folders, args.data, args.skip_bad)
         note_replaced(args.data, record)
         names = [name for group in ARRAYS.values() for name in group]
-        stage.publish(
+        atomic.publish(
             args.data / "extract.json",
             to_dict(record),
             paths=[args.data / name for name in record.arrays],

@@ -11,17 +11,17 @@ import os
 import sys
 from collections.abc import Callable
 
-import command
-import encoder
-import stage
-from backend import keras
-from convolutions import (
+from nerve import command
+from nerve.backend import keras
+from nerve.files import atomic
+from nerve.network import encoder
+from nerve.network.convolutions import (
     double_convolution,
     normalized_convolution,
     plain_convolution,
     standardized_convolution,
 )
-from records import Recipe
+from nerve.records import Recipe
 
 SUMMARY_WIDTH = 110  # characters
 
@@ -306,7 +306,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     model = build_unet(args.height, args.width, args.filters, args.depth)
-    stage.write_bytes(args.out, summary(model).encode())
+    atomic.write_bytes(args.out, summary(model).encode())
     print(
         f"{len(model.layers)} layers, {model.count_params():,} parameters: {args.out}"
     )

@@ -24,12 +24,11 @@ import numpy as np
 import scipy
 from tqdm import tqdm
 
-import command
-import machine
-import stage
-from anatomy import STREAM_PLAN, draw_mask, smooth_random
-from run_length import HEIGHT, WIDTH, encode
-from scanner import make_subject, render
+from nerve import command, machine
+from nerve.files import atomic
+from nerve.files.run_length import HEIGHT, WIDTH, encode
+from nerve.phantom.anatomy import STREAM_PLAN, draw_mask, smooth_random
+from nerve.phantom.scanner import make_subject, render
 
 EMPTY_TRAIN, EMPTY_TEST = 0.588, 0.53  # share of frames without a nerve, challenge
 VERSION = 2  # of the pictures: raise it when the same seed gives other bytes
@@ -132,7 +131,7 @@ def write_frame(frame: Frame, seed: int, out: Path) -> tuple[str, dict[str, str]
     """Write one frame; return its encoded mask, and `{relative path: SHA-256}`."""
     files, pixels = make_frame(frame, seed)
     for path, content in files.items():
-        with stage.writing(out / path, len(content)):
+        with atomic.writing(out / path, len(content)):
             (out / path).write_bytes(content)  # no fsync of each: `os.sync` of all
     digests = {p: hashlib.sha256(content).hexdigest() for p, content in files.items()}
     return pixels, digests
@@ -155,9 +154,9 @@ def check_folder(out: Path, record: dict, frames: list[Frame]) -> bool:
     found = {path.relative_to(out).as_posix() for path in everything if path.is_file()}
     found -= {".lock"}
     mend = "choose another --out, or empty that folder"
-    old = stage.read_record(out / RECORD, RERUN) if RECORD in found else {}
+    old = atomic.read_record(out / RECORD, RERUN) if RECORD in found else {}
     made = list_made(frames)
-    known = {RECORD, *made, *(stage.temporary(n).as_posix() for n in (RECORD, *made))}
+    known = {RECORD, *made, *(atomic.temporary(n).as_posix() for n in (RECORD, *made))}
     if found and old.get("made_by") != record["made_by"] or found - known:
         some = ", ".join(sorted(found - known or found)[:3])
         raise ValueError(f"{out}/ holds files not made by phantom.py ({some}); {mend}")
@@ -196,7 +195,7 @@ def write_tables(
         writer = csv.writer(text, lineterminator="\n")  # the challenge's line ends
         writer.writerows([header, *rows])
         content = text.getvalue().encode()
-        stage.write_bytes(out / name, content)
+        atomic.write_bytes(out / name, content)
         digests[name] = hashlib.sha256(content).hexdigest()
     return digests
 
@@ -205,8 +204,8 @@ def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
     """Make the data set in `out`, the complete record last."""
     seed = record["parameters"]["seed"]
     for folder in ("train", "test"):
-        stage.make_folder(out / folder)
-    stage.write_bytes(out / RECORD, stage.to_json(record).encode())
+        atomic.make_folder(out / folder)
+    atomic.write_bytes(out / RECORD, atomic.to_json(record).encode())
     made = machine.map_threads(lambda frame: write_frame(frame, seed, out), frames)
     bar = tqdm(made, "frames", len(frames), unit="frame")
     pixels, digests = {}, {}
@@ -215,11 +214,11 @@ def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
         digests |= files
     digests |= write_tables(out, frames, pixels)
     sums = "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
-    stage.write_bytes(out / "SHA256SUMS", sums.encode())
+    atomic.write_bytes(out / "SHA256SUMS", sums.encode())
     if hasattr(os, "sync"):  # once, where an fsync of thousands of files takes minutes
         os.sync()
-    record = record | {"complete": True, "sha256sums": stage.sha256(out / "SHA256SUMS")}
-    stage.write_bytes(out / RECORD, stage.to_json(record).encode())
+    record = record | {"complete": True, "sha256sums": atomic.sha256(out / "SHA256SUMS")}
+    atomic.write_bytes(out / RECORD, atomic.to_json(record).encode())
 
 
 def make_record(parameters: dict, frames: list[Frame]) -> dict:
@@ -262,7 +261,7 @@ def main(argv: list[str] | None = None) -> None:
     record = make_record(parameters, frames)
     news = "was complete already"
     if not check_folder(args.out, record, frames):
-        with stage.lock(args.out):
+        with atomic.lock(args.out):
             # again: another run may have come before the lock
             if not check_folder(args.out, record, frames):
                 write_phantom(args.out, frames, record)

@@ -21,21 +21,28 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import advice
-import command
-import dicom_seg
-import engines
-import frames as sources
-import own_predictions
-import run_length
-import scores
-import stage
-from held_out import read_validation, trained_on
-from inference import Prediction, find_masks, keep_share, predict_frames
-from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, evenly, outline, write_picture
-from precision import PRECISIONS, choose_precision
-from records import EXTRACT, PREPROCESS, Inputs, Trained, read_extract, read_split
-from trained import load_networks, merge, read_trained
+from nerve import command
+from nerve.files import atomic, run_length
+from nerve.frames import sources
+from nerve.frames.overlays import (
+    PREDICTION_COLOUR,
+    TRUTH_COLOUR,
+    evenly,
+    outline,
+    write_picture,
+)
+from nerve.precision import PRECISIONS, choose_precision
+from nerve.prediction import advice, dicom_seg, engines, own_predictions
+from nerve.prediction.held_out import read_validation, trained_on
+from nerve.prediction.inference import (
+    Prediction,
+    find_masks,
+    keep_share,
+    predict_frames,
+)
+from nerve.prediction.networks import load_networks, merge, read_trained
+from nerve.records import EXTRACT, PREPROCESS, Inputs, Trained, read_extract, read_split
+from nerve.scoring import scores
 
 OVERLAYS = 24  # of validation and of test frames
 
@@ -119,8 +126,8 @@ def predict_validation(
         model, Rows(frames, rows), inputs, trained, prevalence, "val"
     )
     with (
-        stage.write_csv(made[0], columns) as predicted_csv,
-        stage.write_csv(made[1], columns) as truth_csv,
+        atomic.write_csv(made[0], columns) as predicted_csv,
+        atomic.write_csv(made[1], columns) as truth_csv,
     ):
         for k, (frame, _, probability, mask) in enumerate(found):
             truth = masks[rows[k]] // 255
@@ -157,12 +164,12 @@ def predict_test(
         `(watch, paths)`: what `advice` saw, and the files written.
     """
     extract, repair = read_extract(data), f"{EXTRACT} --data {data}"
-    frames = stage.read_array(data, "imgs_test.npy", extract.arrays, repair)
+    frames = atomic.read_array(data, "imgs_test.npy", extract.arrays, repair)
     numbers, watch = extract.test.image, advice.Watch()
     shown = evenly(num_overlays, len(numbers))
     made = [out / "submission.csv"]
     found = find_in_frames(model, frames, trained.inputs, trained, prevalence, "test")
-    with stage.write_csv(made[0], ("img", "pixels")) as writer:
+    with atomic.write_csv(made[0], ("img", "pixels")) as writer:
         for k, (frame, _, probability, mask) in enumerate(found):
             watch.see(frame, probability, mask)
             writer.writerow([numbers[k], run_length.encode(mask)])
@@ -310,8 +317,8 @@ def main(argv: list[str] | None = None) -> None:
         parts = find_parts(trained, len(records), args.data)
     model = load_model(args.weights, records, args.engine, args.precision)
     functions, seen = {"validation": predict_validation, "test": predict_test}, []
-    with stage.lock(args.out):
-        stage.make_folder(args.out / "overlays")
+    with atomic.lock(args.out):
+        atomic.make_folder(args.out / "overlays")
         if args.input:
             how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
             seen.append(own_predictions.predict(model, trained, paths, args.out, *how))

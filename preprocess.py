@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import agreement
-import command
-import machine
-import stage
-from inference import scale
-from letterbox import resize
-from records import Part, Split, read_extract, read_training_frames, to_dict
-from split import find_sweeps, split_frames
+from nerve import command, machine
+from nerve.files import atomic
+from nerve.frames import agreement
+from nerve.frames.geometry import resize
+from nerve.frames.split import find_sweeps, split_frames
+from nerve.prediction.inference import scale
+from nerve.records import Part, Split, read_extract, read_training_frames, to_dict
 
 BLOCK = 64  # frames resized by a thread at a time
 
@@ -63,8 +62,8 @@ def resize_frames(
         Two uint8 arrays `(N, height, width)` in scratch files: frames, masks.
     """
     shape = (len(frames), height, width)
-    images = stage.scratch_array(folder, shape, np.uint8)
-    labels = stage.scratch_array(folder, shape, np.uint8)
+    images = atomic.scratch_array(folder, shape, np.uint8)
+    labels = atomic.scratch_array(folder, shape, np.uint8)
 
     def resize_block(start):
         stop = min(start + BLOCK, len(frames))
@@ -107,7 +106,7 @@ def write_split(
     labels: np.ndarray,
     rows: np.ndarray,
     scaling: tuple[float, float],
-) -> dict[str, stage.Array]:
+) -> dict[str, atomic.Array]:
     """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`, each on a core.
 
     Args:
@@ -125,7 +124,7 @@ def write_split(
 
     def write(item):
         file, array, scaling = item
-        writer = stage.ArrayWriter(data / file, shape, np.float32)
+        writer = atomic.ArrayWriter(data / file, shape, np.float32)
         for row in rows:
             writer.append(scale(array[row], *scaling)[..., np.newaxis])
         return writer.close()
@@ -247,7 +246,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     read_extract(args.data)  # before a folder is made or locked
-    with stage.lock(args.data):
+    with atomic.lock(args.data):
         extract, frames, masks = read_training_frames(args.data)
         subjects, areas = map(np.array, (extract.train.subject, extract.train.area))
         nerve = areas > 0
@@ -295,7 +294,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         paths, stale = [args.data / name for name in arrays], []
         (paths if args.contradictory else stale).append(listed)
-        stage.publish(args.data / "preprocess.json", to_dict(split), paths, stale)
+        atomic.publish(args.data / "preprocess.json", to_dict(split), paths, stale)
     report(split, int((nerve & ~shown).sum()), args.data)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from records import Augmentation, Recipe
+from nerve.records import Augmentation, Recipe
 
 ENCODER = "weights/lite0_imagenet.h5"  # of ImageNet; see encoder.py
 

@@ -18,17 +18,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-import command
-import inference
-import plots
-import scores
-import stage
-from held_out import read_validation, searched_on
-from limits import THRESHOLDS, Measures, measure_frame, score_at
-from overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
-from precision import PRECISIONS, choose_precision
-from records import Limits, Trained
-from trained import load_network, read_trained
+from nerve import command
+from nerve.files import atomic
+from nerve.frames.overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
+from nerve.precision import PRECISIONS, choose_precision
+from nerve.prediction import inference
+from nerve.prediction.held_out import read_validation, searched_on
+from nerve.prediction.limits import THRESHOLDS, Measures, measure_frame, score_at
+from nerve.prediction.networks import load_network, read_trained
+from nerve.records import Limits, Trained
+from nerve.scoring import plots, scores
 
 SHOWN = 12  # worst frames, and as many best
 PICTURE_WIDTH, JPEG_QUALITY = 360, 82  # pixels
@@ -246,9 +245,9 @@ def main(argv: list[str] | None = None) -> None:
         notes.append("Leaky split: neighbouring frames of one video lie on both sides.")
     if searched_on(trained, split):
         notes.append("The limits were searched on these subjects: a little too good.")
-    stage.make_folder(args.out.parent)
+    atomic.make_folder(args.out.parent)
     page = make_page(tally, trained, args.weights, notes).encode()
-    stage.write_bytes(args.out, page)
+    atomic.write_bytes(args.out, page)
     print(f"{len(rows)} frames, {len(page) / 1e6:.1f} MB: {args.out}")
 
 

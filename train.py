@@ -15,13 +15,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import command
-import stage
-from h5_look import look
-from precision import PRECISIONS, choose_precision
+from nerve import command
+from nerve.files import atomic
+from nerve.files.h5_look import look
+from nerve.precision import PRECISIONS, choose_precision
+from nerve.records import Recipe
+from nerve.training.plan import plan, read_data
 from recipes import RECIPES
-from records import Recipe
-from settings import plan, read_data
 
 CHANGES = ("filters", "depth", "learning_rate", "batch_size", "epochs")  # of a recipe
 
@@ -116,16 +116,18 @@ def main(
     args = parse_args(argv, recipes)
     if args.init:
         look(args.init)
-    import devices  # here: TensorFlow takes seconds to import
-    import training
     from losses import LOSSES, dice_coef, smooth_dice
     from model import build_network
-    from progress import open_board
-    from rehearsal import rehearse
+    from nerve.training import (
+        devices,  # here: TensorFlow takes seconds to import
+        loop,
+    )
+    from nerve.training.progress import open_board
+    from nerve.training.rehearsal import rehearse
 
     with (
         devices.connect() as (process, num_processes),
-        stage.lock(args.out.parent, args.out.stem)
+        atomic.lock(args.out.parent, args.out.stem)
         if process == 0 and not args.dry_run
         else contextlib.nullcontext(),
     ):
@@ -153,7 +155,7 @@ def main(
         place = devices.find_place(
             process, num_processes, args.devices, recipe.batch_size
         )
-        design = training.Design(
+        design = loop.Design(
             build_network, LOSSES[recipe.loss](recipe), dice_coef, smooth_dice
         )
         inputs = design, run, arrays, split.train, args.init, place
@@ -164,14 +166,14 @@ def main(
         if args.tensorboard and process == 0:
             board = open_board(args.tensorboard)
         try:
-            history = training.train(args.out, *inputs, board)
+            history = loop.train(args.out, *inputs, board)
         except KeyboardInterrupt as error:
             again = (
                 "stopped; the same command with --resume goes on from the last epoch"
             )
             raise KeyboardInterrupt(again) from error
         if process == 0:
-            training.finish(args.out, history, run.keep)
+            loop.finish(args.out, history, run.keep)
 
 
 if __name__ == "__main__":

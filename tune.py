@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-import command
-import stage
-from held_out import read_validation
-from inference import predict_frames
-from limits import Measures, measure, score_at, search
-from precision import PRECISIONS, choose_precision
-from records import TRAIN, Trained
-from trained import load_network, read_trained
+from nerve import command
+from nerve.files import atomic
+from nerve.precision import PRECISIONS, choose_precision
+from nerve.prediction.held_out import read_validation
+from nerve.prediction.inference import predict_frames
+from nerve.prediction.limits import Measures, measure, score_at, search
+from nerve.prediction.networks import load_network, read_trained
+from nerve.records import TRAIN, Trained
 
 FEW = 30  # frames: limits chosen on fewer fit these
 
@@ -90,8 +90,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     weights_records = [path.with_suffix(".json") for path in args.weights]
-    with stage.lock(args.into.parent, args.into.stem):
-        record = Trained.from_dict(stage.read_record(args.into, TRAIN), args.into)
+    with atomic.lock(args.into.parent, args.into.stem):
+        record = Trained.from_dict(atomic.read_record(args.into, TRAIN), args.into)
         precision, why = choose_precision(args.precision)
         print(f"precision {precision}: {why}")
         pairs = zip(args.weights, args.data, strict=True)
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
             limits=limits,
             limits_searched_on=sorted({s for part in subjects for s in part}),
         )
-        stage.write_bytes(args.into, stage.to_json(record.to_dict()).encode())
+        atomic.write_bytes(args.into, atomic.to_json(record.to_dict()).encode())
     limits = dataclasses.asdict(limits)
     text = ", ".join(f"{name} {value:.4g}" for name, value in limits.items())
     print(f"{len(columns.empty)} frames: {text}: {args.into}")

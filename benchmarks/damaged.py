@@ -22,8 +22,8 @@ from PIL import Image
 
 sys.path.insert(0, str(measure.ROOT))
 
-import challenge
-import run_length
+from nerve.files import run_length
+from nerve.frames import challenge
 
 
 def damaged(content, rng, kind):

@@ -29,9 +29,9 @@ import extract_data
 import phantom
 import predict
 import preprocess
-import stage
 import train
-import training  # noqa: F401 (with TensorFlow, which no run need import again)
+from nerve.files import atomic
+from nerve.training import loop  # noqa: F401 (with TensorFlow, which no run need import again)
 from recipes import RECIPES
 
 SIZE = ["--height", "32", "--width", "32"]
@@ -106,7 +106,7 @@ def start(folder, script, before=None):
         main, flags, _, _ = SCRIPTS[script]
         if before:
             before()
-        status = stage.run(lambda: main(flags))
+        status = atomic.run(lambda: main(flags))
     except KeyboardInterrupt:  # before the script began or after its end
         status = 130
     except BaseException:
@@ -236,7 +236,7 @@ def kill_in_saves(folder, reference, expected, script, most):
         if not growing and any(found[n] != whole.get(n, found[n]) for n in found):
             failures.append(f"step {count}: a file of another content has its name")
         if script == "train.py" and "unet.json" in found:
-            record = stage.read_record(trial / "weights" / "unet.json", "-")
+            record = atomic.read_record(trial / "weights" / "unet.json", "-")
             if record["h5_sha256"] != found.get("unet.h5"):
                 failures.append(
                     f"step {count}: record and weights do not belong together"

@@ -19,9 +19,9 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
-import encoder
-import h5_file
-from backend import keras
+from nerve.backend import keras
+from nerve.files import h5_file
+from nerve.network import encoder
 from recipes import ENCODER
 
 EPSILON = 1e-3  # of its batch normalisation

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 atheris.enabled_hooks.add("RegEx")
 with atheris.instrument_imports(include=["run_length"]):
-    import run_length
+    from nerve.files import run_length
 
 HEIGHT, WIDTH = 6, 5
 STARTS = (

@@ -19,8 +19,8 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
-import stage
-from batches import batches, draw_order
+from nerve.files import atomic
+from nerve.training.batches import batches, draw_order
 
 TASKS = ("batches", "batches, augmented", "prediction")
 BATCH_SIZE = 32
@@ -34,7 +34,7 @@ COLUMNS = {
 
 def write_rows(path, rows, num_rows):
     """Write an array of rows, repeated until there are enough; return its record."""
-    writer = stage.ArrayWriter(path, (num_rows, *rows.shape[1:]), rows.dtype)
+    writer = atomic.ArrayWriter(path, (num_rows, *rows.shape[1:]), rows.dtype)
     for k in range(num_rows):
         writer.append(rows[k % len(rows)])
     return writer.close()
@@ -54,9 +54,9 @@ def write_data(folder, num_frames, size):
         path.name: write_rows(path, array, max(num_frames))
         for path, array in zip(paths, (x, y), strict=True)
     }
-    stage.publish(folder / "growth.json", {"arrays": records}, paths)
+    atomic.publish(folder / "growth.json", {"arrays": records}, paths)
     for path in paths:  # written past the page cache, read into it here
-        stage.sha256(path)
+        atomic.sha256(path)
     grey = (128 + 40 * x[..., 0]).clip(0, 255).astype(np.uint8)
     for count in num_frames:
         data = folder / str(count)
@@ -64,7 +64,7 @@ def write_data(folder, num_frames, size):
         path = data / "imgs_test.npy"
         record = {"test": {"image": list(range(1, count + 1))}}
         record["arrays"] = {path.name: write_rows(path, grey, count)}
-        stage.publish(data / "extract.json", record, [path])
+        atomic.publish(data / "extract.json", record, [path])
 
 
 def read_batches(folder, count, augmented):

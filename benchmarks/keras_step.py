@@ -55,7 +55,7 @@ def step_gflop(model, batch_size):
 
 def choose_settings(recipe, changes):
     """Return a recipe's settings with some changed, at the precision `auto`."""
-    from precision import choose_precision
+    from nerve.precision import choose_precision
     from recipes import RECIPES
 
     precision, _ = choose_precision("auto")
@@ -91,8 +91,8 @@ def measure_stock(changes, steps):
 
 def time_epoch(model, settings, steps):
     """Train two epochs from memory-mapped arrays; return the second's seconds a step."""
-    from batches import batches, draw_order
-    from training import train_batches
+    from nerve.training.batches import batches, draw_order
+    from nerve.training.loop import train_batches
 
     height, width, _, batch_size = (settings[name] for name in SIZES)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def time_epoch(model, settings, steps):
 
 def measure_ours(changes, steps):
     """Train as train.py does; return seconds and GFLOP of a step."""
-    from training import build_model
+    from nerve.training.loop import build_model
 
     settings = choose_settings("classic", changes)
     batch_size = settings["batch_size"]
@@ -168,7 +168,7 @@ def measure_modern(changes, steps, rounds):
         changed at random; `share`, of `step`, that the convolutions take together;
         `convolutions`, `{layer name: {"seconds", "gflop", "what"}}`. All medians.
     """
-    from training import build_model
+    from nerve.training.loop import build_model
 
     settings = choose_settings("modern", changes)
     height, width, _, batch_size = (settings[name] for name in SIZES)
@@ -210,7 +210,7 @@ def measure_modern(changes, steps, rounds):
 
 def measure_product(size, precision):
     """Return the seconds and GFLOP of a product of two square matrices."""
-    import backend  # noqa: F401, I001  chooses the kernels of TensorFlow
+    from nerve import backend  # noqa: F401, I001  chooses the kernels of TensorFlow
     import tensorflow as tf
 
     a = tf.random.normal((size, size), dtype=precision)

@@ -20,8 +20,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import batches  # noqa: E402
-import stage  # noqa: E402
+from nerve.files import atomic  # noqa: E402
+from nerve.training import batches  # noqa: E402
 
 EMPTY_LOGIT = -4.0  # model.py's
 WARM_UP, FINAL_RATE, AVERAGED_SHARE = 0.1, 0.01, 0.1  # recipes.py's, which has Keras
@@ -67,7 +67,7 @@ def train(model, data, recipe, seed):
 
     x, y = (np.load(data / f"{n}_train.npy", mmap_mode="r") for n in "xy")
     subjects = np.array(
-        stage.read_record(data / "preprocess.json", "-")["train"]["subject"]
+        atomic.read_record(data / "preprocess.json", "-")["train"]["subject"]
     )
     size, epochs = recipe["batch_size"], recipe["epochs"]
     steps, step = epochs * -(-len(x) // size), 0

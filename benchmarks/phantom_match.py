@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import stage
-from run_length import decode, read_train_masks
+from nerve.files import atomic
+from nerve.files.run_length import decode, read_train_masks
 
 ORIGINALS = {(1, image) for image in range(1, 51)} | {(10, 100)}
 DEPTHS = ((40, 150), (160, 270), (280, 390))  # rows: near, middle, far
@@ -155,4 +155,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run(main))
+    sys.exit(atomic.run(main))

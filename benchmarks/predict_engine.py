@@ -23,11 +23,9 @@ from run_length_speed import snippet
 
 sys.path.insert(0, str(measure.ROOT))
 
-import engines
-import inference
 import predict
-import stage
-import trained
+from nerve.files import atomic
+from nerve.prediction import engines, inference, networks
 
 ENGINES = ("predict", "stock", "onnxruntime", "openvino", "predict-openvino")
 WARM_UP = 20  # single frames before those that are timed
@@ -80,7 +78,7 @@ def load_openvino(path, precision, batch_size):
 def load_engine(engine, weights, settings, precision, batch_size):
     """Return the engine's network; its `predict_on_batch` takes and gives batches."""
     if engine == "predict":
-        return trained.load_network(weights, settings, precision)
+        return networks.load_network(weights, settings, precision)
     if engine == "stock":
         return load_stock(weights)
     path = weights.with_suffix(".onnx")
@@ -170,7 +168,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    settings = stage.read_record(args.weights.with_suffix(".json"), "train.py")
+    settings = atomic.read_record(args.weights.with_suffix(".json"), "train.py")
     batch_size = 1 if args.calls else inference.BATCH
     model = load_engine(args.engine, args.weights, settings, args.precision, batch_size)
     if args.calls:

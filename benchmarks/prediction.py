@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
-import stage
+from nerve.files import atomic
 
 HERE = measure.ROOT / "benchmarks"
 CLASSIC = {"network": "unet", "height": 96, "width": 96, "filters": 32, "depth": 4}
@@ -43,12 +43,12 @@ def write_frames(folder, num_frames, height, width):
     """Write test frames of noise, as extract_data.py leaves them."""
     folder.mkdir()
     path, rng = folder / "imgs_test.npy", np.random.default_rng(0)
-    writer = stage.ArrayWriter(path, (num_frames, height, width), np.uint8)
+    writer = atomic.ArrayWriter(path, (num_frames, height, width), np.uint8)
     for _ in range(num_frames):
         writer.append(rng.integers(0, 256, (height, width), np.uint8))
     record = {"test": {"image": list(range(1, num_frames + 1))}}
     record["arrays"] = {path.name: writer.close()}
-    stage.publish(folder / "extract.json", record, [path])
+    atomic.publish(folder / "extract.json", record, [path])
 
 
 LIMITS = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.0}
@@ -57,13 +57,13 @@ LIMITS |= {"aspect": 580 / 420, "crops": {}}
 
 def write_untrained(path, settings):
     """Write an untrained network with the record that predict.py needs."""
-    import h5_file
     from model import build_network
+    from nerve.files import h5_file
 
     h5_file.save(build_network(settings), path, "dice_coef_loss", ["dice_coef"], 1e-5)
     record = {**LIMITS, **settings}
-    record["h5_sha256"] = stage.sha256(path)
-    stage.write_bytes(path.with_suffix(".json"), stage.to_json(record).encode())
+    record["h5_sha256"] = atomic.sha256(path)
+    atomic.write_bytes(path.with_suffix(".json"), atomic.to_json(record).encode())
 
 
 def prepare(folder, weights, filters):
@@ -83,7 +83,7 @@ def prepare(folder, weights, filters):
             shutil.copy(weights.with_suffix(suffix), whole.with_suffix(suffix))
     else:
         write_untrained(whole, {**CLASSIC, **NOISE, "filters": filters})
-    settings = stage.read_record(whole.with_suffix(".json"), "python train.py")
+    settings = atomic.read_record(whole.with_suffix(".json"), "python train.py")
     quarter = max(1, settings["filters"] // 4)
     names = (*CLASSIC, *NOISE, *LIMITS)
     write_untrained(small, {**{n: settings[n] for n in names}, "filters": quarter})
@@ -95,7 +95,7 @@ def prepare(folder, weights, filters):
 
 def export(path):
     """Write the .onnx of an .h5 beside it."""
-    from trained import load_network, read_settings
+    from nerve.prediction.networks import load_network, read_settings
 
     settings = read_settings(path, None)
     model = load_network(path, settings)

@@ -23,11 +23,9 @@ import transfer
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-import inference
-import run_length
-import scores
-import stage
-import trained
+from nerve.files import atomic, run_length
+from nerve.prediction import inference, networks
+from nerve.scoring import scores
 
 HISTOGRAM = 32  # bins
 DIFFICULTY_FOLDS = (0, 1)
@@ -94,8 +92,8 @@ def run_presence(args):
         if any(r["run"] == name for r in transfer.results()):
             continue
         out, data, seconds = train_phantom(args, row)
-        settings = trained.read_settings(out, None)
-        model = trained.load_network(out, settings)
+        settings = networks.read_settings(out, None)
+        model = networks.load_network(out, settings)
         frames = np.load(data / "imgs_test.npy", mmap_mode="r")
         found = list(inference.find_masks(model, frames, settings))
         rows = [scores.frame_scores(m, f[2]) for m, f in zip(masks, found, strict=True)]
@@ -130,7 +128,7 @@ def run_difficulty(args):
     phantom = transfer.prepare_all(
         args.work, "phantom", args.row, ["--raw", args.phantom]
     )
-    train = stage.read_record(phantom / "extract.json", "-")["train"]
+    train = atomic.read_record(phantom / "extract.json", "-")["train"]
     count = len(set(train["subject"]))
     run = f"{args.row}, {count} phantom subjects"
     if not any(r["run"] == run for r in transfer.results()):
@@ -139,8 +137,8 @@ def run_difficulty(args):
         data = transfer.copy_data(phantom, args.work / stem, rows, [])
         out = args.work / f"{stem}.h5"
         seconds = quality.train_row(args.row, data, out, ["--seed", 0])
-        settings = {**trained.read_settings(out, None), "smallest_area": 0.0}
-        model = trained.load_network(out, settings)
+        settings = {**networks.read_settings(out, None), "smallest_area": 0.0}
+        model = networks.load_network(out, settings)
         frames = np.load(phantom / "imgs_test.npy", mmap_mode="r")
         dice = {}
         found = inference.find_masks(model, frames, settings)
@@ -150,7 +148,7 @@ def run_difficulty(args):
                 dice[f"{subject}_{image}"] = round(scores.dice(mask, result[2]), 4)
         transfer.append_dice(run, 0, seconds, dice)
     real = transfer.prepare_all(args.work, "real", args.row, ["--raw", args.raw])
-    train = stage.read_record(real / "extract.json", "-")["train"]
+    train = atomic.read_record(real / "extract.json", "-")["train"]
     subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
     for fold in DIFFICULTY_FOLDS:
         held_out = json.loads(quality.FOLDS.read_text())[str(fold)]

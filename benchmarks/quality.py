@@ -25,13 +25,11 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
-import checkpoint
 import evaluate
-import inference
-import run_length
-import scores
-import stage
-import trained
+from nerve.files import atomic, run_length
+from nerve.prediction import inference, networks
+from nerve.scoring import scores
+from nerve.training import checkpoint
 from preprocess import read_extract
 from recipes import ENCODER, RECIPES
 
@@ -162,7 +160,7 @@ for name, value in json.loads(sys.argv.pop(1)).items():
     if not hasattr(module, constant):
         raise AttributeError(f"no {name}")
     setattr(module, constant, value)
-sys.exit(stage.run(train.main))
+sys.exit(atomic.run(train.main))
 """
 TRAIN_FLAGS = ("--precision",)  # the others are preprocess.py's
 
@@ -205,7 +203,7 @@ def prepare(work, flags, fold):
             os.link(path, data / path.name)
         folds = ["--folds", NUM_FOLDS, "--fold", fold]
         cpu_seconds([sys.executable, "preprocess.py", "--data", data, *flags, *folds])
-    split = stage.read_record(data / "preprocess.json", "-")
+    split = atomic.read_record(data / "preprocess.json", "-")
     expected = json.loads(FOLDS.read_text())[str(fold)]
     if split["val"]["subjects"] != expected:
         raise ValueError(f"fold {fold} holds other subjects than {FOLDS} says")
@@ -225,8 +223,8 @@ class Predicted:
 
 def score_fold(weights, data, out):
     """Score trained weights as `score_network` does, without a smallest area."""
-    settings = {**trained.read_settings(weights, None), "smallest_area": 0.0}
-    return score_network(trained.load_network(weights, settings), settings, data, out)
+    settings = {**networks.read_settings(weights, None), "smallest_area": 0.0}
+    return score_network(networks.load_network(weights, settings), settings, data, out)
 
 
 def score_network(model, settings, data, out):
@@ -242,7 +240,7 @@ def score_network(model, settings, data, out):
         `{"subject_image": Dice}` of the frames with a nerve, at their own size.
     """
     extract, frames, masks = read_extract(data)
-    rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
+    rows = atomic.read_record(data / "preprocess.json", "-")["val"]["rows"]
     dice, kept = {}, []
     results = inference.find_masks(model, (frames[row] for row in rows), settings)
     for row, (_, probability, found, _) in zip(rows, results, strict=True):
@@ -302,7 +300,7 @@ def run(args, name, label, fold, seed):
             raise ValueError(f"{name} takes no --init")
         seconds = train_peer(name, data, found, seed, args.torch_python)
         limits = {"threshold": checkpoint.THRESHOLD, "presence": 0.0}
-        settings = stage.read_record(data / "preprocess.json", "-") | limits
+        settings = atomic.read_record(data / "preprocess.json", "-") | limits
         settings |= {"smallest_area": 0.0, "precision": "bfloat16"}
         with np.load(found) as arrays:
             model = Predicted(arrays["probabilities"])
@@ -310,7 +308,7 @@ def run(args, name, label, fold, seed):
     else:
         start = ["--init", args.init.resolve()] if args.init else []
         seconds = train_row(name, data, out, ["--seed", seed, *start])
-        settings = stage.read_record(out.with_suffix(".json"), "-")
+        settings = atomic.read_record(out.with_suffix(".json"), "-")
         dice = score_fold(out, data, found)
     return {
         "row": label,

@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
-import run_length
+from nerve.files import run_length
 
 OURS = "run_length.encode"
 COLUMNS = {"masks_per_second": ("masks/s", ".0f"), "ratio": ("ours to it", ".1f")}

@@ -18,16 +18,15 @@ import measure
 import numpy as np
 import quality
 
-import inference
-import scores
-import stage
-import trained
+from nerve.files import atomic
+from nerve.prediction import inference, networks
+from nerve.scoring import scores
 
 
 def predict(weights, frames):
     """Return `(probabilities, mirrored back)` of frames, float32 `(N, height, width)`."""
-    settings = {**trained.read_settings(weights, None), "smallest_area": 0.0}
-    model = trained.load_network(weights, settings)
+    settings = {**networks.read_settings(weights, None), "smallest_area": 0.0}
+    model = networks.load_network(weights, settings)
 
     def run(frames):
         return np.stack(list(inference.predict_frames(model, frames, settings)))
@@ -57,7 +56,7 @@ def measure_fold(work, row, fold, seeds):
     _, _, flags, _ = quality.row_recipe(row)
     data = quality.prepare(work, flags, fold)
     extract, frames, masks = quality.read_extract(data)
-    rows = stage.read_record(data / "preprocess.json", "-")["val"]["rows"]
+    rows = atomic.read_record(data / "preprocess.json", "-")["val"]["rows"]
     frames, masks = frames[rows], masks[rows]
     train = extract["train"]
     names = [f"{train['subject'][r]}_{train['image'][r]}" for r in rows]

@@ -23,9 +23,9 @@ import numpy as np
 import quality
 from scipy.sparse.csgraph import connected_components
 
-import agreement
-import scores
-import stage
+from nerve.files import atomic
+from nerve.frames import agreement
+from nerve.scoring import scores
 
 RESULTS = quality.ROOT / "benchmarks" / "transfer.jsonl"
 BLOCK = 16  # pixels, of the erased anatomy
@@ -55,7 +55,7 @@ def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
         if path.name.startswith(("imgs_", "extract")):
             (out / path.name).unlink(missing_ok=True)
             (out / path.name).hardlink_to(path)
-    record = stage.read_record(source / "preprocess.json", "-")
+    record = atomic.read_record(source / "preprocess.json", "-")
     x, y = (np.load(source / f"{n}_train.npy", mmap_mode="r")[rows] for n in "xy")
     rng = np.random.default_rng(0)
     x = np.stack([change(frame[..., 0], rng) for frame in x])[..., np.newaxis]
@@ -63,7 +63,7 @@ def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
     arrays = {"x_train": (x - mean) / deviation, "y_train": y}
     record["mean"] += record["standard_deviation"] * float(mean)
     record["standard_deviation"] *= float(deviation)
-    extract = stage.read_record(out / "extract.json", "-")["train"]
+    extract = atomic.read_record(out / "extract.json", "-")["train"]
     areas = np.array(extract["area"])
     for part, chosen in (("train", rows), ("val", val_rows)):
         subject = [extract["subject"][row] for row in chosen]
@@ -79,13 +79,13 @@ def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
         "y_val": empty,
     }  # scored at their own size, by score_fold
     for name, array in arrays.items():
-        writer = stage.ArrayWriter(out / f"{name}.npy", array.shape, np.float32)
+        writer = atomic.ArrayWriter(out / f"{name}.npy", array.shape, np.float32)
         for frame in array:
             writer.append(frame.astype(np.float32))
         record["arrays"][f"{name}.npy"] = writer.close()
     record["split"] = "none"  # of what train.py sees
     paths = [out / f"{name}.npy" for name in arrays]
-    stage.publish(out / "preprocess.json", record, paths)
+    atomic.publish(out / "preprocess.json", record, paths)
     return out
 
 
@@ -169,7 +169,7 @@ def append(line):
 def run_phantom(args):
     """Train on phantoms, with and without anatomy; and on few subjects after them."""
     real = prepare_all(args.work, "real", args.row, ["--raw", args.raw])
-    train = stage.read_record(real / "extract.json", "-")["train"]
+    train = atomic.read_record(real / "extract.json", "-")["train"]
     subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
     held_out = json.loads(quality.FOLDS.read_text())["0"]
     phantom = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
@@ -177,7 +177,7 @@ def run_phantom(args):
     seconds = quality.train_row(args.row, phantom, weights, ["--seed", 0])
     name = "phantom, empty frames too, on real"
     score_elsewhere(args, name, weights, seconds, real, nerve)
-    areas = stage.read_record(phantom / "extract.json", "-")["train"]["area"]
+    areas = atomic.read_record(phantom / "extract.json", "-")["train"]["area"]
     rows = np.flatnonzero(areas)  # nearly all real frames show a nerve
     # the last ones, of nerves, are what few subjects start from
     for kind, change in (("erased", (erase,)), ("nerves", ())):

@@ -16,14 +16,13 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
-import inference
-import machine
 import phantom
-import scores
-import trained
-from anatomy import draw_mask
-from precision import choose_precision
-from scanner import make_subject, render
+from nerve import machine
+from nerve.phantom.anatomy import draw_mask
+from nerve.phantom.scanner import make_subject, render
+from nerve.precision import choose_precision
+from nerve.prediction import inference, networks
+from nerve.scoring import scores
 
 FIRST_SUBJECT, SUBJECTS, FRAMES = 5001, 6, 100  # of each subject
 SHARES = (0.0, 0.3, 0.5, 0.7, 0.85)
@@ -56,8 +55,8 @@ def main(argv=None):
     parser = measure.start_parser(__doc__, 1)
     parser.add_argument("--weights", type=Path, default="weights/unet.h5")
     args = parser.parse_args(argv)
-    settings = trained.read_settings(args.weights, None)
-    model = trained.load_network(args.weights, settings, choose_precision("auto")[0])
+    settings = networks.read_settings(args.weights, None)
+    model = networks.load_network(args.weights, settings, choose_precision("auto")[0])
     found = {share: {"dice": [], "nerve": [], "flicker": []} for share in SHARES}
     for frames, masks in make_sweeps():
         for share, values in found.items():

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from conftest import write_tiff
 
-import agreement
-import batches
 import extract_data
 import preprocess
+from nerve.frames import agreement
+from nerve.training import batches
 
 HEIGHT, WIDTH = 48, 64
 

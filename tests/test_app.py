@@ -19,8 +19,8 @@ import app
 import extract_data
 import predict
 import preprocess
-import stage
 import train
+from nerve.files import atomic
 
 pytest.importorskip("gradio", reason="app.py's packages are not installed")
 
@@ -259,6 +259,6 @@ def test_a_wrong_port_and_missing_packages_are_one_line(weights, capsys, monkeyp
     assert "--port 80; expected 1024 to 65535" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setattr(sys, "argv", ["app.py"])
-    status = stage.run(lambda: app.main(["--weights", str(weights)]))
+    status = atomic.run(lambda: app.main(["--weights", str(weights)]))
     assert status == 1
     assert "pip install -r requirements-app.txt" in capsys.readouterr().err

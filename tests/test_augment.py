@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from augment import ROTATION, SCALE, SHEAR, SHIFT, augment, change_grey, random_matrix
+from nerve.training.augment import (
+    ROTATION,
+    SCALE,
+    SHEAR,
+    SHIFT,
+    augment,
+    change_grey,
+    random_matrix,
+)
 
 HEIGHT, WIDTH = 48, 64
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from batches import batches, draw_balanced, draw_order
+from nerve.training.batches import batches, draw_balanced, draw_order
 
 X = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1) * np.ones((10, 8, 8, 1))
 X = X.astype(np.float32)

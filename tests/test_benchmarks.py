@@ -19,9 +19,9 @@ import stages
 import training_step
 import video
 
-import run_length
-from backend import keras
 from model import build_network, build_unet
+from nerve.backend import keras
+from nerve.files import run_length
 from recipes import RECIPES
 
 SMALL_STEP = ["--height", "32", "--width", "32", "--filters", "2"]

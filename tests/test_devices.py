@@ -12,10 +12,10 @@ import time
 import pytest
 from conftest import ROOT, make_raw
 
-import devices
 import extract_data
 import preprocess
 import train
+from nerve.training import devices
 
 TWO_MINUTES = 120  # seconds
 EPOCHS = 5

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from conftest import ROOT, make_raw
 
-import encoder
 import extract_data
-import h5_file
 import preprocess
 import train
-import training
-from backend import keras
 from model import build_lite_unet, build_network, copy_weights
+from nerve.backend import keras
+from nerve.files import h5_file
+from nerve.network import encoder
+from nerve.training import loop
 from recipes import ENCODER, RECIPES
 
 WEIGHTS = ROOT / ENCODER
@@ -64,7 +64,7 @@ def test_weights_of_imagenet_answer_to_contrast_and_not_to_a_flat_frame():
 def test_training_starts_from_the_encoder_and_leaves_the_rest_to_the_seed():
     settings = {**RECIPES["modern"], "precision": "float32", "height": 32, "width": 32}
     one, two = (
-        training.build_model({**settings, "seed": seed}, 10, None) for seed in (0, 1)
+        loop.build_model({**settings, "seed": seed}, 10, None) for seed in (0, 1)
     )
     with h5py.File(WEIGHTS) as file:
         kernel = file["model_weights/block5_expand/block5_expand/kernel:0"][()]

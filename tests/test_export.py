@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, make_raw
 
-import engines
 import export
 import extract_data
 import predict
 import preprocess
-import run_length
 import train
+from nerve.files import run_length
+from nerve.prediction import engines
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import pytest
 from conftest import ROOT, make_raw, run_script, slow_encode, write_tiff
 from PIL import Image
 
-import challenge
 import extract_data
+from nerve.frames import challenge
 
 OUTPUTS = ["extract.json", "imgs_mask_train.npy", "imgs_test.npy", "imgs_train.npy"]
 

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-import h5_file
 import predict
-from backend import keras
 from model import build_fast_unet, build_unet
+from nerve.backend import keras
+from nerve.files import h5_file
+from nerve.phantom.scanner import make_subject, render
 from phantom import plan_frames
-from scanner import make_subject, render
 
 ROOT = Path(__file__).parent.parent
 # What is done with `model` after the README's own lines, in either Keras.

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import h5_file
-from backend import keras
-from h5_look import look
 from model import build_fast_unet, build_unet
+from nerve.backend import keras
+from nerve.files import h5_file
+from nerve.files.h5_look import look
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def test_a_folder_and_nothing_are_refused(tmp_path):
 
 
 def test_numbers_are_looked_at_in_parts(copy, monkeypatch):
-    monkeypatch.setattr("h5_look.READ", 10)  # fewer than the array has in a row of it
+    monkeypatch.setattr("nerve.files.h5_look.READ", 10)  # fewer than the array has in a row of it
     look(copy)
     with h5py.File(copy, "r+") as file:
         file[KERNEL][2, 2, 0, 3] = np.nan  # the very last

@@ -10,12 +10,10 @@ import pytest
 from PIL import ExifTags, Image
 
 import extract_data
-import letterbox
-import own_frames
-import pictures
 import predict
 import preprocess
 import train
+from nerve.frames import geometry, own_frames, pictures
 
 HEIGHT, WIDTH = 48, 60
 BOX = np.s_[10:30, 20:40]  # of the nerve
@@ -256,8 +254,8 @@ def test_what_never_changes_is_cut(own):
 def test_what_is_put_into_a_box_comes_out_of_it(shape):
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     smooth = (rows / shape[0] + columns / shape[1]).astype(np.float32) / 2
-    boxed = letterbox.letterbox(smooth, 192, 256, 580 / 420)
-    top, left, height, width = letterbox.place(shape, (192, 256), 580 / 420)
+    boxed = geometry.letterbox(smooth, 192, 256, 580 / 420)
+    top, left, height, width = geometry.place(shape, (192, 256), 580 / 420)
     assert min(192 - height, 256 - width) == 0
     # the pixels are of 580 / 420 by 256 / 192: the aspect is kept
     assert width / 256 * 580 / (height / 192 * 420) == pytest.approx(
@@ -266,7 +264,7 @@ def test_what_is_put_into_a_box_comes_out_of_it(shape):
     outside = boxed.copy()
     outside[top : top + height, left : left + width] = 0
     assert not outside.any()
-    back = letterbox.take_out(boxed, shape, 580 / 420)
+    back = geometry.take_out(boxed, shape, 580 / 420)
     assert np.abs(back - smooth).max() < 0.02
 
 

@@ -20,14 +20,12 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-import dicom_seg
 import extract_data
-import frames as sources
-import inference
-import own_predictions
 import predict
 import preprocess
 import train
+from nerve.frames import sources
+from nerve.prediction import dicom_seg, inference, own_predictions
 
 HEIGHT, WIDTH = 64, 80
 

@@ -17,11 +17,10 @@ from PIL import Image
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-import anatomy
-import machine
 import phantom
-import scanner
-import stage
+from nerve import machine
+from nerve.files import atomic
+from nerve.phantom import anatomy, scanner
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data" / "kaggle_frames"
@@ -31,7 +30,7 @@ SMALL = ["--train", "10", "--test", "4", "--subjects", "2", "--seed", "5"]
 def digests(folder):
     """Return {relative path: SHA-256} of every file below a folder but the lock."""
     return {
-        str(path.relative_to(folder)): stage.sha256(path)
+        str(path.relative_to(folder)): atomic.sha256(path)
         for path in folder.rglob("*")
         if path.is_file() and path.name != ".lock"
     }
@@ -330,7 +329,7 @@ def test_after_a_power_cut_only_proven_frames_are_kept(small, tmp_path):
     lines = []
     for name in ("train/1_1", "train/1_2", "train/1_3"):
         paths = [f"{name}.tif", f"{name}_mask.tif"]
-        sums = {path: stage.sha256(folder / path) for path in paths}
+        sums = {path: atomic.sha256(folder / path) for path in paths}
         row = read_csv(folder / "train_masks.csv")[int(name[-1]) - 1]
         lines.append({"frame": name, "pixels": row["pixels"], "sha256": sums})
     text = "\n".join(json.dumps(line) for line in lines)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import precision
-from backend import keras
 from model import build_fast_unet, build_unet
+from nerve import precision
+from nerve.backend import keras
 
 
 def choose(monkeypatch, devices, flags=(), capability=None):

@@ -10,18 +10,16 @@ import pytest
 from conftest import make_raw, run_script, slow_decode
 from PIL import Image
 
-import advice
 import evaluate
 import extract_data
-import inference
-import overlays
 import predict
 import preprocess
-import scores
-import stage
 import train
-import trained
-from backend import keras
+from nerve.backend import keras
+from nerve.files import atomic
+from nerve.frames import overlays
+from nerve.prediction import advice, inference, networks
+from nerve.scoring import scores
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +69,8 @@ def test_the_submission_lists_every_test_frame_in_order(chain):
 def test_masks_are_those_of_the_probabilities_at_the_frames_own_size(chain, tmp_path):
     data = str(chain / "data")
     predict_again(chain, tmp_path, "--data", data, "--precision", "float32")
-    settings = trained.read_settings(chain / "weights" / "unet.h5", None)
-    model = trained.load_network(chain / "weights" / "unet.h5", settings)
+    settings = networks.read_settings(chain / "weights" / "unet.h5", None)
+    model = networks.load_network(chain / "weights" / "unet.h5", settings)
     frames = np.load(chain / "data" / "imgs_test.npy")
     for row, frame in zip(read_csv(tmp_path / "submission.csv"), frames, strict=True):
         small = cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA)
@@ -113,18 +111,18 @@ def two(chain, tmp_path_factory):
 def test_several_weights_give_the_mean_probability_each_with_its_own_scaling(
     chain, two
 ):
-    records = [trained.read_settings(path, None) for path in two]
+    records = [networks.read_settings(path, None) for path in two]
     frames = np.load(chain / "data" / "imgs_test.npy")
     alone = [
         list(
-            inference.predict_frames(trained.load_network(path, record), frames, record)
+            inference.predict_frames(networks.load_network(path, record), frames, record)
         )
         for path, record in zip(two, records, strict=True)
     ]
     assert (
         np.abs(np.subtract(*alone)).max() > 0.01
     )  # the scaling does make a difference
-    model = trained.load_networks(two, records)
+    model = networks.load_networks(two, records)
     together = list(inference.predict_frames(model, frames, records[0]))
     np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-5)
 
@@ -137,26 +135,26 @@ def test_several_weights_predict_from_the_command_line(chain, two, tmp_path):
 
 
 def test_of_several_weights_all_subjects_trained_on_count(two):
-    records = [trained.read_settings(path, None) for path in two]
-    merged = trained.merge_settings(two, records)
+    records = [networks.read_settings(path, None) for path in two]
+    merged = networks.merge_settings(two, records)
     assert merged["trained_on"] == 2 * records[0]["trained_on"]
     assert merged["data"] == records[0]["data"]
     records[1]["data"] = {}  # of another split
-    assert trained.merge_settings(two, records)["data"] == {}
+    assert networks.merge_settings(two, records)["data"] == {}
 
 
 def test_weights_of_another_size_are_not_averaged(two):
-    records = [trained.read_settings(path, None) for path in two]
+    records = [networks.read_settings(path, None) for path in two]
     records[1]["width"] = 48
     with pytest.raises(ValueError, match=r"other\.h5 takes frames of 32 x 48 pixels"):
-        trained.merge_settings(two, records)
+        networks.merge_settings(two, records)
 
 
 def test_weights_of_another_aspect_are_not_averaged(two):
-    records = [trained.read_settings(path, None) for path in two]
+    records = [networks.read_settings(path, None) for path in two]
     records[1]["aspect"] = 2.0
     with pytest.raises(ValueError, match="trained on frames of another aspect or crop"):
-        trained.merge_settings(two, records)
+        networks.merge_settings(two, records)
 
 
 def test_what_others_put_beside_the_predictions_stays(chain, two, tmp_path):
@@ -291,7 +289,7 @@ def test_a_record_of_other_weights_is_refused(chain, tmp_path):
     with pytest.raises(
         ValueError, match=r"is not the file that .*unet\.json describes"
     ):
-        trained.read_settings(tmp_path / "unet.h5", None)
+        networks.read_settings(tmp_path / "unet.h5", None)
 
 
 def test_a_model_of_others_is_loaded_where_it_is_trusted(chain, tmp_path):
@@ -349,7 +347,7 @@ def test_a_record_without_a_number_is_refused(chain, tmp_path):
     with pytest.raises(
         ValueError, match=r"lent\.json gives mean None; expected a number"
     ):
-        trained.read_settings(chain / "weights" / "unet.h5", tmp_path / "lent.json")
+        networks.read_settings(chain / "weights" / "unet.h5", tmp_path / "lent.json")
 
 
 def split_again(chain, tmp_path, *flags):
@@ -549,7 +547,7 @@ def test_a_failed_run_leaves_earlier_predictions_as_they_were(
     chain, tmp_path, monkeypatch
 ):
     shutil.copytree(chain / "predictions", tmp_path / "out")
-    before = stage.sha256(tmp_path / "out" / "submission.csv")
+    before = atomic.sha256(tmp_path / "out" / "submission.csv")
 
     def fail(*args):
         raise OSError("disk is full")
@@ -557,7 +555,7 @@ def test_a_failed_run_leaves_earlier_predictions_as_they_were(
     monkeypatch.setattr(inference, "to_mask", fail)
     with pytest.raises(OSError, match="disk is full"):
         predict_again(chain, tmp_path / "out", "--data", str(chain / "data"))
-    assert stage.sha256(tmp_path / "out" / "submission.csv") == before
+    assert atomic.sha256(tmp_path / "out" / "submission.csv") == before
     assert not list((tmp_path / "out").glob(".*.tmp"))
 
 
@@ -574,7 +572,7 @@ def test_weights_that_begin_with_ones_that_saw_the_validation_frames_are_refused
     start = ["--out", str(second), "--init", str(first)]
     with pytest.raises(ValueError, match=r"all\.h5 was trained on subjects"):
         train.main(["--data", str(data), *start, "--epochs", "1"])
-    monkeypatch.setattr("settings.trained_on", lambda *_: [])  # as before it refused
+    monkeypatch.setattr("nerve.training.plan.trained_on", lambda *_: [])  # as before it refused
     train.main(["--data", str(data), *start, "--epochs", "1"])
     with pytest.raises(ValueError, match="the weights were trained on subjects"):
         predict.main(["--data", str(data), "--weights", str(second)])

@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 from conftest import make_raw, run_script, write_tiff
 
-import agreement
-import challenge
 import extract_data
-import letterbox
 import preprocess
-import split
-import stage
+from nerve.files import atomic
+from nerve.frames import agreement, challenge, geometry, split
 
 ARRAYS = ("x_train.npy", "y_train.npy", "x_val.npy", "y_val.npy")
 SUBJECTS, FRAMES = 6, 5
@@ -61,7 +58,7 @@ def of_subjects(data, name, record):
 def test_resize_takes_rows_first():
     image = np.zeros((64, 80), np.uint8)
     image[:32] = 200  # the upper half
-    small = letterbox.resize(image, 16, 8)
+    small = geometry.resize(image, 16, 8)
     assert small.shape == (16, 8)
     assert small[:8].min() == 200
     assert small[8:].max() == 0
@@ -79,19 +76,19 @@ def test_shrinking_takes_the_mean_of_the_area():
         np.uint8,
     )
     # (0+6+12)/3 = 6; 100; 255; (1+...+6)/6 = 3.5, which rounds to even, 4
-    assert letterbox.resize(image, 2, 2).tolist() == [[6, 100], [255, 4]]
+    assert geometry.resize(image, 2, 2).tolist() == [[6, 100], [255, 4]]
 
 
 def test_shrinking_does_not_alias():
     # columns 0 and 255 in turn, 9 to a pixel: 4/9 or 5/9 of 255 are 113 and 142;
     # the pixel in the middle alone would be 0 or 255
     stripes = np.tile(np.array([0, 255], np.uint8), (99, 50))[:, :99]
-    assert set(np.unique(letterbox.resize(stripes, 11, 11)).tolist()) == {113, 142}
+    assert set(np.unique(geometry.resize(stripes, 11, 11)).tolist()) == {113, 142}
 
 
 def test_growing_interpolates_between_neighbours():
     image = np.array([[0, 100]] * 2, np.uint8)
-    grown = letterbox.resize(image, 4, 8)
+    grown = geometry.resize(image, 4, 8)
     assert grown.shape == (4, 8)
     # centres of the pixels at 0.5 and 1.5 of 2: column k lies at (k + 0.5) / 4 - 0.5
     expected = [min(max((k + 0.5) / 4 - 0.5, 0), 1) * 100 for k in range(8)]
@@ -100,7 +97,7 @@ def test_growing_interpolates_between_neighbours():
 
 def test_one_side_shrinks_without_aliasing_while_the_other_grows():
     stripes = np.tile(np.array([0, 255], np.uint8), (10, 50))[:, :99]
-    assert set(np.unique(letterbox.resize(stripes, 20, 11)).tolist()) == {113, 142}
+    assert set(np.unique(geometry.resize(stripes, 20, 11)).tolist()) == {113, 142}
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -374,7 +371,7 @@ def fan_frames(count, seed):
 
 def test_a_fan_that_all_frames_have_makes_no_sweep(tmp_path):
     images = fan_frames(12, seed=6)
-    small = np.array([letterbox.normalized_thumbnail(i, 16, 16) for i in images])
+    small = np.array([geometry.normalized_thumbnail(i, 16, 16) for i in images])
     assert np.median(small @ small.T) > 0.95  # what correlation alone would say
     subjects = np.repeat([4, 7, 9], 4)
     group = split.find_sweeps(images, subjects, tmp_path)
@@ -536,7 +533,7 @@ def test_split_none_trains_on_all_and_leaves_validation_empty(data):
     assert record["val"] == empty
     assert len(np.load(data / "x_train.npy")) == SUBJECTS * FRAMES
     for name in ("x_val.npy", "y_val.npy"):  # empty, and yet readable
-        assert stage.read_array(data, name, record, "-").shape == (0, 96, 96, 1)
+        assert atomic.read_array(data, name, record, "-").shape == (0, 96, 96, 1)
 
 
 # ---------------------------------------------------------------- refusals

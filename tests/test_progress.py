@@ -9,9 +9,9 @@ from conftest import make_raw, run_script
 
 import extract_data
 import preprocess
-import progress
 import train
-from overlays import PREDICTION_COLOUR, TRUTH_COLOUR
+from nerve.frames.overlays import PREDICTION_COLOUR, TRUTH_COLOUR
+from nerve.training import progress
 
 SETTINGS = {
     "mean": 100.0,

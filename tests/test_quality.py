@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, make_raw
 
-import split
-import stage
+from nerve.files import atomic
+from nerve.frames import split
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -66,7 +66,7 @@ def test_a_run_may_start_from_weights(results):
     work = results[1] / "work"
     record = (work / "tiny_after_tiny_fold1_seed0_fold1_seed0.json").read_text()
     start = work / "tiny_fold1_seed0.h5"
-    assert json.loads(record)["init_sha256"] == stage.sha256(start)
+    assert json.loads(record)["init_sha256"] == atomic.sha256(start)
 
 
 def test_the_last_epoch_is_scored_whatever_its_dice(results):

@@ -10,12 +10,12 @@ import pytest
 from conftest import make_raw
 
 import extract_data
-import plots
 import predict
 import preprocess
 import report
 import train
 import tune
+from nerve.scoring import plots
 
 
 @pytest.fixture(scope="module")

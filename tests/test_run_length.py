@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-import run_length
+from nerve.files import run_length
 
 TRAIN_MASKS = ROOT.parent / "shared" / "data" / "train_masks.csv"
 

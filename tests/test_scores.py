@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-import scores
+from nerve.scoring import scores
 
 
 def mask(*rows):

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import machine
-import stage
+from nerve import machine
+from nerve.files import atomic
 
 REPAIR = "python make_it.py --data there"
 
 HOLD_LOCK = """
 import sys, time
-import stage
-with stage.lock(sys.argv[1], *sys.argv[2:]):
+from nerve.files import atomic
+with atomic.lock(sys.argv[1], *sys.argv[2:]):
     open(sys.argv[1] + "/.half.npy.tmp", "w").write("half")
     print("held", flush=True)
     time.sleep(60)
@@ -39,10 +39,10 @@ def saved_bytes(array):
 
 def write_rows(path, rows, planned, dtype):
     """Write rows with ArrayWriter; return (record, the temporary file's bytes)."""
-    writer = stage.ArrayWriter(path, (planned, *rows.shape[1:]), dtype)
+    writer = atomic.ArrayWriter(path, (planned, *rows.shape[1:]), dtype)
     for row in rows:
         writer.append(row)
-    return writer.close(), stage.temporary(path).read_bytes()
+    return writer.close(), atomic.temporary(path).read_bytes()
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def stored(tmp_path):
     rows = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
     entry, _ = write_rows(tmp_path / "x.npy", rows, 5, np.uint8)
     record = {"arrays": {"x.npy": entry}}
-    stage.publish(tmp_path / "stage.json", record, [tmp_path / "x.npy"])
+    atomic.publish(tmp_path / "stage.json", record, [tmp_path / "x.npy"])
     return tmp_path, record
 
 
@@ -107,14 +107,14 @@ def test_array_writer_converts_and_straightens_its_rows(tmp_path):
 
 
 def test_a_row_of_another_shape_is_refused(tmp_path):
-    writer = stage.ArrayWriter(tmp_path / "x.npy", (2, 3, 4), np.uint8)
+    writer = atomic.ArrayWriter(tmp_path / "x.npy", (2, 3, 4), np.uint8)
     with pytest.raises(ValueError, match=r"x\.npy: a row of \(4, 3\), expected \(3, 4"):
         writer.append(np.zeros((4, 3), np.uint8))
     writer.close()
 
 
 def test_an_unfinished_array_has_only_its_temporary_name(tmp_path):
-    writer = stage.ArrayWriter(tmp_path / "x.npy", (1, 2), np.uint8)
+    writer = atomic.ArrayWriter(tmp_path / "x.npy", (1, 2), np.uint8)
     assert [path.name for path in tmp_path.iterdir()] == [".x.npy.tmp"]
     writer.close()
     assert not (tmp_path / "x.npy").exists()
@@ -130,7 +130,7 @@ def test_a_full_disk_is_named_before_the_work(tmp_path, monkeypatch):
         r"x\.npy could not be written: it needs 6\.0 MB; [\d,.]+ MB are free \(No"
     )
     with pytest.raises(OSError, match=expected):
-        stage.ArrayWriter(tmp_path / "x.npy", (3, 2_000_000), np.uint8)
+        atomic.ArrayWriter(tmp_path / "x.npy", (3, 2_000_000), np.uint8)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "csv", "array"])
@@ -140,12 +140,12 @@ def test_a_file_beyond_the_limit_is_named_and_the_old_one_intact(tmp_path, kind)
 
     def write():
         if kind == "bytes":
-            stage.write_bytes(path, bytes(20_000))
+            atomic.write_bytes(path, bytes(20_000))
         elif kind == "csv":
-            with stage.write_csv(path, ("a", "b")) as writer:
+            with atomic.write_csv(path, ("a", "b")) as writer:
                 writer.writerows([("1234567", "1234567")] * 2000)
         else:
-            stage.ArrayWriter(path, (20, 1000), np.uint8)
+            atomic.ArrayWriter(path, (20, 1000), np.uint8)
 
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
@@ -170,7 +170,7 @@ def test_free_memory_is_at_most_the_shells_limit():
 
 
 def test_a_scratch_array_is_zeroed_writable_and_leaves_no_file(tmp_path):
-    array = stage.scratch_array(tmp_path, (3, 4), np.float32)
+    array = atomic.scratch_array(tmp_path, (3, 4), np.float32)
     assert array.shape == (3, 4)
     assert array.dtype == np.float32
     assert not array.any()
@@ -183,7 +183,7 @@ def test_a_scratch_array_is_zeroed_writable_and_leaves_no_file(tmp_path):
 def test_sha256_is_that_of_the_whole_content(tmp_path, size):
     content = bytes(k % 251 for k in range(size))
     (tmp_path / "f").write_bytes(content)
-    assert stage.sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+    assert atomic.sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
 
 
 # ---------------------------------------------------------------- publish
@@ -197,7 +197,7 @@ def test_publish_puts_the_record_last_and_removes_the_stale(tmp_path, monkeypatc
     for name in ("stage.json", "a.npy", "old.npy"):
         (tmp_path / name).write_text("old")
     for name in ("a.npy", "b.npy"):
-        stage.write_temporary(tmp_path / name, b"new")
+        atomic.write_temporary(tmp_path / name, b"new")
     steps, replace = [], os.replace
 
     def logged(source, target):
@@ -207,7 +207,7 @@ def test_publish_puts_the_record_last_and_removes_the_stale(tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "replace", logged)
     names = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    stage.publish(tmp_path / "stage.json", {"n": 1}, names, [tmp_path / "old.npy"])
+    atomic.publish(tmp_path / "stage.json", {"n": 1}, names, [tmp_path / "old.npy"])
     # (file, record present, stale file present) before each rename
     assert steps == [
         ("a.npy", False, False),
@@ -226,7 +226,7 @@ def test_files_are_on_disk_before_they_get_their_names(tmp_path, monkeypatch):
         os, "replace", lambda a, b: (steps.append("rename"), replace(a, b))
     )
     write_rows(tmp_path / "x.npy", np.zeros((1, 2), np.uint8), 1, np.uint8)
-    stage.publish(tmp_path / "stage.json", {}, [tmp_path / "x.npy"])
+    atomic.publish(tmp_path / "stage.json", {}, [tmp_path / "x.npy"])
     # the array, the record; both renames; the folder
     assert steps == ["fsync", "fsync", "rename", "rename", "fsync"]
 
@@ -237,9 +237,9 @@ def test_a_record_that_cannot_be_written_leaves_the_previous_outputs(tmp_path):
         (tmp_path / name).write_bytes(content)
 
     def run():
-        with stage.lock(tmp_path):
-            stage.write_temporary(tmp_path / "x.npy", b"new")
-            stage.publish(
+        with atomic.lock(tmp_path):
+            atomic.write_temporary(tmp_path / "x.npy", b"new")
+            atomic.publish(
                 tmp_path / "stage.json",
                 {"mean": float("nan")},
                 [tmp_path / "x.npy"],
@@ -261,10 +261,10 @@ def test_a_stop_between_the_renames_leaves_no_record(tmp_path, monkeypatch):
         replace(source, target)
 
     for name in ("a.npy", "b.npy"):
-        stage.write_temporary(tmp_path / name, b"new")
+        atomic.write_temporary(tmp_path / name, b"new")
     monkeypatch.setattr(os, "replace", stops_at_b)
     with pytest.raises(KeyboardInterrupt):
-        stage.publish(
+        atomic.publish(
             tmp_path / "stage.json", {}, [tmp_path / "a.npy", tmp_path / "b.npy"]
         )
     assert not (tmp_path / "stage.json").exists()
@@ -274,7 +274,7 @@ def test_a_failed_run_leaves_its_folder_as_it_was(tmp_path):
     (tmp_path / "x.npy").write_bytes(b"old")
 
     def run():
-        with stage.lock(tmp_path):
+        with atomic.lock(tmp_path):
             write_rows(tmp_path / "x.npy", np.zeros((1, 2)), 1, np.uint8)
             raise ZeroDivisionError
 
@@ -293,7 +293,7 @@ def test_write_bytes_replaces_in_one_step(tmp_path, monkeypatch):
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", logged)
-    stage.write_bytes(path, b"new")
+    atomic.write_bytes(path, b"new")
     assert seen == [(b"new", b"old")]
     assert listing(tmp_path) == {"f": b"new"}
 
@@ -303,14 +303,14 @@ def test_a_csv_replaces_the_old_one_only_when_all_rows_are_written(tmp_path):
     path.write_text("old")
 
     def fail():
-        with stage.write_csv(path, ["a", "b"]) as writer:
+        with atomic.write_csv(path, ["a", "b"]) as writer:
             writer.writerow([1, 2])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
     assert path.read_text() == "old"
-    with stage.write_csv(path, ["a", "b"]) as writer:
+    with atomic.write_csv(path, ["a", "b"]) as writer:
         writer.writerow([1, "x,y"])
         assert path.read_text() == "old"
     assert path.read_bytes() == b'a,b\n1,"x,y"\n'
@@ -318,13 +318,13 @@ def test_a_csv_replaces_the_old_one_only_when_all_rows_are_written(tmp_path):
 
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.tif", "+1.png", "-x", "@a"])
 def test_a_name_that_a_spreadsheet_would_run_is_written_as_text(name):
-    assert stage.as_text(name) == "'" + name
-    assert stage.as_text("a" + name) == "a" + name
+    assert atomic.as_text(name) == "'" + name
+    assert atomic.as_text("a" + name) == "a" + name
 
 
 def test_a_record_is_json_with_one_line_a_key():
     record = {"rows": [1, 2, 3], "mean": 0.1, "none": None, "deep": {"a": [True]}}
-    text = stage.to_json(record)
+    text = atomic.to_json(record)
     assert json.loads(text) == record
     assert len(text.splitlines()) == len(record) + 2  # and the two braces
 
@@ -334,7 +334,7 @@ def test_a_record_is_json_with_one_line_a_key():
 
 def test_an_array_that_matches_its_record_is_mapped_read_only(stored):
     folder, record = stored
-    array = stage.read_array(folder, "x.npy", record, REPAIR)
+    array = atomic.read_array(folder, "x.npy", record, REPAIR)
     assert isinstance(array, np.memmap)
     assert array.tolist() == np.arange(60).reshape(5, 4, 3).tolist()
     with pytest.raises(ValueError, match="read-only"):
@@ -349,7 +349,7 @@ def test_a_changed_byte_is_refused(stored, place):
     (folder / "x.npy").write_bytes(content)
     expected = rf"x\.npy changed after its record .*\(SHA-256 differs\).*: {REPAIR}$"
     with pytest.raises(ValueError, match=expected):
-        stage.read_array(folder, "x.npy", record, REPAIR)
+        atomic.read_array(folder, "x.npy", record, REPAIR)
 
 
 def test_another_dtype_is_refused(stored):
@@ -357,7 +357,7 @@ def test_another_dtype_is_refused(stored):
     np.save(folder / "x.npy", np.zeros((5, 4, 3), np.int8))
     expected = rf"x\.npy has dtype int8, its record says uint8; .*: {REPAIR}$"
     with pytest.raises(ValueError, match=expected):
-        stage.read_array(folder, "x.npy", record, REPAIR)
+        atomic.read_array(folder, "x.npy", record, REPAIR)
 
 
 def test_another_shape_is_refused(stored):
@@ -365,7 +365,7 @@ def test_another_shape_is_refused(stored):
     np.save(folder / "x.npy", np.zeros((5, 3, 4), np.uint8))
     expected = rf"x\.npy has shape \[5, 3, 4\], .* says \[5, 4, 3\]; .*: {REPAIR}$"
     with pytest.raises(ValueError, match=expected):
-        stage.read_array(folder, "x.npy", record, REPAIR)
+        atomic.read_array(folder, "x.npy", record, REPAIR)
 
 
 @pytest.mark.parametrize("size", [0, 5, 100, 128, 187])  # whole: 128 + 60 bytes
@@ -374,7 +374,7 @@ def test_a_truncated_array_is_refused(stored, size):
     os.truncate(folder / "x.npy", size)
     expected = rf"x\.npy is not a whole \.npy file; make it again with: {REPAIR}$"
     with pytest.raises(ValueError, match=expected):
-        stage.read_array(folder, "x.npy", record, REPAIR)
+        atomic.read_array(folder, "x.npy", record, REPAIR)
 
 
 def test_a_pickled_array_is_refused_unopened(stored, monkeypatch):
@@ -386,7 +386,7 @@ def test_a_pickled_array_is_refused_unopened(stored, monkeypatch):
 
     np.save(folder / "x.npy", np.array([Bomb()], object), allow_pickle=True)
     with pytest.raises(ValueError, match=rf"x\.npy is not a whole .*: {REPAIR}$"):
-        stage.read_array(folder, "x.npy", record, REPAIR)
+        atomic.read_array(folder, "x.npy", record, REPAIR)
     assert not (folder / "exploded").exists()
     np.load(folder / "x.npy", allow_pickle=True)  # the bomb does work
     assert (folder / "exploded").exists()
@@ -397,7 +397,7 @@ def test_an_npz_under_the_name_of_an_array_is_refused(stored):
     with open(folder / "x.npy", "wb") as file:
         np.savez(file, x=np.zeros(3))
     with pytest.raises(ValueError, match=rf"x\.npy is not a whole .*: {REPAIR}$"):
-        stage.read_array(folder, "x.npy", record, REPAIR)
+        atomic.read_array(folder, "x.npy", record, REPAIR)
 
 
 def test_a_missing_array_is_named_with_its_repair(stored):
@@ -406,7 +406,7 @@ def test_a_missing_array_is_named_with_its_repair(stored):
     with pytest.raises(
         FileNotFoundError, match=rf"x\.npy is missing; make it with: {REPAIR}$"
     ):
-        stage.read_array(folder, "x.npy", record, REPAIR)
+        atomic.read_array(folder, "x.npy", record, REPAIR)
 
 
 @pytest.mark.parametrize("record", [{}, {"arrays": {}}])
@@ -415,14 +415,14 @@ def test_an_array_that_the_record_does_not_list_is_refused(stored, record):
     with pytest.raises(
         ValueError, match=rf"the record of .*/ lists no x\.npy; make it with: {REPAIR}$"
     ):
-        stage.read_array(folder, "x.npy", record, REPAIR)
+        atomic.read_array(folder, "x.npy", record, REPAIR)
 
 
 @pytest.mark.parametrize("place", ["absent.json", "file/stage.json"])
 def test_a_missing_record_is_named_with_its_repair(tmp_path, place):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileNotFoundError, match=f"{place} is missing; .*: {REPAIR}$"):
-        stage.read_record(tmp_path / place, REPAIR)
+        atomic.read_record(tmp_path / place, REPAIR)
 
 
 @pytest.mark.parametrize(
@@ -440,12 +440,12 @@ def test_a_missing_record_is_named_with_its_repair(tmp_path, place):
 def test_a_damaged_record_is_refused(tmp_path, content, expected):
     (tmp_path / "s.json").write_bytes(content)
     with pytest.raises(ValueError, match=rf"s\.json {expected}; make it .*: {REPAIR}$"):
-        stage.read_record(tmp_path / "s.json", REPAIR)
+        atomic.read_record(tmp_path / "s.json", REPAIR)
 
 
 def test_a_folder_in_the_record_s_place_is_named(tmp_path):
     with pytest.raises(ValueError, match="is a folder, a JSON file was expected"):
-        stage.read_record(tmp_path, REPAIR)
+        atomic.read_record(tmp_path, REPAIR)
 
 
 # ---------------------------------------------------------------- lock
@@ -454,7 +454,7 @@ def test_a_folder_in_the_record_s_place_is_named(tmp_path):
 def test_a_folder_that_another_process_writes_is_refused(held_folder):
     folder, _ = held_folder
     expected = rf"another run is writing {folder}.* \(it holds {folder}/\.lock\); wait"
-    with pytest.raises(ValueError, match=expected), stage.lock(folder):
+    with pytest.raises(ValueError, match=expected), atomic.lock(folder):
         pass
     assert (folder / ".half.npy.tmp").exists()  # the other's files are left alone
 
@@ -463,49 +463,49 @@ def test_a_killed_process_frees_its_lock(held_folder):
     folder, run = held_folder
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    with stage.lock(folder):
+    with atomic.lock(folder):
         pass
     assert not (folder / ".half.npy.tmp").exists()  # the next run cleans up after it
 
 
 def test_results_of_two_names_are_locked_apart(tmp_path):
-    stage.write_temporary(tmp_path / "other.npy", b"half")
-    with stage.lock(tmp_path, "a.h5"):
-        with stage.lock(tmp_path, "b.h5"):
+    atomic.write_temporary(tmp_path / "other.npy", b"half")
+    with atomic.lock(tmp_path, "a.h5"):
+        with atomic.lock(tmp_path, "b.h5"):
             pass
         with (
             pytest.raises(
                 ValueError, match=r"another run is writing .*a\.h5 .*a\.h5\."
             ),
-            stage.lock(tmp_path, "a.h5"),
+            atomic.lock(tmp_path, "a.h5"),
         ):
             pass
-    assert stage.temporary(tmp_path / "other.npy").exists()
-    with stage.lock(tmp_path, "a.h5"):
+    assert atomic.temporary(tmp_path / "other.npy").exists()
+    with atomic.lock(tmp_path, "a.h5"):
         pass
 
 
 def test_a_table_takes_names_that_are_no_text(tmp_path):
-    with stage.write_csv(tmp_path / "a.csv", ["name"]) as writer:
+    with atomic.write_csv(tmp_path / "a.csv", ["name"]) as writer:
         writer.writerow([os.fsdecode(b"\xdcbung.png")])
     assert (tmp_path / "a.csv").read_text() == "name\n\\udcdcbung.png\n"
 
 
 def test_a_folders_lock_leaves_what_a_run_on_a_name_is_writing(tmp_path):
-    with stage.lock(tmp_path, "net"):
-        stage.write_temporary(tmp_path / "net.h5", b"half")
-        with stage.lock(tmp_path):
-            stage.write_temporary(tmp_path / "network.npy", b"half")
-        assert stage.temporary(tmp_path / "net.h5").exists()
-        assert not stage.temporary(tmp_path / "network.npy").exists()
+    with atomic.lock(tmp_path, "net"):
+        atomic.write_temporary(tmp_path / "net.h5", b"half")
+        with atomic.lock(tmp_path):
+            atomic.write_temporary(tmp_path / "network.npy", b"half")
+        assert atomic.temporary(tmp_path / "net.h5").exists()
+        assert not atomic.temporary(tmp_path / "network.npy").exists()
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(stage.fcntl, "flock", refuse)
-    with stage.lock(tmp_path):
+    monkeypatch.setattr(atomic.fcntl, "flock", refuse)
+    with atomic.lock(tmp_path):
         pass
     assert "without locks (No locks available)" in capsys.readouterr().out
 
@@ -517,7 +517,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, place):
         pytest.raises(
             ValueError, match=f"{place} is a file or lies below one; a folder"
         ),
-        stage.lock(tmp_path / place),
+        atomic.lock(tmp_path / place),
     ):
         pass
 
@@ -576,7 +576,7 @@ def test_map_threads_raises_the_error_and_cancels_what_waits():
 
 def run_with(monkeypatch, capsys, main):
     monkeypatch.setattr(sys, "argv", ["somewhere/script.py"])
-    status = stage.run(main)
+    status = atomic.run(main)
     out, err = capsys.readouterr()
     return status, out, err
 

@@ -10,11 +10,11 @@ import pytest
 from conftest import make_raw
 
 import extract_data
-import machine
 import predict
 import preprocess
 import train
 import tune
+from nerve import machine
 
 FLAGS = ["--filters", "2", "--depth", "2", "--epochs", "2"]
 COUNTS = (1, 3)

@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 from conftest import make_raw
 
-import batches
-import checkpoint
 import extract_data
-import h5_file
-import machine
-import memory
 import preprocess
-import settings as train_settings
-import stage
 import train
-import training
 from model import build_network, build_unet, copy_weights
+from nerve import machine
+from nerve.files import atomic, h5_file
+from nerve.training import batches, checkpoint, loop, memory
+from nerve.training import plan as train_settings
 from recipes import RECIPES
 
 SMALL = [
@@ -86,7 +82,7 @@ def test_the_record_says_all_that_predict_needs_and_where_the_weights_come_from(
 ):
     record = json.loads((trained / "unet.json").read_text())
     split = json.loads((data / "preprocess.json").read_text())
-    assert record["h5_sha256"] == stage.sha256(trained / "unet.h5")
+    assert record["h5_sha256"] == atomic.sha256(trained / "unet.h5")
     for name in ("height", "width", "mean", "standard_deviation"):
         assert record[name] == split[name]
     assert (record["filters"], record["depth"], record["threshold"]) == (2, 2, 0.5)
@@ -94,7 +90,7 @@ def test_the_record_says_all_that_predict_needs_and_where_the_weights_come_from(
     (part,) = record["trained_on"]
     assert part["subjects"] == split["train"]["subjects"]
     assert part["frames"] == len(split["train"]["rows"]) == 15
-    assert part["imgs_train_sha256"] == stage.sha256(data / "imgs_train.npy")
+    assert part["imgs_train_sha256"] == atomic.sha256(data / "imgs_train.npy")
 
 
 def test_the_best_epoch_by_validation_dice_is_kept(trained, data):
@@ -142,7 +138,7 @@ def test_a_resumed_run_ends_in_the_same_bytes(
 ):
     calls, where = [], training
     if moment == "add":
-        where = training.Strips
+        where = loop.Strips
     original = getattr(where, moment)
 
     def interrupted(*args):
@@ -176,17 +172,17 @@ def modern(data, tmp_path_factory):
 def test_a_resumed_run_with_dropout_and_augmentation_ends_in_the_same_bytes(
     data, modern, tmp_path, monkeypatch
 ):
-    original = training.train_epoch
+    original = loop.train_epoch
 
     def interrupted(*args):
         if args[4] == 2:
             raise Killed
         return original(*args)
 
-    monkeypatch.setattr(training, "train_epoch", interrupted)
+    monkeypatch.setattr(loop, "train_epoch", interrupted)
     with pytest.raises(Killed):
         run(data, tmp_path / "unet.h5", *MODERN)
-    monkeypatch.setattr(training, "train_epoch", original)
+    monkeypatch.setattr(loop, "train_epoch", original)
     run(data, tmp_path / "unet.h5", *MODERN, "--resume")
     assert digests(tmp_path) == digests(modern)
 
@@ -206,12 +202,12 @@ def test_a_copy_of_averaged_weights_leaves_the_training_as_it_was(data):
     _, arrays = train_settings.read_data(data)
     settings = {**RECIPES["modern"], "height": 16, "width": 16, "seed": 0}
     settings |= {"filters": 2, "batch_size": 4, "precision": "float32"}
-    model = training.build_model(settings, 15, None)
+    model = loop.build_model(settings, 15, None)
     x, y = arrays["x_train"][:4], arrays["y_train"][:4]
     for _ in range(3):
         model.train_on_batch(x, y)
     before, network = model.get_weights(), build_network(settings)
-    training.copy_averaged(model, network, settings)
+    loop.copy_averaged(model, network, settings)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     last = build_network(settings)
@@ -247,15 +243,15 @@ def test_weights_without_a_record_are_never_overwritten(trained, data, tmp_path)
             ValueError, match=r"mine\.h5 is there, weights that are never"
         ):
             run(data, tmp_path / "mine.h5", "--epochs", "1", *flags)
-    assert stage.sha256(mine) == stage.sha256(trained / "unet.h5")
+    assert atomic.sha256(mine) == atomic.sha256(trained / "unet.h5")
 
 
 def test_a_best_epoch_whose_weights_are_gone_is_not_called_kept(
     data, tmp_path, monkeypatch
 ):
     scores = iter([0.9, 0.1, 0.2])
-    monkeypatch.setattr(training, "validate", lambda *_: next(scores))
-    monkeypatch.setattr(training, "warn_if_empty", lambda rows: 1 / (2 - len(rows)))
+    monkeypatch.setattr(loop, "validate", lambda *_: next(scores))
+    monkeypatch.setattr(loop, "warn_if_empty", lambda rows: 1 / (2 - len(rows)))
     with pytest.raises(ZeroDivisionError):  # in the second epoch, behind its state
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     (tmp_path / "unet.h5").unlink()
@@ -287,7 +283,7 @@ def test_init_trained_on_the_validation_subjects_is_refused(data, tmp_path):
 
 def test_resume_with_frames_drawn_otherwise_is_refused(data, tmp_path, monkeypatch):
     folder = shutil.copytree(data, tmp_path / "data")
-    monkeypatch.setattr(training, "save_result", lambda *args: 1 / 0)
+    monkeypatch.setattr(loop, "save_result", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(folder, tmp_path / "unet.h5", "--epochs", "3")
     flags = ["--height", "16", "--width", "16", "--contradictory", "downweight"]
@@ -297,7 +293,7 @@ def test_resume_with_frames_drawn_otherwise_is_refused(data, tmp_path, monkeypat
 
 
 def test_resume_with_other_settings_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "save_result", lambda *args: 1 / 0)
+    monkeypatch.setattr(loop, "save_result", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     with pytest.raises(ValueError, match="had epochs 3, now it is 4"):
@@ -309,7 +305,7 @@ def test_resume_with_other_settings_is_refused(data, tmp_path, monkeypatch):
 
 
 def test_a_state_of_another_network_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "save_result", lambda *args: 1 / 0)
+    monkeypatch.setattr(loop, "save_result", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     with np.load(tmp_path / "unet.state.npz") as state:
@@ -328,7 +324,7 @@ def test_init_starts_from_the_weights_also_of_another_size(
         started["weights"] = model.get_weights()
         raise Killed
 
-    monkeypatch.setattr(training, "train_epoch", look)
+    monkeypatch.setattr(loop, "train_epoch", look)
     source = build_unet(32, 48, filters=2, depth=2)
     h5_file.save(source, tmp_path / "wide.h5", "dice_coef_loss", ["dice_coef"], 1e-5)
     with pytest.raises(Killed):
@@ -345,7 +341,7 @@ def test_init_brings_filters_depth_and_the_subjects_it_has_seen(
     record = json.loads((tmp_path / "unet.json").read_text())
     assert (record["filters"], record["depth"]) == (2, 2)
     assert len(record["trained_on"]) == 2
-    assert record["init_sha256"] == stage.sha256(trained / "unet.h5")
+    assert record["init_sha256"] == atomic.sha256(trained / "unet.h5")
 
 
 @pytest.mark.parametrize(
@@ -378,8 +374,8 @@ def test_a_damaged_state_is_refused(tmp_path):
 
 def test_frames_that_are_drawn_less_often_shorten_the_schedule():
     rows = {"rows": [0, 1, 2, 3]}
-    assert training.frames_an_epoch(rows) == 4
-    assert training.frames_an_epoch({**rows, "weight": [1.0, 0.5, 0.5, 0.0]}) == 2
+    assert loop.frames_an_epoch(rows) == 4
+    assert loop.frames_an_epoch({**rows, "weight": [1.0, 0.5, 0.5, 0.0]}) == 2
 
 
 def test_init_that_does_not_fit_is_refused(trained, data, tmp_path):
@@ -395,13 +391,13 @@ def test_init_that_does_not_fit_is_refused(trained, data, tmp_path):
 
 
 def test_an_exploding_loss_stops_and_keeps_what_was_good(data, tmp_path, monkeypatch):
-    original = training.train_batches
+    original = loop.train_batches
 
     def explode(model, pairs, num_frames, batch_size, label):
         scores = original(model, pairs, num_frames, batch_size, label)
         return {**scores, "loss": float("nan")} if label == "epoch 2/3" else scores
 
-    monkeypatch.setattr(training, "train_batches", explode)
+    monkeypatch.setattr(loop, "train_batches", explode)
     with pytest.raises(ValueError, match="loss is nan in epoch 2.*--learning-rate"):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     assert json.loads((tmp_path / "unet.json").read_text())["kept"]["epoch"] == 1
@@ -409,7 +405,7 @@ def test_an_exploding_loss_stops_and_keeps_what_was_good(data, tmp_path, monkeyp
 
 
 def test_weights_that_broke_in_the_last_step_are_not_kept(data, tmp_path, monkeypatch):
-    original = training.train_batches
+    original = loop.train_batches
 
     def explode(model, pairs, num_frames, batch_size, label):
         means = original(model, pairs, num_frames, batch_size, label)
@@ -419,7 +415,7 @@ def test_weights_that_broke_in_the_last_step_are_not_kept(data, tmp_path, monkey
             model.set_weights(weights)
         return means
 
-    monkeypatch.setattr(training, "train_batches", explode)
+    monkeypatch.setattr(loop, "train_batches", explode)
     with pytest.raises(ValueError, match="in epoch 2: training has exploded"):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     assert json.loads((tmp_path / "unet.json").read_text())["kept"]["epoch"] == 1
@@ -449,9 +445,9 @@ def test_memory_that_runs_out_is_one_line_with_a_batch_size(error):
 
 def test_a_network_that_predicts_nothing_is_said_aloud_after_three_epochs(capsys):
     history = [{"dice_coef": value} for value in (0.3, 0.001, 0.002)]
-    training.warn_if_empty(history)
+    loop.warn_if_empty(history)
     assert capsys.readouterr().out == ""
-    training.warn_if_empty([*history, {"dice_coef": 0.001}])
+    loop.warn_if_empty([*history, {"dice_coef": 0.001}])
     assert "predicts next to nothing" in capsys.readouterr().out
 
 
@@ -528,7 +524,7 @@ def test_ctrl_c_says_how_to_go_on(data, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train_batches", stop)
+    monkeypatch.setattr(loop, "train_batches", stop)
     with pytest.raises(KeyboardInterrupt, match="with --resume goes on"):
         run(data, tmp_path / "unet.h5", "--epochs", "1")
 

@@ -13,8 +13,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import quality
 import transfer
 
-import h5_file
 from model import build_network
+from nerve.files import h5_file
 from recipes import RECIPES
 
 TINY = {"height": 32, "width": 32, "filters": 2, "depth": 2, "batch_size": 4}

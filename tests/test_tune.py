@@ -9,12 +9,11 @@ import pytest
 from conftest import make_raw
 
 import extract_data
-import held_out
-import inference
 import predict
 import preprocess
 import train
 import tune
+from nerve.prediction import held_out, inference
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-import anatomy
 import phantom
-import scanner
+from nerve.phantom import anatomy, scanner
 
 USGRA = Path("../shared/data/usgra")
 FRAMES = 24

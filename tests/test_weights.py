@@ -5,8 +5,8 @@ import re
 import pytest
 from conftest import ROOT
 
-import stage
-import trained
+from nerve.files import atomic
+from nerve.prediction import networks
 
 LINE = re.compile(r"^    ([0-9a-f]{64})  (\S+\.h5)$", re.M)
 LISTED = {n: s for s, n in LINE.findall((ROOT / "weights" / "README.md").read_text())}
@@ -14,12 +14,12 @@ LISTED = {n: s for s, n in LINE.findall((ROOT / "weights" / "README.md").read_te
 
 @pytest.mark.parametrize("name", LISTED)
 def test_a_file_is_what_the_card_says(name):
-    assert stage.sha256(ROOT / "weights" / name) == LISTED[name]
+    assert atomic.sha256(ROOT / "weights" / name) == LISTED[name]
 
 
 @pytest.mark.parametrize("name", [n for n in LISTED if n != "lite0_imagenet.h5"])
 def test_a_network_has_its_record_and_what_it_was_trained_on(name):
-    settings = trained.read_settings(ROOT / "weights" / name, None)
+    settings = networks.read_settings(ROOT / "weights" / name, None)
     assert settings["data"]["validation_subjects"] == []  # trained on all
     ((frames, subjects),) = [
         (p["frames"], p["subjects"]) for p in settings["trained_on"]

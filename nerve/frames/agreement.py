@@ -1,0 +1,121 @@
+"""Near-identical frames, and how far their masks agree."""
+
+from pathlib import Path
+
+import numpy as np
+
+from nerve import machine
+from nerve.files import atomic
+from nerve.frames.geometry import normalized_thumbnail
+from nerve.records import Extracted
+from nerve.scoring import scores
+
+COMPARED = (48, 64)  # rows and columns at which frames are compared
+BLOCK = 256  # frames compared with all of their sweep at a time
+CONTRADICTORY = 0.5  # agreement below which a mask contradicts the others'
+COLUMNS = ("subject", "img", "agreement", "near_identical", "other_subject")
+COLUMNS += ("other_img", "similarity", "dice")
+
+
+def flatten(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return frames for comparison: float32 `(N, pixels)`, each of mean 0 and norm 1."""
+
+    def work(row):
+        return normalized_thumbnail(images[row], *COMPARED)
+
+    return np.stack(list(machine.map_threads(work, rows)))
+
+
+def find_near_identical(
+    images: np.ndarray, groups: np.ndarray, similarity: float
+) -> list[dict[int, float]]:
+    """Return, for each frame, the other frames that are near-identical to it.
+
+    Args:
+        images: uint8 array `(N, height, width)`.
+        groups: int array `(N,)`; only frames of one group are compared.
+        similarity: Correlation of two frames' greys from which they are near-identical.
+
+    Returns:
+        List of N dicts `{row: correlation}`.
+    """
+    found = [None] * len(images)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        flat = flatten(images, rows)
+        for start in range(0, len(rows), BLOCK):
+            alike = flat[start : start + BLOCK] @ flat.T
+            for k, values in enumerate(alike, start):
+                near = np.flatnonzero(values >= similarity)
+                found[rows[k]] = {
+                    int(rows[n]): float(values[n]) for n in near if n != k
+                }
+    return found
+
+
+def measure_agreement(
+    labels: np.ndarray, near: list[dict[int, float]]
+) -> tuple[np.ndarray, list]:
+    """Return the mean Dice of each mask with those of its near-identical frames.
+
+    Args:
+        labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
+        near: What `find_near_identical` returned.
+
+    Returns:
+        `(agreement, worst)`: float array `(N,)`, 1.0 for a frame without others (two empty
+        masks agree); and for each frame `(Dice, row)` of the other that agrees least, or
+        None.
+    """
+    agreement, worst = np.ones(len(near)), [None] * len(near)
+    for row, others in enumerate(near):
+        if others:
+            mine = labels[row] >= 128
+            dice = [(scores.dice(mine, labels[r] >= 128), r) for r in others]
+            agreement[row] = np.mean([value for value, _ in dice])
+            worst[row] = min(dice)
+    return agreement, worst
+
+
+def write_contradictory(
+    path: Path,
+    train: Extracted,
+    agreement: np.ndarray,
+    worst: list,
+    near: list[dict[int, float]],
+) -> int:
+    """Write one row for each contradictory frame; return how many there are.
+
+    Args:
+        path: CSV to write.
+        train: What extract.json says of the training frames.
+        agreement: As `measure_agreement` returned it.
+        worst: Likewise.
+        near: What `find_near_identical` returned.
+    """
+    rows = np.flatnonzero(agreement < CONTRADICTORY).tolist()
+    with atomic.write_csv(path, COLUMNS) as writer:
+        for row in rows:
+            dice, other = worst[row]
+            frames = [(train.subject[r], train.image[r]) for r in (row, other)]
+            values = f"{agreement[row]:.4f}", len(near[row])
+            pair = f"{near[row][other]:.4f}", f"{dice:.4f}"
+            writer.writerow([*frames[0], *values, *frames[1], *pair])
+    return len(rows)
+
+
+def list_contradictory(
+    path: Path, train: Extracted, labels: np.ndarray, near: list[dict[int, float]]
+) -> None:
+    """List near-identical frames whose masks contradict each other, in a CSV.
+
+    Args:
+        path: CSV to write; until `atomic.publish` it lies at its temporary name.
+        train: What extract.json says of the training frames.
+        labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
+        near: What `find_near_identical` returned.
+    """
+    agreed, worst = measure_agreement(labels, near)
+    count = write_contradictory(atomic.temporary(path), train, agreed, worst, near)
+    pairs = sum(map(len, near)) // 2
+    print(f"{pairs} near-identical pairs; {count} frames contradict theirs: {path}")

@@ -1,0 +1,137 @@
+"""Which frames are held out: whole subjects, and those that share a sweep together."""
+
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+
+from nerve.files import atomic
+from nerve.frames.geometry import normalized_thumbnail
+
+VALIDATION_SHARE = 635 / 5635  # the classic 5,000 : 635 of the challenge's frames
+THUMBNAIL = 16  # rows and columns; enough to tell one sweep from another
+# Of one sweep are two frames whose thumbnails differ by at most this share of what two
+# frames of the set differ by on average: by 1 - correlation, so that where all show one
+# fan on black, that fan does not count. In the challenge, where it comes to a correlation
+# of 0.95, those of two subjects reach 0.82; of 17 and 18, which are one sweep, 1.00.
+SAME_SWEEP = 0.08
+IDENTICAL = 1e-3  # likewise, in any set
+COUNTED = "those that share near-identical frames count as one"
+SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is taken
+COMPARED = 256  # frames compared with all others at a time
+
+
+def find_sweeps(
+    images: np.ndarray, subjects: np.ndarray, folder: Path
+) -> dict[int, int]:
+    """Group subjects that share near-identical frames: one sweep under two names.
+
+    Args:
+        images: uint8 array `(N, height, width)`.
+        subjects: int array `(N,)`.
+
+    Returns:
+        `{subject: group}`; a group is called after its smallest subject.
+    """
+    names, index = np.unique(subjects, return_inverse=True)
+    shape = (len(images), THUMBNAIL * THUMBNAIL)
+    thumbnails = atomic.scratch_array(folder, shape, np.float32)
+    for row, image in enumerate(images):
+        thumbnails[row] = normalized_thumbnail(image, THUMBNAIL, THUMBNAIL)
+    mean = thumbnails.mean(axis=0)
+    limit = 1 - max(SAME_SWEEP * (1 - mean @ mean), IDENTICAL)
+    linked = scipy.sparse.lil_array((len(names), len(names)), dtype=bool)
+    for start in range(0, len(images), COMPARED):
+        alike = thumbnails[start : start + COMPARED] @ thumbnails.T >= limit
+        rows, others = np.nonzero(alike)
+        linked[index[rows + start], index[others]] = True
+    _, group = scipy.sparse.csgraph.connected_components(linked, directed=False)
+    _, first = np.unique(group, return_index=True)  # of each its smallest subject
+    return dict(zip(names.tolist(), names[first[group]].tolist(), strict=True))
+
+
+def choose_validation(groups: np.ndarray, nerve: np.ndarray, seed: int) -> np.ndarray:
+    """Choose whole groups of subjects for validation.
+
+    Args:
+        groups: int array `(N,)`, the group of each frame.
+        nerve: bool array `(N,)`, whether the frame shows a nerve.
+        seed: Seed of the choice.
+
+    Returns:
+        bool array `(N,)`, True for validation: of 2,000 random choices the one nearest to
+        635 of 5,635 frames, and to the same share of frames with a nerve.
+    """
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise ValueError(
+            f"only one subject ({COUNTED}): no split by subject is possible; choose "
+            "--split frames (leaky) or --split none"
+        )
+    sizes = np.array([(groups == name).sum() for name in names])
+    positives = np.array([nerve[groups == name].sum() for name in names])
+    target, share = VALIDATION_SHARE * len(groups), nerve.mean()
+    rng = np.random.default_rng(seed)
+    best = None
+    for _ in range(SPLIT_TRIES):
+        order = rng.permutation(len(names))
+        totals = sizes[order].cumsum()
+        count = 1 + np.abs(totals[:-1] - target).argmin()
+        chosen, total = order[:count], totals[count - 1]
+        penalty = abs(total / target - 1) + abs(positives[chosen].sum() / total - share)
+        if best is None or penalty < best[0] - 1e-12:
+            best = penalty, chosen
+    return np.isin(groups, names[best[1]])
+
+
+def choose_fold(
+    groups: np.ndarray, nerve: np.ndarray, folds: int, fold: int, seed: int
+) -> np.ndarray:
+    """Return the bool array `(N,)` of the frames in one of `folds` parts.
+
+    Groups of subjects are dealt out, the largest first, each to the part with the fewest
+    frames so far, and where these are equal, the fewest with a nerve.
+    """
+    names = np.unique(groups)
+    if folds > len(names):
+        raise ValueError(
+            f"--folds {folds}, but there are {len(names)} subjects to deal ({COUNTED})"
+        )
+    sizes = np.array([(groups == name).sum() for name in names])
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    totals, positives = np.zeros(folds, int), np.zeros(folds, int)
+    part_of = {}
+    for k in order:
+        part = np.lexsort((positives, totals))[0]
+        part_of[names[k]] = part
+        totals[part] += sizes[k]
+        positives[part] += nerve[groups == names[k]].sum()
+    return np.array([part_of[name] == fold for name in groups])
+
+
+def split_frames(
+    split: str,
+    groups: np.ndarray,
+    nerve: np.ndarray,
+    folds: int | None,
+    fold: int | None,
+    seed: int,
+) -> np.ndarray:
+    """Return the bool array `(N,)` of the validation frames.
+
+    Args:
+        split: "subject", "frames" or "none".
+        groups: int array `(N,)`, the group of each frame's subject.
+        nerve: bool array `(N,)`, whether the frame shows a nerve.
+        folds: As of `choose_fold`, or None; likewise `fold`.
+        seed: Seed of the choice.
+    """
+    if split == "none":
+        return np.zeros(len(groups), bool)
+    if split == "frames":
+        order = np.random.default_rng(seed).permutation(len(groups))
+        return order < max(1, round(VALIDATION_SHARE * len(groups)))
+    if folds:
+        return choose_fold(groups, nerve, folds, fold, seed)
+    return choose_validation(groups, nerve, seed)

@@ -1,0 +1,61 @@
+"""The precision to train and predict in; weights are always saved in float32."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # as /proc/cpuinfo names them
+BFLOAT16_CAPABILITY = 8.0  # of an NVIDIA GPU: Ampere and later
+
+
+def cpu_flags() -> set[str]:
+    """Return the set of the processor's features; empty where the system hides them."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
+
+
+def gpu_capability() -> float | None:
+    """Return the lowest compute capability of the NVIDIA GPUs; None where it is unknown."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    try:
+        return min(map(float, lines), default=None)
+    except ValueError:
+        return None
+
+
+def choose_precision(name: str) -> tuple[str, str]:
+    """Return `(precision, why)` for a `--precision`.
+
+    Args:
+        name: One of PRECISIONS. "auto" takes bfloat16 where the GPU or processor computes
+            in it; emulated elsewhere, it is slower than float32.
+
+    Returns:
+        "float32", "bfloat16" or "float16", and a phrase that says why.
+    """
+    from nerve.backend import list_devices  # here: TensorFlow takes seconds to import
+
+    devices = [device.lower() for device in list_devices()]
+    if name != "auto":
+        return name, f"as asked, on {devices[0]}"
+    found = {device.split(":")[0] for device in devices}
+    if "tpu" in found:
+        return "bfloat16", "the TPU has it"
+    if found & {"gpu", "cuda"}:
+        capability = gpu_capability()
+        if capability is not None and capability >= BFLOAT16_CAPABILITY:
+            return "bfloat16", f"the GPU has it (compute capability {capability})"
+        return "float32", "the GPU is not known to compute in bfloat16"
+    if found := sorted(BFLOAT16_FLAGS & cpu_flags()):
+        return "bfloat16", f"the processor has it ({', '.join(found)})"
+    return "float32", "the processor has no bfloat16 (avx512_bf16, amx_bf16)"
+
+
+def dtype_policy(precision: str) -> str:
+    """Return Keras's policy: it computes in `precision` and keeps weights in float32."""
+    return "float32" if precision == "float32" else f"mixed_{precision}"

@@ -1,0 +1,135 @@
+"""Exported networks on other engines than Keras; only the one asked for is imported.
+
+They need: pip install -r requirements-export.txt
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from nerve import machine
+from nerve.files import atomic
+from nerve.records import Trained
+
+KERAS = "keras"
+# engine: what the exported file's name ends with, after that of the weights
+FILES = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "litert": ".tflite",
+    "litert-int8": "_int8.tflite",
+}
+NAMES = (KERAS, *FILES)
+EXPORT = "python export.py"
+
+
+def exported(weights: Path, engine: str) -> Path:
+    """Return where the network of an .h5 lies for an engine."""
+    return weights.with_name(weights.stem + FILES[engine])
+
+
+def record_path(weights: Path) -> Path:
+    """Return where the record of an .h5's exports lies."""
+    return weights.with_name(f"{weights.stem}.exports.json")
+
+
+def check(weights: Path, engine: str, trained: Trained) -> Path:
+    """Refuse an exported file that was not made from these weights.
+
+    Args:
+        weights: The .h5.
+        engine: Key of FILES.
+        trained: The weights' record.
+
+    Returns:
+        The exported file.
+    """
+    path, repair = exported(weights, engine), f"{EXPORT} --weights {weights}"
+    record = atomic.read_record(record_path(weights), repair)
+    if record.get("h5_sha256") != trained.h5_sha256:
+        raise ValueError(f"{path} is of other weights; make it again with: {repair}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; make it with: {repair}")
+    files = record.get("files") or {}
+    for part in (path, path.with_suffix(".bin")) if engine == "openvino" else (path,):
+        if not part.exists() or atomic.sha256(part) != files.get(part.name):
+            raise ValueError(
+                f"{part} is not what {EXPORT} wrote; make it again with: {repair}"
+            )
+    return path
+
+
+def load(engine: str, path: Path) -> SimpleNamespace:
+    """Return an exported network; its `predict_on_batch` takes and gives batches.
+
+    Args:
+        engine: Key of FILES.
+        path: The exported file.
+
+    Raises:
+        ValueError: the engine is not installed, or cannot read the file.
+    """
+    functions = {"onnx": load_onnx, "openvino": load_openvino}
+    try:
+        function = functions.get(engine, load_litert)(path)
+    except ImportError as error:
+        raise ValueError(
+            f"engine {engine} needs: pip install -r requirements-export.txt"
+        ) from error
+    except Exception as error:  # each engine has errors of its own
+        text = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read by {engine} ({text:.160})") from error
+    return SimpleNamespace(predict_on_batch=function)
+
+
+def load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of ONNX Runtime: float32 frames to probabilities, in batches."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0]
+
+
+def load_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of OpenVINO, likewise; it computes in what it thinks best.
+
+    A network compiled for one number of frames is faster than one for any.
+    """
+    import openvino
+
+    core = openvino.Core()
+    network, compiled = core.read_model(path), {}
+
+    def predict_on_batch(x):
+        if x.shape not in compiled:
+            network.reshape(x.shape)
+            compiled[x.shape] = core.compile_model(network, "CPU")
+        return compiled[x.shape](x)[0]
+
+    return predict_on_batch
+
+
+def load_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of LiteRT, likewise."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=machine.num_threads())
+    given, found = (
+        interpreter.get_input_details()[0],
+        interpreter.get_output_details()[0],
+    )
+    size = [0]
+
+    def predict_on_batch(x):
+        if size[0] != len(x):
+            interpreter.resize_tensor_input(given["index"], x.shape)
+            interpreter.allocate_tensors()
+            size[0] = len(x)
+        interpreter.set_tensor(given["index"], np.ascontiguousarray(x, np.float32))
+        interpreter.invoke()
+        return interpreter.get_tensor(found["index"])
+
+    return predict_on_batch

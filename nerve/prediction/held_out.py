@@ -1,0 +1,106 @@
+"""Frames held out from training, read and checked: never ones the weights have seen."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nerve.records import (
+    Extract,
+    Inputs,
+    Split,
+    Trained,
+    read_split,
+    read_training_frames,
+)
+
+
+def searched_on(trained: Trained, split: Split) -> list[int]:
+    """Return the validation subjects that the weights' limits were searched on.
+
+    Subjects of other data sets may have the same numbers: only those count whose frames
+    the weights, too, were trained on or beside.
+    """
+    extract = split.extract["imgs_train.npy"]
+    if extract not in [part.imgs_train_sha256 for part in trained.trained_on]:
+        return []
+    return sorted(set(trained.limits_searched_on) & set(split.val.subjects))
+
+
+def is_own(trained: Trained, split: Split) -> bool:
+    """Tell whether weights were trained on just these arrays."""
+    arrays = {name: array.sha256 for name, array in split.arrays.items()}
+    return trained.data is not None and trained.data.arrays == arrays
+
+
+def trained_on(trained: Trained, split: Split) -> list[int]:
+    """Return the validation subjects that the weights, or those before, were trained on.
+
+    Of another extraction, whose subjects may be others, none.
+    """
+    parts = trained.trained_on
+    if is_own(trained, split):
+        parts = parts[:-1]  # the last is the training on this split's other frames
+    extract, found = split.extract["imgs_train.npy"], set()
+    for part in parts:
+        if part.imgs_train_sha256 == extract:
+            found |= set(part.subjects)
+    return sorted(found & set(split.val.subjects))
+
+
+def check_unseen(trained: Trained, split: Split, data: Path) -> None:
+    """Refuse or mark validation frames that the weights were trained on.
+
+    Args:
+        trained: The weights' record.
+        split: preprocess.json.
+        data: Folder, for the error.
+    """
+    if shared := searched_on(trained, split):
+        print(
+            "note: threshold, smallest area and presence were searched on subjects "
+            f"{', '.join(map(str, shared))}, which are validation subjects here: the "
+            "scores are a little too good"
+        )
+    if split.leaky:
+        print("leaky split: these scores say nothing about new subjects")
+    if seen := trained_on(trained, split):
+        raise ValueError(
+            f"the weights were trained on subjects {', '.join(map(str, seen))} of "
+            f"{data}/preprocess.json's validation frames; split as for their training, or "
+            "train again"
+        )
+    if is_own(trained, split):
+        return
+    for part in trained.trained_on:
+        shared = sorted(set(part.subjects) & set(split.val.subjects))
+        if not shared:
+            continue
+        names = ", ".join(map(str, shared))
+        print(
+            f"note: the weights were trained on other data whose subjects {names} are "
+            "numbered as validation subjects here; if they are the same people, the "
+            "scores are too good"
+        )
+
+
+def read_validation(
+    trained: Trained, data: Path
+) -> tuple[Inputs, Split, Extract, np.ndarray, np.ndarray]:
+    """Return `(inputs, split, extract, frames, masks)` of held-out frames, checked.
+
+    The inputs are the network's, without crops where the extraction has cropped already.
+
+    Args:
+        trained: The weights' record.
+        data: Folder of the arrays.
+
+    Raises:
+        ValueError: the split is of an earlier extraction, or the weights were trained on
+            subjects that it holds out.
+    """
+    split = read_split(data)
+    extract, frames, masks = read_training_frames(data)
+    check_unseen(trained, split, data)
+    inputs = replace(trained.inputs, crops={}) if extract.crops else trained.inputs
+    return inputs, split, extract, frames, masks

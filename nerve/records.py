@@ -1,0 +1,419 @@
+"""What the scripts' JSON files say, as frozen dataclasses that read and check themselves.
+
+`Extract` is extract.json, `Split` preprocess.json, `Trained` the NAME.json beside weights.
+A field's type and range are checked where a file is read; what is wrong is one line.
+"""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+
+from nerve import machine
+from nerve.files import atomic
+
+EXTRACT, PREPROCESS, TRAIN = (
+    f"python {name}.py" for name in ("extract_data", "preprocess", "train")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """The range of a number in a record, both ends included."""
+
+    low: float
+    high: float
+
+
+Side = Annotated[int, Between(8, 2048)]  # of a network's input, in pixels
+Share = Annotated[float, Between(0, 1)]
+
+
+def check(value: Any, kind: Any, name: str) -> Any:
+    """Return a value of JSON as a type asks for it.
+
+    Args:
+        value: What json.loads returned.
+        kind: int, float, str, bool, a dataclass, a union with None, or a list, tuple or
+            dict of such; Annotated with a `Between`.
+        name: Of the value, for the error.
+
+    Raises:
+        ValueError: it is of another type, or out of its range.
+    """
+    bounds = next(iter(getattr(kind, "__metadata__", ())), None)
+    kind = kind.__origin__ if bounds else kind
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} {value!r:.40}; expected an object")
+        return build(kind, value)
+    outer, inner = typing.get_origin(kind), typing.get_args(kind)
+    if outer in (types.UnionType, typing.Union):
+        return None if value is None else check(value, inner[0], name)
+    if outer is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} {value!r:.40}; expected an object")
+        return {key: check(v, inner[1], f"{name} {key}") for key, v in value.items()}
+    if outer in (list, tuple):
+        if not isinstance(value, list):
+            raise ValueError(f"{name} {value!r:.40}; expected a list")
+        return outer(check(v, inner[0], name) for v in value)
+    if kind is Any:
+        return value
+    wanted, text = (kind, kind.__name__)
+    if kind in (int, float):
+        wanted = int if kind is int else (int, float)
+        text = "a whole number" if kind is int else "a number"
+        if bounds:
+            text += f", {bounds.low} to {bounds.high}"
+    wrong = isinstance(value, bool) and kind is not bool
+    if wrong or not isinstance(value, wanted):
+        raise ValueError(f"{name} {value!r:.40}; expected {text}")
+    if bounds and not bounds.low <= value <= bounds.high:
+        raise ValueError(f"{name} {value!r:.40}; expected {text}")
+    return value
+
+
+def build(cls: type, values: Mapping) -> Any:
+    """Return a dataclass of JSON's values; keys that it does not have are passed over.
+
+    Raises:
+        ValueError: as of `check`, or a field is missing.
+    """
+    found, kinds = {}, typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        if field.name in values:
+            found[field.name] = check(values[field.name], kinds[field.name], field.name)
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"no {field.name}")
+    return cls(**found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training frames: half-widths of uniform draws, unless said."""
+
+    flips: Share  # of the frames: left to right
+    rotation: float  # degrees
+    scale: tuple[float, ...]  # least and most, drawn evenly in its logarithm
+    shear: float  # columns moved a row
+    shift: float  # share of the frame's height and width
+    gain: float  # contrast, in its logarithm
+    offset: float  # brightness, in standard deviations of the training frames
+    slope: float  # brightness added from the top to the bottom, likewise
+    gamma: float  # in its logarithm
+    blur: float  # pixels, standard deviation, 0 to this
+    blurred: Share  # of the frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that decides a training beside arrays, seed and precision; see recipes.py."""
+
+    name: str
+    height: int  # what it is meant for; the arrays decide
+    width: int
+    network: str  # of model.py
+    filters: Annotated[int, Between(1, 256)]  # channels of the first level
+    depth: Annotated[int, Between(1, 6)]  # times the frame is halved
+    dropout: Share  # of the channels at the bottom that a step leaves out
+    initial_logit: float  # of every pixel, before anything is learnt
+    encoder: str | None  # weights of the contracting path to start from
+    loss: str  # of losses.py
+    missed_share: float | None  # weight of missed pixels in Tversky's index
+    empty_smooth: (
+        float | None
+    )  # its smoothing of an empty mask, as a share of the frame
+    learning_rate: float
+    schedule: str  # "constant" or "cosine"
+    warm_up: Share | None  # of all steps, in which "cosine" raises the rate from 0
+    final_rate: Share | None  # of the rate, which "cosine" ends with
+    average: float | None  # of all steps: window of the weights' exponential average
+    balance: bool  # subjects drawn by the root of their number of frames
+    augmentation: Augmentation | None
+    batch_size: int
+    epochs: int
+
+
+def is_within(crop: list[int], size: str) -> bool:
+    """Tell whether a crop, [top, left, height, width], lies in a frame of "HxW" pixels."""
+    height, width = map(int, size.split("x"))
+    return (
+        len(crop) == 4
+        and min(crop) >= 0
+        and min(crop[2:]) >= 1
+        and crop[0] + crop[2] <= height
+        and crop[1] + crop[3] <= width
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """How a network takes frames."""
+
+    height: Side
+    width: Side
+    mean: Annotated[float, Between(0, 255)]  # grey of the training frames
+    standard_deviation: Annotated[float, Between(1e-3, 255)]  # theirs
+    aspect: Annotated[float, Between(0.05, 20)]  # theirs: width by height
+    crops: dict[str, list[int]]  # {"HxW" of a frame: its top, left, height, width}
+
+    def __post_init__(self):
+        for size, crop in self.crops.items():
+            if not re.fullmatch(r"\d{1,5}x\d{1,5}", size) or not is_within(crop, size):
+                raise ValueError(f"crops {size} {crop!r:.40}; expected a part of it")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What makes masks of probabilities."""
+
+    threshold: Share  # probability from which a pixel is nerve
+    smallest_area: Share  # of a frame; a smaller mask is emptied
+    presence: Share  # of a frame; below it the mask is left empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """Frames that weights were trained on."""
+
+    imgs_train_sha256: str
+    subjects: list[int]
+    frames: int
+    frames_with_nerve: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Which arrays weights were trained on."""
+
+    split: str
+    leaky: bool
+    extract: dict[str, str]  # {array: SHA-256}
+    arrays: dict[str, str]
+    validation_subjects: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """NAME.json: all that decided a training, and all that prediction needs."""
+
+    recipe: Recipe
+    seed: int
+    precision: str
+    keep: str  # "best" or "last" epoch
+    init_sha256: str | None
+    inputs: Inputs
+    limits: Limits
+    data: Data | None  # None of several weights together that do not share it
+    trained_on: list[Frames]
+    limits_searched_on: list[int] = dataclasses.field(default_factory=list)
+    h5_sha256: str | None = None
+    kept: dict[str, float | None] | None = None  # row of NAME.csv
+    versions: dict[str, str] | None = None
+
+    def to_dict(self) -> dict:
+        """Return what NAME.json holds; `inputs` and `limits` stand at its top."""
+        values = dataclasses.asdict(self)
+        return values | values.pop("inputs") | values.pop("limits")
+
+    @classmethod
+    def from_dict(cls, values: dict, path: Path) -> Self:
+        """Return the record that NAME.json holds, also one of before November 2026.
+
+        Raises:
+            ValueError: a value is missing, of another type, or out of its range.
+        """
+        if not isinstance(values.get("recipe"), dict):
+            values = values | {"recipe": old_recipe(values)}
+        parts = {"inputs": values, "limits": values}
+        try:
+            return build(cls, values | parts)
+        except ValueError as error:
+            raise ValueError(f"{path} gives {error}; train again") from error
+
+
+# What records of before November 2026 do not say of their recipe: all were trained so.
+OLD_AUGMENTATION = {
+    "flips": 0.5,
+    "rotation": 20.0,
+    "scale": [0.75, 1.3],
+    "shear": 0.15,
+    "shift": 0.1,
+    "gain": 0.25,
+    "offset": 0.4,
+    "slope": 0.5,
+    "gamma": 0.3,
+    "blur": 1.0,
+    "blurred": 0.3,
+}
+
+
+def old_recipe(values: Mapping) -> dict:
+    """Return the recipe of a NAME.json that names it and lists some of it at its top."""
+    dice, cosine = (
+        values.get(name) == value
+        for name, value in (("loss", "dice_coef_loss"), ("schedule", "cosine"))
+    )
+    return {
+        **values,
+        "name": values.get("recipe"),
+        "dropout": 0.0 if values.get("network") == "unet" else 0.2,
+        "initial_logit": -4.0,
+        "missed_share": None if dice else 0.7,
+        "empty_smooth": None,
+        "warm_up": 0.1 if cosine else None,
+        "final_rate": 0.01 if cosine else None,
+        "average": 0.1 if values.get("average") else None,
+        "augmentation": OLD_AUGMENTATION if values.get("augment") else None,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A bad frame left out of an extraction."""
+
+    frame: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Extracted:
+    """The rows of imgs_train.npy or of imgs_test.npy, in order."""
+
+    image: list[int]
+    skipped: list[Skipped]
+    subject: list[int] | None = None  # of training frames; likewise:
+    area: list[int] | None = None  # of the mask, in pixels
+    name: list[str] | None = None  # of people's own frames; likewise:
+    size: list[list[int] | None] | None = None  # height and width before fitting
+
+
+@dataclasses.dataclass(frozen=True)
+class Extract:
+    """extract.json."""
+
+    height: int
+    width: int
+    arrays: dict[str, atomic.Array]
+    train: Extracted | None = None
+    test: Extracted | None = None
+    subjects_known: bool = True
+    subject_names: dict[str, str] | None = None  # {number: name}
+    crops: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Training or validation frames of a split."""
+
+    subjects: list[int]
+    rows: list[int]  # in the extract
+    subject: list[int]  # of each
+    with_nerve: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """preprocess.json."""
+
+    height: Side
+    width: Side
+    mean: float
+    standard_deviation: float
+    smallest_area: Share
+    split: str  # "subject", "frames" or "none"
+    leaky: bool
+    subjects_known: bool
+    soft_masks: bool
+    folds: int | None
+    fold: int | None
+    seed: int
+    aspect: float
+    crops: dict[str, list[int]]
+    same_sweep: list[list[int]]  # [subject, the one it shares a sweep with]
+    train: Part
+    val: Part
+    extract: dict[str, str]  # {array: SHA-256}
+    arrays: dict[str, atomic.Array]
+
+    @property
+    def inputs(self) -> Inputs:
+        """How a network trained on these arrays takes frames."""
+        names = [field.name for field in dataclasses.fields(Inputs)]
+        return Inputs(**{name: getattr(self, name) for name in names})
+
+
+def read_json(cls: type, path: Path, repair: str) -> Any:
+    """Return the dataclass that a stage's JSON file holds.
+
+    Args:
+        cls: `Extract` or `Split`.
+        path: The file.
+        repair: The command that makes it, for the error.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it holds something else.
+    """
+    values = atomic.read_record(path, repair)
+    try:
+        return build(cls, values)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} gives {error}; make it again with: {repair}"
+        ) from error
+
+
+def read_extract(data: Path) -> Extract:
+    """Return extract.json of a folder."""
+    return read_json(Extract, data / "extract.json", f"{EXTRACT} --data {data}")
+
+
+def read_training_frames(data: Path) -> tuple[Extract, np.ndarray, np.ndarray]:
+    """Return `(extract, frames, masks)` of the extracted training frames, checked."""
+    extract, repair = read_extract(data), f"{EXTRACT} --data {data}"
+    if extract.train is None:
+        raise ValueError(
+            f"{data}/ holds test frames alone; extract a folder with train/ for training"
+        )
+
+    def read(name):
+        return atomic.read_array(data, name, extract.arrays, repair)
+
+    names = ("imgs_train.npy", "imgs_mask_train.npy")
+    frames, masks = machine.map_threads(read, names)  # hashed on two cores
+    return extract, frames, masks
+
+
+def read_split(data: Path) -> Split:
+    """Return preprocess.json, refused where extract.json is of a later extraction."""
+    repair = f"{PREPROCESS} --data {data}"
+    split = read_json(Split, data / "preprocess.json", repair)
+    if (data / "extract.json").exists():
+        arrays = read_extract(data).arrays
+        if any(
+            name not in arrays or arrays[name].sha256 != digest
+            for name, digest in split.extract.items()
+        ):
+            raise ValueError(
+                f"{data}/preprocess.json is of an earlier extraction; "
+                f"make it again with: {repair}"
+            )
+    return split
+
+
+def to_dict(record: Extract | Split) -> dict:
+    """Return what a stage's JSON file holds; what is not known is left out."""
+
+    def without_none(pairs):
+        return {key: value for key, value in pairs if value is not None}
+
+    if isinstance(record, Split):
+        return dataclasses.asdict(record)
+    return dataclasses.asdict(record, dict_factory=without_none)

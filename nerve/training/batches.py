@@ -1,0 +1,91 @@
+"""Batches of training frames out of memory-mapped arrays, made ahead by threads."""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from nerve import machine
+from nerve.records import Augmentation
+from nerve.training.augment import augment
+
+
+def draw_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
+    """Return all rows in a random order of (seed, epoch), int array `(num_frames,)`."""
+    return np.random.default_rng([seed, epoch]).permutation(num_frames)
+
+
+def draw_balanced(subjects: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return an epoch's rows, each subject drawn by the root of its number of frames.
+
+    Args:
+        subjects: int array `(N,)`, the subject of each row.
+        seed: Seed of the training.
+        epoch: Number of the epoch.
+
+    Returns:
+        int array `(about N,)`. A subject's frames all come once before one comes twice.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    names, counts = np.unique(subjects, return_counts=True)
+    shares = np.sqrt(counts) / np.sqrt(counts).sum()
+    drawn = []
+    for name, count, share in zip(names, counts, shares, strict=True):
+        quota = max(1, round(share * len(subjects)))
+        rows = np.flatnonzero(subjects == name)
+        rounds = [rng.permutation(rows) for _ in range(-(-quota // count))]
+        drawn.append(np.concatenate(rounds)[:quota])
+    return rng.permutation(np.concatenate(drawn))
+
+
+def read_batch(
+    x: np.ndarray,
+    y: np.ndarray,
+    order: np.ndarray,
+    batch_size: int,
+    changes: tuple[Augmentation, int, int] | None,
+    place: tuple[int, int, int],
+    start: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return this process's share of the batch that starts at `start` in the order."""
+    stop = min(start + batch_size, len(order))
+    process, num_processes, num_devices = place
+    if (stop - start) % num_devices == 0:
+        share = (stop - start) // num_processes
+        start, stop = start + process * share, start + (process + 1) * share
+    frames, masks = x[order[start:stop]], y[order[start:stop]]
+    if changes is not None:
+        for k in range(stop - start):
+            augmentation, *seeds = changes
+            rng = np.random.default_rng([*seeds, start + k])
+            frames[k, ..., 0], masks[k, ..., 0] = augment(
+                frames[k, ..., 0], masks[k, ..., 0], augmentation, rng
+            )
+    return frames, masks
+
+
+def batches(
+    x: np.ndarray,
+    y: np.ndarray,
+    order: np.ndarray,
+    batch_size: int,
+    changes: tuple[Augmentation, int, int] | None = None,
+    place: tuple[int, int, int] = (0, 1, 1),
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the batches of an epoch in order, made a few ahead by all cores.
+
+    Args:
+        x: Scaled frames, float32 `(N, height, width, 1)`, perhaps memory-mapped.
+        y: Masks, same shape.
+        order: int array, the rows to take.
+        batch_size: Frames a batch; the last may have fewer.
+        changes: `(augmentation, seed, epoch)`, which with a frame's place in the order
+            decide its random changes; None leaves the frames as they are.
+        place: `(process, num_processes, num_devices)`: of a batch that the devices can
+            share equally, a process is given its part; of another, all.
+
+    Yields:
+        `(frames, masks)`, float32 `(batch, height, width, 1)` each.
+    """
+    read = functools.partial(read_batch, x, y, order, batch_size, changes, place)
+    yield from machine.map_threads(read, range(0, len(order), batch_size))

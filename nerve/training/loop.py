@@ -1,0 +1,303 @@
+"""The training loop: networks built, epochs trained, validated, kept."""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from nerve.backend import computing_in, keras
+from nerve.files import h5_file
+from nerve.network.convolutions import copy_weights
+from nerve.precision import dtype_policy
+from nerve.records import Part, Recipe, Trained
+from nerve.scoring.plots import draw_history
+from nerve.training.batches import batches, draw_balanced, draw_order
+from nerve.training.checkpoint import (
+    kept_epoch,
+    load_state,
+    save_history,
+    save_result,
+    save_state,
+)
+from nerve.training.devices import Place
+from nerve.training.memory import check_memory, naming_memory
+from nerve.training.progress import Strips
+
+ROOT = Path(__file__).resolve().parents[2]
+EMPTY_DICE = 0.01  # below it, the network predicts next to nothing
+EMPTY_EPOCHS = 3
+
+
+class Design(NamedTuple):
+    """What model.py and losses.py hand down."""
+
+    build_network: Callable[..., keras.Model]
+    loss: Callable
+    dice_coef: Callable  # of a batch
+    smooth_dice: Callable  # of sums over pixels
+
+
+def build_optimizer(
+    recipe: Recipe, precision: str, num_frames: int
+) -> keras.optimizers.Optimizer:
+    """Return the optimizer that the recipe asks for.
+
+    Args:
+        recipe: How to train.
+        precision: What the network computes in.
+        num_frames: Frames an epoch.
+    """
+    steps = recipe.epochs * -(-num_frames // recipe.batch_size)
+    rate = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        warm_up = round(recipe.warm_up * steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0, max(1, steps - warm_up), recipe.final_rate, "rate", rate, warm_up
+        )
+    average = {}
+    if recipe.average is not None:
+        momentum = max(0.0, 1 - 1 / (recipe.average * steps))
+        average = {"use_ema": True, "ema_momentum": momentum}
+    optimizer = keras.optimizers.Adam(rate, **average)
+    if precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def build_model(
+    design: Design, run: Trained, num_frames: int, init: Path | None
+) -> keras.Model:
+    """Return the compiled network, from pretrained weights where `init` names some."""
+    recipe, size = run.recipe, (run.inputs.height, run.inputs.width)
+    keras.utils.set_random_seed(run.seed)
+    with computing_in(dtype_policy(run.precision)):
+        model = design.build_network(recipe, *size, training=True)
+    if init:
+        plain = design.build_network(recipe, *size)
+        h5_file.load(plain, init)
+        copy_weights(plain, model)
+    elif recipe.encoder:
+        h5_file.load_encoder(model, ROOT / recipe.encoder)
+    optimizer = build_optimizer(recipe, run.precision, num_frames)
+    model.compile(
+        optimizer=optimizer,
+        loss=design.loss,
+        metrics=[design.dice_coef],
+        auto_scale_loss=False,
+    )
+    optimizer.build(model.trainable_variables)  # so that its state can be restored
+    return model
+
+
+def copy_averaged(model: keras.Model, network: keras.Model) -> None:
+    """Copy the weights, averaged where the optimizer does, into the network to be kept."""
+    if not model.optimizer.use_ema:
+        copy_weights(model, network)
+        return
+    weights = model.get_weights()
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    copy_weights(model, network)
+    model.set_weights(weights)
+
+
+def train_batches(
+    model: keras.Model,
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    num_frames: int,
+    batch_size: int,
+    label: str,
+) -> dict[str, float]:
+    """Train once on all batches; return the means over all frames.
+
+    `model.fit` on a generator would do, but TensorFlow then returns every large block to
+    the system at once (it sets M_TRIM_THRESHOLD), which costs 1.6 times the CPU seconds.
+    """
+    sums, seen = collections.Counter(), 0
+    num_batches = -(-num_frames // batch_size)
+    bar = tqdm(pairs, label, total=num_batches, disable=None)
+    with naming_memory(batch_size), bar:
+        for x, y in bar:
+            scores = model.train_on_batch(x, y, return_dict=True)
+            count = min(batch_size, num_frames - seen)
+            seen += count
+            for name, value in scores.items():  # Keras's are of this batch alone
+                sums[name] += float(value) * count
+            bar.set_postfix({name: f"{sums[name] / seen:.4f}" for name in sums})
+    return {name: total / seen for name, total in sums.items()}
+
+
+def validate(
+    network: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    batch_size: int,
+    smooth_dice: Callable,
+) -> float | None:
+    """Return `dice_coef` of all validation frames as one batch; None without frames."""
+    if not len(x):
+        return None
+    overlap = total = 0.0
+    for start in tqdm(range(0, len(x), batch_size), "validation", disable=None):
+        masks = y[start : start + batch_size]
+        probabilities = np.asarray(
+            network.predict_on_batch(x[start : start + batch_size])
+        )
+        overlap += np.sum(masks * probabilities, dtype=np.float64)
+        total += np.sum(masks, dtype=np.float64)
+        total += np.sum(probabilities, dtype=np.float64)
+    return float(smooth_dice(overlap, total))
+
+
+def epoch_batches(
+    arrays: dict[str, np.ndarray], rows: Part, run: Trained, epoch: int, place: Place
+) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int]:
+    """Return `(batches, number of frames)` of an epoch, counted from 0.
+
+    Args: as of `train_epoch`.
+    """
+    recipe, x, y = run.recipe, arrays["x_train"], arrays["y_train"]
+    if recipe.balance:
+        order = draw_balanced(np.array(rows.subject), run.seed, epoch)
+    else:
+        order = draw_order(len(x), run.seed, epoch)
+    changes = recipe.augmentation and (recipe.augmentation, run.seed, epoch)
+    pairs = batches(x, y, order, recipe.batch_size, changes, place[:3])
+    return place.spread(pairs, len(order), recipe.batch_size), len(order)
+
+
+def train_epoch(
+    model: keras.Model,
+    arrays: dict[str, np.ndarray],
+    rows: Part,
+    run: Trained,
+    epoch: int,
+    place: Place,
+) -> dict[str, float]:
+    """Train one epoch, counted from 0; return loss and metrics by name.
+
+    Args:
+        model: The compiled network.
+        arrays: `{name: array}`: x_train, y_train.
+        rows: The training frames of the split.
+        run: The training, as it was planned.
+        epoch: Number of the epoch.
+        place: This process's `devices.Place`.
+    """
+    pairs, num_frames = epoch_batches(arrays, rows, run, epoch, place)
+    label = f"epoch {epoch + 1}/{run.recipe.epochs}"
+    means = train_batches(model, pairs, num_frames, run.recipe.batch_size, label)
+    weights = model.get_weights()  # the last step's may be broken before any loss is
+    if not np.isfinite(means["loss"]) or not all(np.isfinite(w).all() for w in weights):
+        raise ValueError(
+            f"the loss is {means['loss']} in epoch {epoch + 1}: training has exploded; "
+            "what was kept before is intact. Try a tenth of the --learning-rate"
+        )
+    return means
+
+
+def check_kept(out: Path, history: list[dict], keep: str) -> None:
+    """Refuse to go on where the best epoch so far is past and its weights are gone."""
+    kept = kept_epoch(history, keep)
+    if kept < len(history) and not out.with_suffix(".json").exists():
+        state = out.with_suffix(".state.npz")
+        raise ValueError(
+            f"{state} is there, but not {out} and its .json of epoch {kept}, the best so "
+            f"far; bring both back, or remove {state} to start anew"
+        )
+
+
+def report_epoch(row: dict, epochs: int) -> None:
+    """Print an epoch's row of NAME.csv."""
+    label = f"epoch {row['epoch']}/{epochs}"
+    text = f"{label}: loss {row['loss']:.4f}, dice_coef {row['dice_coef']:.4f}"
+    if row["val_dice_coef"] is not None:
+        text += f", val_dice_coef {row['val_dice_coef']:.4f}"
+    print(text, flush=True)
+
+
+def warn_if_empty(history: list[dict]) -> None:
+    """Say so when the last epochs predicted next to nothing."""
+    last = [row["dice_coef"] for row in history[-EMPTY_EPOCHS:]]
+    if len(last) == EMPTY_EPOCHS and max(last) < EMPTY_DICE:
+        print(
+            f"warning: dice_coef below {EMPTY_DICE} for {EMPTY_EPOCHS} epochs: the network "
+            "predicts next to nothing. Try another --seed or --learning-rate, and look at "
+            "the masks"
+        )
+
+
+def train(
+    out: Path,
+    design: Design,
+    run: Trained,
+    arrays: dict[str, np.ndarray],
+    rows: Part,
+    init: Path | None,
+    place: Place,
+    board=None,
+) -> list[dict]:
+    """Train all epochs, continuing where a state lies; return the history.
+
+    Of several processes the first alone writes; each validates for itself.
+
+    Args:
+        out: The .h5 to write.
+        design: Network and loss.
+        run: The training, as it was planned.
+        arrays: `{name: array}`: x_train, y_train, x_val, y_val.
+        rows: The training frames of the split.
+        init: Pretrained .h5, or None.
+        place: This process's `devices.Place`.
+        board: What `progress.open_board` returned, or None.
+    """
+    state, recipe = out.with_suffix(".state.npz"), run.recipe
+    size = run.inputs.height, run.inputs.width
+    with place.scope():
+        model = build_model(design, run, len(rows.rows), init)
+    check_memory(model, run.precision, recipe.batch_size)
+    with computing_in(dtype_policy(run.precision)):
+        network = design.build_network(recipe, *size)
+    plain = design.build_network(recipe, *size)  # in float32, to be saved
+    history = load_state(state, model, run) if state.exists() else []
+    x_val, y_val = arrays["x_val"], arrays["y_val"]
+    strips = Strips(out.with_suffix(".progress.png"), run, x_val, y_val, board)
+    if history:
+        check_kept(out, history, run.keep)
+        print(f"resuming after epoch {len(history)} of {recipe.epochs}")
+    # a run killed between two files has its last ones still to write
+    for epoch in range(max(0, len(history) - 1), recipe.epochs):
+        if epoch == len(history):
+            means = train_epoch(model, arrays, rows, run, epoch, place)
+            copy_averaged(model, network)
+            score = validate(
+                network, x_val, y_val, recipe.batch_size, design.smooth_dice
+            )
+            rate = float(model.optimizer.learning_rate)
+            row = {"epoch": epoch + 1, **means, "val_dice_coef": score}
+            history.append({**row, "learning_rate": rate})
+            if place.process == 0:
+                save_state(state, model, run, history)
+                report_epoch(history[-1], recipe.epochs)
+                warn_if_empty(history)
+        else:
+            copy_averaged(model, network)
+        if place.process == 0:
+            if kept_epoch(history, run.keep) == epoch + 1:
+                copy_weights(network, plain)
+                save_result(out, plain, run, history[-1])
+            save_history(out, history)
+            strips.add(history[-1], network)
+    return history
+
+
+def finish(out: Path, history: list[dict], keep: str) -> None:
+    """Draw the learning curve, remove the state, and say what was kept."""
+    kept = kept_epoch(history, keep)
+    draw_history(out.with_suffix(".png"), history, kept)
+    out.with_suffix(".state.npz").unlink()
+    score = history[kept - 1]["val_dice_coef"]
+    text = "no validation frames" if score is None else f"val_dice_coef {score:.4f}"
+    print(f"kept epoch {kept} of {len(history)}, {text}: {out}")

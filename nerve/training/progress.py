@@ -1,0 +1,152 @@
+"""Training in view: a strip of validation overlays every few epochs, and TensorBoard."""
+
+import importlib.util
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nerve.files import atomic
+from nerve.frames.overlays import (
+    PREDICTION_COLOUR,
+    TRUTH_COLOUR,
+    encode_png,
+    evenly,
+    outline,
+)
+from nerve.records import Inputs
+
+MOST_STRIPS = 8  # of a run, about
+FRAMES = 5  # of a strip
+HEIGHT = 160  # of a frame in it, in pixels
+MARGIN = 16  # for the epoch's number, above the frames
+
+
+def is_shown(epoch: int, epochs: int) -> bool:
+    """Return whether a run of `epochs` draws a strip after this epoch, from 1."""
+    return epoch in (1, epochs) or epoch % -(-epochs // MOST_STRIPS) == 0
+
+
+def choose_frames(y: np.ndarray) -> np.ndarray:
+    """Return rows of FRAMES validation frames to watch: all but one with a nerve.
+
+    Args:
+        y: Masks, float32 `(N, height, width, 1)` in [0, 1].
+
+    Returns:
+        Int array, spread evenly over the frames; shorter where there are fewer.
+    """
+    nerve = np.array([mask.any() for mask in y], bool)
+    rows = []
+    for chosen, count in ((nerve, FRAMES - 1), (~nerve, 1)):
+        found = np.flatnonzero(chosen)
+        rows += found[evenly(count, len(found))].tolist()
+    return np.array(rows, int)
+
+
+def draw_strip(
+    x: np.ndarray, y: np.ndarray, probabilities: np.ndarray, inputs: Inputs, title: str
+) -> np.ndarray:
+    """Return the frames side by side, truth and prediction outlined, as RGB.
+
+    Args:
+        x: Scaled frames, float32 `(N, height, width, 1)`.
+        y: Their masks, in [0, 1].
+        probabilities: Of the network, in [0, 1], same shape.
+        inputs: How the network takes frames.
+        title: Written above the frames.
+
+    Returns:
+        uint8 array `(HEIGHT + MARGIN, columns, 3)`.
+    """
+    size = round(HEIGHT * inputs.aspect), HEIGHT
+    pictures = []
+    for frame, truth, found in zip(x, y, probabilities, strict=True):
+        grey = frame[..., 0] * inputs.standard_deviation + inputs.mean
+        picture = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), size)
+        for map_, colour in ((truth, TRUTH_COLOUR), (found, PREDICTION_COLOUR)):
+            mask = cv2.resize(map_[..., 0].astype(np.float32), size) >= 0.5
+            picture = outline(picture, mask, colour)
+        pictures.append(picture)
+    strip = np.concatenate(pictures, axis=1)
+    strip = np.pad(strip, ((MARGIN, 0), (0, 0), (0, 0)))
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    return cv2.putText(strip, title, (4, 12), font, 0.4, (255,) * 3, 1, cv2.LINE_AA)
+
+
+def add_strip(path: Path, strip: np.ndarray, shown: int) -> None:
+    """Write a strip below the earlier ones of its picture.
+
+    Args:
+        path: PNG.
+        strip: What `draw_strip` returned.
+        shown: Number of earlier strips; those beyond, of an interrupted epoch, are redone.
+    """
+    above = cv2.imread(str(path)) if shown and path.exists() else None
+    if above is not None and above.shape[1] == strip.shape[1]:
+        strip = np.concatenate([above[: shown * len(strip), :, ::-1], strip])
+    atomic.write_bytes(path, encode_png(strip))
+
+
+def open_board(folder: Path):
+    """Return a writer of TensorBoard's files.
+
+    Raises:
+        ValueError: TensorBoard is not installed.
+    """
+    if not importlib.util.find_spec("tensorboard"):
+        raise ValueError(
+            "--tensorboard: pip install -r requirements-tensorboard.txt first"
+        )
+    import tensorflow as tf  # here: on JAX, nothing else needs it
+
+    atomic.make_folder(folder)
+    return tf.summary.create_file_writer(str(folder))
+
+
+class Strips:
+    """Shows how a training gets on, epoch by epoch."""
+
+    def __init__(self, path, run, x, y, board=None):
+        """Choose the frames to watch.
+
+        Args:
+            path: PNG to draw the strips in.
+            run: The training, as it was planned.
+            x: Scaled validation frames, float32 `(N, height, width, 1)`.
+            y: Their masks, in [0, 1].
+            board: What `open_board` returned, or None.
+        """
+        self.path, self.run, self.board = path, run, board
+        rows = choose_frames(y)
+        self.x, self.y = x[rows], y[rows]
+
+    def add(self, row: dict, network) -> None:
+        """Show an epoch.
+
+        Args:
+            row: Its row of NAME.csv.
+            network: The network after it.
+        """
+        epoch, epochs, strip = row["epoch"], self.run.recipe.epochs, None
+        if len(self.x) and is_shown(epoch, epochs):
+            found = np.asarray(network.predict_on_batch(self.x))
+            strip = draw_strip(
+                self.x, self.y, found, self.run.inputs, f"epoch {epoch} of {epochs}"
+            )
+            shown = sum(is_shown(before, epochs) for before in range(1, epoch))
+            add_strip(self.path, strip, shown)
+        if self.board is not None:
+            self.write(row, strip)
+
+    def write(self, row: dict, strip: np.ndarray | None) -> None:
+        """Write an epoch's row, and its strip unless that is None, for TensorBoard."""
+        import tensorflow as tf  # here: on JAX, nothing else needs it
+
+        with self.board.as_default(step=row["epoch"]):
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    tf.summary.scalar(name, value)
+            if strip is not None:
+                tf.summary.image("validation", strip[np.newaxis])
+        self.board.flush()
