@@ -29,10 +29,10 @@ from nerve.frames import sources
 from nerve.frames.overlays import PREDICTION_COLOUR, outline
 from nerve.phantom.anatomy import draw_mask
 from nerve.phantom.scanner import make_subject, render
+from nerve.phantom.sweep import plan_frames
 from nerve.precision import choose_precision
 from nerve.prediction import inference, own_predictions
 from nerve.prediction.networks import load_network, read_trained
-from phantom import plan_frames
 
 MAX_FRAMES = 300  # of a clip, kept in memory
 MAX_UPLOAD = "200mb"

@@ -140,11 +140,15 @@ def write_scores(path: Path, summary: dict, rows: dict) -> None:
     first = next(iter(rows))
     names = ("subject", "img") if isinstance(first, tuple) else ("img",)
     columns = list(rows[first])
-    with atomic.write_csv(path.with_suffix(".scores.csv"), [*names, *columns]) as writer:
+    with atomic.write_csv(
+        path.with_suffix(".scores.csv"), [*names, *columns]
+    ) as writer:
         for name, row in rows.items():
             values = [format_value(row[c]) for c in columns]
             writer.writerow([*(name if isinstance(name, tuple) else (name,)), *values])
-    atomic.write_bytes(path.with_suffix(".scores.json"), atomic.to_json(summary).encode())
+    atomic.write_bytes(
+        path.with_suffix(".scores.json"), atomic.to_json(summary).encode()
+    )
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from nerve import command
 from nerve.files import atomic
+from nerve.files.arrays import read_array
 from nerve.prediction import engines
 from nerve.prediction.held_out import read_validation
 from nerve.prediction.inference import find_masks, predict_frames
@@ -172,7 +173,7 @@ def read_calibration(data: Path, split: Split, inputs: Inputs) -> np.ndarray:
         ValueError: the arrays are of another size.
     """
     repair = f"{PREPROCESS} --data {data}"
-    x = atomic.read_array(data, "x_train.npy", split.arrays, repair)
+    x = read_array(data, "x_train.npy", split.arrays, repair)
     if x.shape[1:3] != (inputs.height, inputs.width):
         raise ValueError(
             f"{data}/ holds frames of {x.shape[1]} x {x.shape[2]} pixels, the weights take "

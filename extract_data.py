@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from nerve import command, machine
 from nerve.files import atomic, run_length
+from nerve.files.arrays import Array, ArrayWriter
 from nerve.frames import challenge, own_frames
 from nerve.records import Extract, Extracted, Skipped, read_extract, to_dict
 
@@ -43,7 +44,7 @@ def attempt(function: Callable, item):
 def extract(
     frames: list[tuple],
     function: Callable,
-    writers: list[atomic.ArrayWriter],
+    writers: list[ArrayWriter],
     skip_bad: bool,
     label: str,
 ) -> tuple[list[tuple], list[int], list[tuple[tuple, str]]]:
@@ -52,7 +53,7 @@ def extract(
     Args:
         frames: Tuples of numbers, in the order of the rows.
         function: Frame to a tuple of arrays, one for each writer.
-        writers: `atomic.ArrayWriter`s.
+        writers: `ArrayWriter`s.
         skip_bad: Leave bad frames out instead of raising.
         label: What the progress bar shows.
 
@@ -90,7 +91,7 @@ def list_skipped(skipped: list[tuple[str, str]], folders: list[Path]) -> list[Sk
 
 def extract_folder(
     folder: Path, data: Path, size: tuple[int, int], skip_bad: bool
-) -> tuple[Extracted, dict[str, atomic.Array]]:
+) -> tuple[Extracted, dict[str, Array]]:
     """Write the arrays of `raw/train` or `raw/test`.
 
     Returns:
@@ -107,7 +108,7 @@ def extract_folder(
 
     frames = challenge.list_frames(folder, table)
     names, shape = ARRAYS[folder.name], (len(frames), *size)
-    writers = [atomic.ArrayWriter(data / name, shape, np.uint8) for name in names]
+    writers = [ArrayWriter(data / name, shape, np.uint8) for name in names]
     kept, areas, bad = extract(frames, read, writers, skip_bad, folder.name)
     bad = [("_".join(map(str, frame)), why) for frame, why in bad]
     skipped = list_skipped(bad, [folder.parent])
@@ -118,7 +119,7 @@ def extract_folder(
         subjects = [frame[0] for frame in kept]
         rows = dataclasses.replace(rows, subject=subjects, area=areas)
     # at once, so that the disk is waited for once
-    records = machine.map_threads(atomic.ArrayWriter.close, writers)
+    records = machine.map_threads(ArrayWriter.close, writers)
     return rows, dict(zip(names, records, strict=True))
 
 
@@ -135,7 +136,7 @@ def extract_own(
     """
     paths = [data / name for name in ARRAYS["train"]]
     shape = (len(plan.frames), *plan.size)
-    writers = [atomic.ArrayWriter(path, shape, np.uint8) for path in paths]
+    writers = [ArrayWriter(path, shape, np.uint8) for path in paths]
     order = sorted(plan.frames)
     kept, areas, bad = extract(order, plan.read, writers, skip_bad, "own")
     bad = [(plan.frames[frame].name, why) for frame, why in bad]
@@ -144,7 +145,7 @@ def extract_own(
         raise ValueError(
             f"{folders[0]} holds no good frame; the first: {skipped[0].why}"
         )
-    closed = map(atomic.ArrayWriter.close, writers)
+    closed = map(ArrayWriter.close, writers)
     return Extract(
         height=plan.size[0],
         width=plan.size[1],

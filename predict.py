@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from nerve import command
 from nerve.files import atomic, run_length
+from nerve.files.arrays import read_array
 from nerve.frames import sources
 from nerve.frames.overlays import (
     PREDICTION_COLOUR,
@@ -164,7 +165,7 @@ def predict_test(
         `(watch, paths)`: what `advice` saw, and the files written.
     """
     extract, repair = read_extract(data), f"{EXTRACT} --data {data}"
-    frames = atomic.read_array(data, "imgs_test.npy", extract.arrays, repair)
+    frames = read_array(data, "imgs_test.npy", extract.arrays, repair)
     numbers, watch = extract.test.image, advice.Watch()
     shown = evenly(num_overlays, len(numbers))
     made = [out / "submission.csv"]

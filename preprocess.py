@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nerve import command, machine
 from nerve.files import atomic
+from nerve.files.arrays import Array, ArrayWriter, scratch_array
 from nerve.frames import agreement
 from nerve.frames.geometry import resize
 from nerve.frames.split import find_sweeps, split_frames
@@ -62,8 +63,8 @@ def resize_frames(
         Two uint8 arrays `(N, height, width)` in scratch files: frames, masks.
     """
     shape = (len(frames), height, width)
-    images = atomic.scratch_array(folder, shape, np.uint8)
-    labels = atomic.scratch_array(folder, shape, np.uint8)
+    images = scratch_array(folder, shape, np.uint8)
+    labels = scratch_array(folder, shape, np.uint8)
 
     def resize_block(start):
         stop = min(start + BLOCK, len(frames))
@@ -106,7 +107,7 @@ def write_split(
     labels: np.ndarray,
     rows: np.ndarray,
     scaling: tuple[float, float],
-) -> dict[str, atomic.Array]:
+) -> dict[str, Array]:
     """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`, each on a core.
 
     Args:
@@ -124,7 +125,7 @@ def write_split(
 
     def write(item):
         file, array, scaling = item
-        writer = atomic.ArrayWriter(data / file, shape, np.float32)
+        writer = ArrayWriter(data / file, shape, np.float32)
         for row in rows:
             writer.append(scale(array[row], *scaling)[..., np.newaxis])
         return writer.close()

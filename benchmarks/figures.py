@@ -22,10 +22,10 @@ from nerve.files import atomic, run_length
 from nerve.frames.overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
 from nerve.phantom.anatomy import draw_mask
 from nerve.phantom.scanner import make_subject, render
+from nerve.phantom.sweep import Frame, plan_frames
 from nerve.scoring.plots import draw_history
 from nerve.scoring.scores import dice
 from nerve.training.checkpoint import COLUMNS, kept_epoch
-from phantom import Frame, plan_frames
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(measure.ROOT))
 
 from nerve.files import atomic
+from nerve.files.arrays import ArrayWriter
 from nerve.training.batches import batches, draw_order
 
 TASKS = ("batches", "batches, augmented", "prediction")
@@ -34,7 +35,7 @@ COLUMNS = {
 
 def write_rows(path, rows, num_rows):
     """Write an array of rows, repeated until there are enough; return its record."""
-    writer = atomic.ArrayWriter(path, (num_rows, *rows.shape[1:]), rows.dtype)
+    writer = ArrayWriter(path, (num_rows, *rows.shape[1:]), rows.dtype)
     for k in range(num_rows):
         writer.append(rows[k % len(rows)])
     return writer.close()

@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(measure.ROOT))
 
 from nerve.files import atomic
+from nerve.files.arrays import ArrayWriter
 
 HERE = measure.ROOT / "benchmarks"
 CLASSIC = {"network": "unet", "height": 96, "width": 96, "filters": 32, "depth": 4}
@@ -43,7 +44,7 @@ def write_frames(folder, num_frames, height, width):
     """Write test frames of noise, as extract_data.py leaves them."""
     folder.mkdir()
     path, rng = folder / "imgs_test.npy", np.random.default_rng(0)
-    writer = atomic.ArrayWriter(path, (num_frames, height, width), np.uint8)
+    writer = ArrayWriter(path, (num_frames, height, width), np.uint8)
     for _ in range(num_frames):
         writer.append(rng.integers(0, 256, (height, width), np.uint8))
     record = {"test": {"image": list(range(1, num_frames + 1))}}

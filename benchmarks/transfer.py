@@ -24,6 +24,7 @@ import quality
 from scipy.sparse.csgraph import connected_components
 
 from nerve.files import atomic
+from nerve.files.arrays import ArrayWriter
 from nerve.frames import agreement
 from nerve.scoring import scores
 
@@ -79,7 +80,7 @@ def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
         "y_val": empty,
     }  # scored at their own size, by score_fold
     for name, array in arrays.items():
-        writer = atomic.ArrayWriter(out / f"{name}.npy", array.shape, np.float32)
+        writer = ArrayWriter(out / f"{name}.npy", array.shape, np.float32)
         for frame in array:
             writer.append(frame.astype(np.float32))
         record["arrays"][f"{name}.npy"] = writer.close()

@@ -16,6 +16,7 @@ import numpy as np
 
 from nerve import machine
 from nerve.files import atomic
+from nerve.files.arrays import Array, read_array
 
 EXTRACT, PREPROCESS, TRAIN = (
     f"python {name}.py" for name in ("extract_data", "preprocess", "train")
@@ -300,7 +301,7 @@ class Extract:
 
     height: int
     width: int
-    arrays: dict[str, atomic.Array]
+    arrays: dict[str, Array]
     train: Extracted | None = None
     test: Extracted | None = None
     subjects_known: bool = True
@@ -340,7 +341,7 @@ class Split:
     train: Part
     val: Part
     extract: dict[str, str]  # {array: SHA-256}
-    arrays: dict[str, atomic.Array]
+    arrays: dict[str, Array]
 
     @property
     def inputs(self) -> Inputs:
@@ -384,7 +385,7 @@ def read_training_frames(data: Path) -> tuple[Extract, np.ndarray, np.ndarray]:
         )
 
     def read(name):
-        return atomic.read_array(data, name, extract.arrays, repair)
+        return read_array(data, name, extract.arrays, repair)
 
     names = ("imgs_train.npy", "imgs_mask_train.npy")
     frames, masks = machine.map_threads(read, names)  # hashed on two cores

@@ -17,7 +17,7 @@ from model import build_fast_unet, build_unet
 from nerve.backend import keras
 from nerve.files import h5_file
 from nerve.phantom.scanner import make_subject, render
-from phantom import plan_frames
+from nerve.phantom.sweep import plan_frames
 
 ROOT = Path(__file__).parent.parent
 # What is done with `model` after the README's own lines, in either Keras.

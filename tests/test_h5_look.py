@@ -254,7 +254,9 @@ def test_a_folder_and_nothing_are_refused(tmp_path):
 
 
 def test_numbers_are_looked_at_in_parts(copy, monkeypatch):
-    monkeypatch.setattr("nerve.files.h5_look.READ", 10)  # fewer than the array has in a row of it
+    monkeypatch.setattr(
+        "nerve.files.h5_look.READ", 10
+    )  # fewer than the array has in a row of it
     look(copy)
     with h5py.File(copy, "r+") as file:
         file[KERNEL][2, 2, 0, 3] = np.nan  # the very last

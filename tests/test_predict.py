@@ -115,7 +115,9 @@ def test_several_weights_give_the_mean_probability_each_with_its_own_scaling(
     frames = np.load(chain / "data" / "imgs_test.npy")
     alone = [
         list(
-            inference.predict_frames(networks.load_network(path, record), frames, record)
+            inference.predict_frames(
+                networks.load_network(path, record), frames, record
+            )
         )
         for path, record in zip(two, records, strict=True)
     ]
@@ -572,7 +574,9 @@ def test_weights_that_begin_with_ones_that_saw_the_validation_frames_are_refused
     start = ["--out", str(second), "--init", str(first)]
     with pytest.raises(ValueError, match=r"all\.h5 was trained on subjects"):
         train.main(["--data", str(data), *start, "--epochs", "1"])
-    monkeypatch.setattr("nerve.training.plan.trained_on", lambda *_: [])  # as before it refused
+    monkeypatch.setattr(
+        "nerve.training.plan.trained_on", lambda *_: []
+    )  # as before it refused
     train.main(["--data", str(data), *start, "--epochs", "1"])
     with pytest.raises(ValueError, match="the weights were trained on subjects"):
         predict.main(["--data", str(data), "--weights", str(second)])

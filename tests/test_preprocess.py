@@ -11,7 +11,7 @@ from conftest import make_raw, run_script, write_tiff
 
 import extract_data
 import preprocess
-from nerve.files import atomic
+from nerve.files.arrays import read_array
 from nerve.frames import agreement, challenge, geometry, split
 
 ARRAYS = ("x_train.npy", "y_train.npy", "x_val.npy", "y_val.npy")
@@ -533,7 +533,7 @@ def test_split_none_trains_on_all_and_leaves_validation_empty(data):
     assert record["val"] == empty
     assert len(np.load(data / "x_train.npy")) == SUBJECTS * FRAMES
     for name in ("x_val.npy", "y_val.npy"):  # empty, and yet readable
-        assert atomic.read_array(data, name, record, "-").shape == (0, 96, 96, 1)
+        assert read_array(data, name, record, "-").shape == (0, 96, 96, 1)
 
 
 # ---------------------------------------------------------------- refusals

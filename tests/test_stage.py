@@ -18,6 +18,7 @@ from conftest import ROOT
 
 from nerve import machine
 from nerve.files import atomic
+from nerve.files.arrays import ArrayWriter, read_array, scratch_array
 
 REPAIR = "python make_it.py --data there"
 
@@ -39,7 +40,7 @@ def saved_bytes(array):
 
 def write_rows(path, rows, planned, dtype):
     """Write rows with ArrayWriter; return (record, the temporary file's bytes)."""
-    writer = atomic.ArrayWriter(path, (planned, *rows.shape[1:]), dtype)
+    writer = ArrayWriter(path, (planned, *rows.shape[1:]), dtype)
     for row in rows:
         writer.append(row)
     return writer.close(), atomic.temporary(path).read_bytes()
@@ -107,14 +108,14 @@ def test_array_writer_converts_and_straightens_its_rows(tmp_path):
 
 
 def test_a_row_of_another_shape_is_refused(tmp_path):
-    writer = atomic.ArrayWriter(tmp_path / "x.npy", (2, 3, 4), np.uint8)
+    writer = ArrayWriter(tmp_path / "x.npy", (2, 3, 4), np.uint8)
     with pytest.raises(ValueError, match=r"x\.npy: a row of \(4, 3\), expected \(3, 4"):
         writer.append(np.zeros((4, 3), np.uint8))
     writer.close()
 
 
 def test_an_unfinished_array_has_only_its_temporary_name(tmp_path):
-    writer = atomic.ArrayWriter(tmp_path / "x.npy", (1, 2), np.uint8)
+    writer = ArrayWriter(tmp_path / "x.npy", (1, 2), np.uint8)
     assert [path.name for path in tmp_path.iterdir()] == [".x.npy.tmp"]
     writer.close()
     assert not (tmp_path / "x.npy").exists()
@@ -130,7 +131,7 @@ def test_a_full_disk_is_named_before_the_work(tmp_path, monkeypatch):
         r"x\.npy could not be written: it needs 6\.0 MB; [\d,.]+ MB are free \(No"
     )
     with pytest.raises(OSError, match=expected):
-        atomic.ArrayWriter(tmp_path / "x.npy", (3, 2_000_000), np.uint8)
+        ArrayWriter(tmp_path / "x.npy", (3, 2_000_000), np.uint8)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "csv", "array"])
@@ -145,7 +146,7 @@ def test_a_file_beyond_the_limit_is_named_and_the_old_one_intact(tmp_path, kind)
             with atomic.write_csv(path, ("a", "b")) as writer:
                 writer.writerows([("1234567", "1234567")] * 2000)
         else:
-            atomic.ArrayWriter(path, (20, 1000), np.uint8)
+            ArrayWriter(path, (20, 1000), np.uint8)
 
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
@@ -170,7 +171,7 @@ def test_free_memory_is_at_most_the_shells_limit():
 
 
 def test_a_scratch_array_is_zeroed_writable_and_leaves_no_file(tmp_path):
-    array = atomic.scratch_array(tmp_path, (3, 4), np.float32)
+    array = scratch_array(tmp_path, (3, 4), np.float32)
     assert array.shape == (3, 4)
     assert array.dtype == np.float32
     assert not array.any()
@@ -334,7 +335,7 @@ def test_a_record_is_json_with_one_line_a_key():
 
 def test_an_array_that_matches_its_record_is_mapped_read_only(stored):
     folder, record = stored
-    array = atomic.read_array(folder, "x.npy", record, REPAIR)
+    array = read_array(folder, "x.npy", record, REPAIR)
     assert isinstance(array, np.memmap)
     assert array.tolist() == np.arange(60).reshape(5, 4, 3).tolist()
     with pytest.raises(ValueError, match="read-only"):
@@ -349,7 +350,7 @@ def test_a_changed_byte_is_refused(stored, place):
     (folder / "x.npy").write_bytes(content)
     expected = rf"x\.npy changed after its record .*\(SHA-256 differs\).*: {REPAIR}$"
     with pytest.raises(ValueError, match=expected):
-        atomic.read_array(folder, "x.npy", record, REPAIR)
+        read_array(folder, "x.npy", record, REPAIR)
 
 
 def test_another_dtype_is_refused(stored):
@@ -357,7 +358,7 @@ def test_another_dtype_is_refused(stored):
     np.save(folder / "x.npy", np.zeros((5, 4, 3), np.int8))
     expected = rf"x\.npy has dtype int8, its record says uint8; .*: {REPAIR}$"
     with pytest.raises(ValueError, match=expected):
-        atomic.read_array(folder, "x.npy", record, REPAIR)
+        read_array(folder, "x.npy", record, REPAIR)
 
 
 def test_another_shape_is_refused(stored):
@@ -365,7 +366,7 @@ def test_another_shape_is_refused(stored):
     np.save(folder / "x.npy", np.zeros((5, 3, 4), np.uint8))
     expected = rf"x\.npy has shape \[5, 3, 4\], .* says \[5, 4, 3\]; .*: {REPAIR}$"
     with pytest.raises(ValueError, match=expected):
-        atomic.read_array(folder, "x.npy", record, REPAIR)
+        read_array(folder, "x.npy", record, REPAIR)
 
 
 @pytest.mark.parametrize("size", [0, 5, 100, 128, 187])  # whole: 128 + 60 bytes
@@ -374,7 +375,7 @@ def test_a_truncated_array_is_refused(stored, size):
     os.truncate(folder / "x.npy", size)
     expected = rf"x\.npy is not a whole \.npy file; make it again with: {REPAIR}$"
     with pytest.raises(ValueError, match=expected):
-        atomic.read_array(folder, "x.npy", record, REPAIR)
+        read_array(folder, "x.npy", record, REPAIR)
 
 
 def test_a_pickled_array_is_refused_unopened(stored, monkeypatch):
@@ -386,7 +387,7 @@ def test_a_pickled_array_is_refused_unopened(stored, monkeypatch):
 
     np.save(folder / "x.npy", np.array([Bomb()], object), allow_pickle=True)
     with pytest.raises(ValueError, match=rf"x\.npy is not a whole .*: {REPAIR}$"):
-        atomic.read_array(folder, "x.npy", record, REPAIR)
+        read_array(folder, "x.npy", record, REPAIR)
     assert not (folder / "exploded").exists()
     np.load(folder / "x.npy", allow_pickle=True)  # the bomb does work
     assert (folder / "exploded").exists()
@@ -397,7 +398,7 @@ def test_an_npz_under_the_name_of_an_array_is_refused(stored):
     with open(folder / "x.npy", "wb") as file:
         np.savez(file, x=np.zeros(3))
     with pytest.raises(ValueError, match=rf"x\.npy is not a whole .*: {REPAIR}$"):
-        atomic.read_array(folder, "x.npy", record, REPAIR)
+        read_array(folder, "x.npy", record, REPAIR)
 
 
 def test_a_missing_array_is_named_with_its_repair(stored):
@@ -406,7 +407,7 @@ def test_a_missing_array_is_named_with_its_repair(stored):
     with pytest.raises(
         FileNotFoundError, match=rf"x\.npy is missing; make it with: {REPAIR}$"
     ):
-        atomic.read_array(folder, "x.npy", record, REPAIR)
+        read_array(folder, "x.npy", record, REPAIR)
 
 
 @pytest.mark.parametrize("record", [{}, {"arrays": {}}])
@@ -415,7 +416,7 @@ def test_an_array_that_the_record_does_not_list_is_refused(stored, record):
     with pytest.raises(
         ValueError, match=rf"the record of .*/ lists no x\.npy; make it with: {REPAIR}$"
     ):
-        atomic.read_array(folder, "x.npy", record, REPAIR)
+        read_array(folder, "x.npy", record, REPAIR)
 
 
 @pytest.mark.parametrize("place", ["absent.json", "file/stage.json"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from nerve.files import atomic
+from nerve.files.arrays import scratch_array
 from nerve.frames.geometry import normalized_thumbnail
 
 VALIDATION_SHARE = 635 / 5635  # the classic 5,000 : 635 of the challenge's frames
@@ -35,7 +35,7 @@ def find_sweeps(
     """
     names, index = np.unique(subjects, return_inverse=True)
     shape = (len(images), THUMBNAIL * THUMBNAIL)
-    thumbnails = atomic.scratch_array(folder, shape, np.float32)
+    thumbnails = scratch_array(folder, shape, np.float32)
     for row, image in enumerate(images):
         thumbnails[row] = normalized_thumbnail(image, THUMBNAIL, THUMBNAIL)
     mean = thumbnails.mean(axis=0)

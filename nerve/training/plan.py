@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nerve.files import atomic
+from nerve.files.arrays import read_array
 from nerve.files.h5_look import look
 from nerve.prediction.held_out import trained_on
 from nerve.prediction.networks import read_trained
@@ -28,9 +29,7 @@ def read_data(data: Path) -> tuple[Split, dict[str, np.ndarray]]:
     repair = f"{PREPROCESS} --data {data}"
     split = read_split(data)
     names = ("x_train", "y_train", "x_val", "y_val")
-    arrays = {
-        n: atomic.read_array(data, f"{n}.npy", split.arrays, repair) for n in names
-    }
+    arrays = {n: read_array(data, f"{n}.npy", split.arrays, repair) for n in names}
     for name, array in arrays.items():
         if array.dtype != np.float32 or array.ndim != 4 or array.shape[3] != 1:
             raise ValueError(

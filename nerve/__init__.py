@@ -1,0 +1,4 @@
+"""What the scripts share; nobody runs it. Rooms form floors: each imports those before it.
+
+command, machine, files, records, scoring, frames, network, prediction, training; phantom.
+"""

@@ -1,0 +1,1 @@
+"""Files written whole and read back checked: arrays, run-lengths, .h5."""

@@ -1,0 +1,1 @@
+"""Frames in, fitted to a network and back, split by subject; overlays."""

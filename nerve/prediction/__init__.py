@@ -1,0 +1,1 @@
+"""From frames to masks, and the limits that decide."""
