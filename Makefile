@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN = .venv/bin
 RUN = $(BIN)/python
-DEMO = demo
 # of test-all: kills of each script, and run-length cases
 KILLS = 50
 CASES = 1000000
@@ -10,16 +9,7 @@ CASES = 1000000
 .PHONY: demo test test-all faults-kills faults-saves lint figures lock audit clean
 
 demo: .venv/installed  ## phantom, fine-tuning and scores in a folder of its own
-	$(RUN) phantom.py --out $(DEMO)/raw --train 400 --test 100 --subjects 16
-	$(RUN) extract_data.py --raw $(DEMO)/raw --data $(DEMO)/data
-	$(RUN) preprocess.py --data $(DEMO)/data --height 192 --width 256 --soft-masks
-	$(RUN) train.py --data $(DEMO)/data --out $(DEMO)/weights/unet.h5 --resume \
-		--recipe modern --init weights/unet_nerve.h5 --epochs 4
-	$(RUN) predict.py --data $(DEMO)/data --weights $(DEMO)/weights/unet.h5 \
-		--out $(DEMO)/predictions
-	$(RUN) evaluate.py $(DEMO)/predictions/submission.csv $(DEMO)/raw/test_truth.csv \
-		--require-gain 0.10
-	@echo "learning curve: $(DEMO)/weights/unet.png, overlays: $(DEMO)/predictions/overlays/"
+	$(RUN) demo.py
 
 test: .venv/tested lint  ## lint and all tests, a file at a time in each of two processes
 	$(RUN) -m pytest --numprocesses=2 --dist=loadfile
@@ -39,7 +29,7 @@ lint: .venv/tested
 	$(BIN)/ruff format --check .
 
 figures: .venv/installed  ## redraw images/ from committed tables and phantoms
-	$(RUN) figures.py
+	$(RUN) benchmarks/figures.py
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
@@ -48,19 +38,19 @@ figures: .venv/installed  ## redraw images/ from committed tables and phantoms
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-.venv/tested: requirements-test.txt requirements-dicom.txt requirements-export.txt requirements-app.txt \
-		requirements-tensorboard.txt .venv/installed
-	$(BIN)/python -m pip install --quiet --requirement requirements-test.txt
+.venv/tested: requirements/test.txt requirements/dicom.txt requirements/export.txt requirements/app.txt \
+		requirements/tensorboard.txt .venv/installed
+	$(BIN)/python -m pip install --quiet --requirement requirements/test.txt
 	touch $@
 
-lock:  ## write requirements.lock anew from requirements.txt
+lock:  ## write requirements/lock.txt anew from requirements.txt
 	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet uv
 	.venv-audit/bin/uv pip compile requirements.txt --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements/lock.txt
 
-audit:  ## ask the advisory database about every package of requirements.lock (needs the internet)
+audit:  ## ask the advisory database about every package of requirements/lock.txt (needs the internet)
 	$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit
-	.venv-audit/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+	.venv-audit/bin/pip-audit --requirement requirements/lock.txt --require-hashes --disable-pip
 
 clean:  ## remove what the commands above made, but not the weights
-	rm -rf $(DEMO) .venv .venv-audit .pytest_cache .ruff_cache .hypothesis __pycache__ */__pycache__
+	rm -rf demo .venv .venv-audit .pytest_cache .ruff_cache .hypothesis ; find . -name __pycache__ -prune -exec rm -rf {} +

@@ -4,7 +4,7 @@
 
 Opens http://127.0.0.1:7860 with a phantom frame already segmented. Nothing leaves this
 computer: the page is served on its own address alone, without analytics, fonts or scripts
-from elsewhere. Needs: pip install -r requirements-app.txt
+from elsewhere. Needs: pip install -r requirements/app.txt
 
 Reads   weights/*.h5 with their .json
 """
@@ -275,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         import gradio
     except ImportError as error:
-        raise ValueError("app.py needs: pip install -r requirements-app.txt") from error
+        raise ValueError("app.py needs: pip install -r requirements/app.txt") from error
     # of patients, perhaps: gone with the page
     with tempfile.TemporaryDirectory(prefix="nerve_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -9,7 +9,7 @@ Writes  weights/unet.onnx; weights/unet.xml and .bin (OpenVINO); weights/unet.tf
         unet_int8.tflite (LiteRT); weights/unet.exports.json
 
 Prints, for each, its file's size, the mean Dice on the validation frames, and the time of
-one frame. Needs: pip install -r requirements-export.txt
+one frame. Needs: pip install -r requirements/export.txt
 """
 
 import argparse
@@ -218,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
             publish(making, args.weights, trained)
         except ImportError as error:
             raise ValueError(
-                f"{error.name} is missing: pip install -r requirements-export.txt"
+                f"{error.name} is missing: pip install -r requirements/export.txt"
             ) from error
         finally:
             shutil.rmtree(making, ignore_errors=True)

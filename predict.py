@@ -317,23 +317,25 @@ def main(argv: list[str] | None = None) -> None:
     else:
         parts = find_parts(trained, len(records), args.data)
     model = load_model(args.weights, records, args.engine, args.precision)
-    functions, seen = {"validation": predict_validation, "test": predict_test}, []
+    functions = {"validation": predict_validation, "test": predict_test}
+
+    def advise(watch):
+        if text := watch.advise(trained, args.prevalence):
+            print(text)
+
     with atomic.lock(args.out):
         atomic.make_folder(args.out / "overlays")
         if args.input:
             how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
-            seen.append(own_predictions.predict(model, trained, paths, args.out, *how))
+            advise(own_predictions.predict(model, trained, paths, args.out, *how))
         else:
             made = []
             how = args.data, args.out, args.prevalence, args.overlays
             for part in parts:
                 watch, written = functions[part](model, trained, *how)
-                seen.append(watch)
+                advise(watch)
                 made += written
             remove_stale(args.out, made)
-        for watch in seen:
-            if text := watch.advise(trained, args.prevalence):
-                print(text)
         truth = "" if args.input else "truth green, "
         print(f"overlays, {truth}prediction orange: {args.out}/overlays/")
 

@@ -152,13 +152,13 @@ def main(
             split,
         )
         recipe = run.recipe
-        place = devices.find_place(
+        worker = devices.find_worker(
             process, num_processes, args.devices, recipe.batch_size
         )
         design = loop.Design(
             build_network, LOSSES[recipe.loss](recipe), dice_coef, smooth_dice
         )
-        inputs = design, run, arrays, split.train, args.init, place
+        inputs = design, run, arrays, split.train, args.init, worker
         if args.dry_run:
             rehearse(*inputs)
             return

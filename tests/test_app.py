@@ -261,4 +261,4 @@ def test_a_wrong_port_and_missing_packages_are_one_line(weights, capsys, monkeyp
     monkeypatch.setattr(sys, "argv", ["app.py"])
     status = atomic.run(lambda: app.main(["--weights", str(weights)]))
     assert status == 1
-    assert "pip install -r requirements-app.txt" in capsys.readouterr().err
+    assert "pip install -r requirements/app.txt" in capsys.readouterr().err

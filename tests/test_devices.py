@@ -271,9 +271,9 @@ def test_a_wrong_variable_is_refused(on_jax, monkeypatch, address, process, mess
 
 def test_devices_that_are_not_there_are_refused(on_jax):
     with pytest.raises(ValueError, match="--devices 3, but there are 2: cpu:0, cpu:1"):
-        devices.find_place(0, 1, 3, 6)
+        devices.find_worker(0, 1, 3, 6)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused(on_jax):
     with pytest.raises(ValueError, match="2 devices cannot share batches of 5 frames"):
-        devices.find_place(0, 1, 2, 5)
+        devices.find_worker(0, 1, 2, 5)

@@ -149,7 +149,7 @@ def test_subjects_that_were_trained_on_are_not_compared_on(copy):
 
 def test_an_engine_that_is_not_installed_says_what_to_install(copy, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    refused(copy, r"engine onnx needs: pip install -r requirements-export\.txt")
+    refused(copy, r"engine onnx needs: pip install -r requirements/export\.txt")
 
 
 def test_a_file_that_the_engine_cannot_read_is_one_line(tmp_path):

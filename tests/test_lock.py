@@ -1,4 +1,4 @@
-"""requirements.lock: the versions of requirements.txt, each file by its hash."""
+"""requirements/lock.txt: the versions of requirements.txt, each file by its hash."""
 
 import re
 
@@ -11,7 +11,7 @@ HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
 def read_lock():
     """Return `{package: [versions]}`; every line must be a package or one of its hashes."""
     versions, hashes = {}, 0
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
+    for line in (ROOT / "requirements/lock.txt").read_text().splitlines():
         if match := LINE.fullmatch(line):
             name = match["name"].lower().replace("_", "-")
             versions.setdefault(name, []).append(match["version"])
@@ -24,7 +24,7 @@ def read_lock():
 
 
 def test_the_lock_has_hashes_alone_and_no_address():
-    text = (ROOT / "requirements.lock").read_text()
+    text = (ROOT / "requirements/lock.txt").read_text()
     assert "://" not in text
     assert len(read_lock()) > 30  # TensorFlow's own dependencies, too
 

@@ -410,7 +410,7 @@ def test_a_camera_is_followed_frame_by_frame(weights, tmp_path, monkeypatch):
 def test_dicom_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
     write_dicom(tmp_path / "a.dcm", sweep(1)[0])
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ValueError, match=r"pip install -r requirements-dicom\.txt"):
+    with pytest.raises(ValueError, match=r"pip install -r requirements/dicom\.txt"):
         sources.open_source(tmp_path / "a.dcm")
 
 
@@ -708,6 +708,6 @@ def test_segmentations_without_their_packages_or_of_no_dicom(
     assert text.count("note: no segmentation: --dicom-seg is of DICOM files") == 1
     assert text.count("are not looked at") == 1
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(ValueError, match=r"pip install -r requirements-dicom\.txt"):
+    with pytest.raises(ValueError, match=r"pip install -r requirements/dicom\.txt"):
         run(weights, folder, tmp_path / "new", "--dicom-seg")
     assert not (tmp_path / "new").exists()

@@ -110,7 +110,7 @@ def test_tensorboard_gets_each_epochs_numbers_and_strips(data, tmp_path):
 
 def test_tensorboard_that_is_not_installed_is_one_line(data, tmp_path, monkeypatch):
     monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="requirements-tensorboard.txt"):
+    with pytest.raises(ValueError, match="requirements/tensorboard.txt"):
         progress.open_board(tmp_path)
 
 

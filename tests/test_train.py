@@ -136,7 +136,7 @@ class Killed(BaseException):
 def test_a_resumed_run_ends_in_the_same_bytes(
     data, trained, tmp_path, monkeypatch, moment, epoch
 ):
-    calls, where = [], training
+    calls, where = [], loop
     if moment == "add":
         where = loop.Strips
     original = getattr(where, moment)

@@ -1,6 +1,6 @@
 """Frames out of a picture, a video, a DICOM file or a camera, one after the other.
 
-DICOM needs pydicom and highdicom: pip install -r requirements-dicom.txt
+DICOM needs pydicom and highdicom: pip install -r requirements/dicom.txt
 """
 
 import collections
@@ -229,7 +229,7 @@ def open_dicom(path: Path) -> Source:
         from pydicom.pixels import iter_pixels
     except ImportError as error:
         raise ValueError(
-            f"{path} is DICOM, which needs: pip install -r requirements-dicom.txt"
+            f"{path} is DICOM, which needs: pip install -r requirements/dicom.txt"
         ) from error
     warnings.filterwarnings("ignore", module="pydicom")
     try:

@@ -1,6 +1,6 @@
 """Masks as a DICOM Segmentation that viewers show over the frames they belong to.
 
-Needs pydicom and highdicom: pip install -r requirements-dicom.txt
+Needs pydicom and highdicom: pip install -r requirements/dicom.txt
 """
 
 import copy
@@ -25,7 +25,7 @@ def check_installed() -> None:
         import highdicom  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            "--dicom-seg needs: pip install -r requirements-dicom.txt"
+            "--dicom-seg needs: pip install -r requirements/dicom.txt"
         ) from error
 
 

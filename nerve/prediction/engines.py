@@ -1,6 +1,6 @@
 """Exported networks on other engines than Keras; only the one asked for is imported.
 
-They need: pip install -r requirements-export.txt
+They need: pip install -r requirements/export.txt
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def load(engine: str, path: Path) -> SimpleNamespace:
         function = functions.get(engine, load_litert)(path)
     except ImportError as error:
         raise ValueError(
-            f"engine {engine} needs: pip install -r requirements-export.txt"
+            f"engine {engine} needs: pip install -r requirements/export.txt"
         ) from error
     except Exception as error:  # each engine has errors of its own
         text = " ".join(str(error).split())

@@ -44,12 +44,12 @@ def read_batch(
     order: np.ndarray,
     batch_size: int,
     changes: tuple[Augmentation, int, int] | None,
-    place: tuple[int, int, int],
+    worker: tuple[int, int, int],
     start: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return this process's share of the batch that starts at `start` in the order."""
     stop = min(start + batch_size, len(order))
-    process, num_processes, num_devices = place
+    process, num_processes, num_devices = worker
     if (stop - start) % num_devices == 0:
         share = (stop - start) // num_processes
         start, stop = start + process * share, start + (process + 1) * share
@@ -70,7 +70,7 @@ def batches(
     order: np.ndarray,
     batch_size: int,
     changes: tuple[Augmentation, int, int] | None = None,
-    place: tuple[int, int, int] = (0, 1, 1),
+    worker: tuple[int, int, int] = (0, 1, 1),
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the batches of an epoch in order, made a few ahead by all cores.
 
@@ -81,11 +81,11 @@ def batches(
         batch_size: Frames a batch; the last may have fewer.
         changes: `(augmentation, seed, epoch)`, which with a frame's place in the order
             decide its random changes; None leaves the frames as they are.
-        place: `(process, num_processes, num_devices)`: of a batch that the devices can
+        worker: `(process, num_processes, num_devices)`: of a batch that the devices can
             share equally, a process is given its part; of another, all.
 
     Yields:
         `(frames, masks)`, float32 `(batch, height, width, 1)` each.
     """
-    read = functools.partial(read_batch, x, y, order, batch_size, changes, place)
+    read = functools.partial(read_batch, x, y, order, batch_size, changes, worker)
     yield from machine.map_threads(read, range(0, len(order), batch_size))

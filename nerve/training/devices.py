@@ -108,7 +108,7 @@ def connect() -> Iterator[tuple[int, int]]:
         raise
 
 
-class Place(typing.NamedTuple):
+class Worker(typing.NamedTuple):
     """Which part of a training this process does."""
 
     process: int = 0
@@ -137,10 +137,10 @@ class Place(typing.NamedTuple):
                 yield pair
 
 
-def find_place(
+def find_worker(
     process: int, num_processes: int, num_devices: int | None, batch_size: int
-) -> Place:
-    """Return the `Place` of this process.
+) -> Worker:
+    """Return the `Worker` of this process.
 
     Args:
         process: What `connect` yielded.
@@ -153,7 +153,7 @@ def find_place(
         ValueError: so many devices are not there, or cannot share a batch.
     """
     if num_devices in (None, 1) and num_processes == 1:
-        return Place()
+        return Worker()
     if keras.backend.backend() != "jax":
         raise ValueError(
             f"--devices {num_devices}: on {keras.backend.backend()} one device is used; "
@@ -172,4 +172,4 @@ def find_place(
         )
     chosen = found[:wanted]
     shared = keras.distribution.DataParallel(devices=chosen)
-    return Place(process, num_processes, wanted, shared, WholeBatch(devices=chosen))
+    return Worker(process, num_processes, wanted, shared, WholeBatch(devices=chosen))

@@ -22,7 +22,7 @@ from nerve.training.checkpoint import (
     save_result,
     save_state,
 )
-from nerve.training.devices import Place
+from nerve.training.devices import Worker
 from nerve.training.memory import check_memory, naming_memory
 from nerve.training.progress import Strips
 
@@ -152,7 +152,7 @@ def validate(
 
 
 def epoch_batches(
-    arrays: dict[str, np.ndarray], rows: Part, run: Trained, epoch: int, place: Place
+    arrays: dict[str, np.ndarray], rows: Part, run: Trained, epoch: int, worker: Worker
 ) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int]:
     """Return `(batches, number of frames)` of an epoch, counted from 0.
 
@@ -164,8 +164,8 @@ def epoch_batches(
     else:
         order = draw_order(len(x), run.seed, epoch)
     changes = recipe.augmentation and (recipe.augmentation, run.seed, epoch)
-    pairs = batches(x, y, order, recipe.batch_size, changes, place[:3])
-    return place.spread(pairs, len(order), recipe.batch_size), len(order)
+    pairs = batches(x, y, order, recipe.batch_size, changes, worker[:3])
+    return worker.spread(pairs, len(order), recipe.batch_size), len(order)
 
 
 def train_epoch(
@@ -174,7 +174,7 @@ def train_epoch(
     rows: Part,
     run: Trained,
     epoch: int,
-    place: Place,
+    worker: Worker,
 ) -> dict[str, float]:
     """Train one epoch, counted from 0; return loss and metrics by name.
 
@@ -184,9 +184,9 @@ def train_epoch(
         rows: The training frames of the split.
         run: The training, as it was planned.
         epoch: Number of the epoch.
-        place: This process's `devices.Place`.
+        worker: This process's `devices.Worker`.
     """
-    pairs, num_frames = epoch_batches(arrays, rows, run, epoch, place)
+    pairs, num_frames = epoch_batches(arrays, rows, run, epoch, worker)
     label = f"epoch {epoch + 1}/{run.recipe.epochs}"
     means = train_batches(model, pairs, num_frames, run.recipe.batch_size, label)
     weights = model.get_weights()  # the last step's may be broken before any loss is
@@ -236,7 +236,7 @@ def train(
     arrays: dict[str, np.ndarray],
     rows: Part,
     init: Path | None,
-    place: Place,
+    worker: Worker,
     board=None,
 ) -> list[dict]:
     """Train all epochs, continuing where a state lies; return the history.
@@ -250,12 +250,12 @@ def train(
         arrays: `{name: array}`: x_train, y_train, x_val, y_val.
         rows: The training frames of the split.
         init: Pretrained .h5, or None.
-        place: This process's `devices.Place`.
+        worker: This process's `devices.Worker`.
         board: What `progress.open_board` returned, or None.
     """
     state, recipe = out.with_suffix(".state.npz"), run.recipe
     size = run.inputs.height, run.inputs.width
-    with place.scope():
+    with worker.scope():
         model = build_model(design, run, len(rows.rows), init)
     check_memory(model, run.precision, recipe.batch_size)
     with computing_in(dtype_policy(run.precision)):
@@ -270,7 +270,7 @@ def train(
     # a run killed between two files has its last ones still to write
     for epoch in range(max(0, len(history) - 1), recipe.epochs):
         if epoch == len(history):
-            means = train_epoch(model, arrays, rows, run, epoch, place)
+            means = train_epoch(model, arrays, rows, run, epoch, worker)
             copy_averaged(model, network)
             score = validate(
                 network, x_val, y_val, recipe.batch_size, design.smooth_dice
@@ -278,13 +278,13 @@ def train(
             rate = float(model.optimizer.learning_rate)
             row = {"epoch": epoch + 1, **means, "val_dice_coef": score}
             history.append({**row, "learning_rate": rate})
-            if place.process == 0:
+            if worker.process == 0:
                 save_state(state, model, run, history)
                 report_epoch(history[-1], recipe.epochs)
                 warn_if_empty(history)
         else:
             copy_averaged(model, network)
-        if place.process == 0:
+        if worker.process == 0:
             if kept_epoch(history, run.keep) == epoch + 1:
                 copy_weights(network, plain)
                 save_result(out, plain, run, history[-1])

@@ -96,7 +96,7 @@ def open_board(folder: Path):
     """
     if not importlib.util.find_spec("tensorboard"):
         raise ValueError(
-            "--tensorboard: pip install -r requirements-tensorboard.txt first"
+            "--tensorboard: pip install -r requirements/tensorboard.txt first"
         )
     import tensorflow as tf  # here: on JAX, nothing else needs it
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nerve import machine
 from nerve.records import Part, Trained
-from nerve.training.devices import Place
+from nerve.training.devices import Worker
 from nerve.training.loop import Design, build_model, epoch_batches
 from nerve.training.memory import check_memory, naming_memory, step_bytes
 
@@ -22,7 +22,7 @@ def rehearse(
     arrays: dict[str, np.ndarray],
     rows: Part,
     init: Path | None,
-    place: Place,
+    worker: Worker,
 ) -> None:
     """Print what a training needs, from a few of its steps; write nothing.
 
@@ -30,7 +30,7 @@ def rehearse(
     """
     recipe, x_val = run.recipe, arrays["x_val"]
     height, width = size = run.inputs.height, run.inputs.width
-    with place.scope():
+    with worker.scope():
         model = build_model(design, run, len(rows.rows), init)
     check_memory(model, run.precision, recipe.batch_size)
     print(
@@ -50,7 +50,7 @@ def rehearse(
         f"memory: about {needed / 1e9:,.1f} GB for batches of {recipe.batch_size}{rest}",
         flush=True,
     )
-    pairs, num_frames = epoch_batches(arrays, rows, run, 0, place)
+    pairs, num_frames = epoch_batches(arrays, rows, run, 0, worker)
     moments = []
     with naming_memory(recipe.batch_size):
         tried = list(itertools.islice(pairs, 1 + TRIED_STEPS))
