@@ -53,4 +53,5 @@ audit:  ## ask the advisory database about every package of requirements/lock.tx
 	.venv-audit/bin/pip-audit --requirement requirements/lock.txt --require-hashes --disable-pip
 
 clean:  ## remove what the commands above made, but not the weights
-	rm -rf demo .venv .venv-audit .pytest_cache .ruff_cache .hypothesis ; find . -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf demo .venv .venv-audit .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
