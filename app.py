@@ -124,8 +124,6 @@ def find(
     """Return a frame with its mask under the sliders' limits.
 
     Args:
-        state: What `analyse` returned.
-        number: Of the frame, from 1.
         threshold: Probability from which a pixel is nerve.
         smallest: Smallest area, in % of the frame.
     """

@@ -26,7 +26,6 @@ def read_masks(path: Path, with_subject: bool, num_pixels: int) -> dict:
     """Read a CSV of masks and check each row.
 
     Args:
-        path: The file.
         with_subject: Whether a frame is named by (subject, img); else by img alone.
         num_pixels: Pixels in a frame.
 

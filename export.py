@@ -42,9 +42,6 @@ def export_all(model, weights: Path, folder: Path, frames: np.ndarray) -> None:
     """Write the network in all forms into a folder.
 
     Args:
-        model: Keras model, float32.
-        weights: The .h5 whose name the files get.
-        folder: Where.
         frames: float32 array `(N, height, width, 1)` to calibrate int8 on.
     """
     import tensorflow
@@ -78,12 +75,7 @@ def mean_dice(
     """Return the mean Dice of a network's masks.
 
     Args:
-        model: The network.
         frames: uint8 array `(N, rows, columns)`.
-        masks: Theirs, same shape.
-        inputs: How the network takes them.
-        limits: Those of the weights.
-        name: Of the progress bar.
     """
     found = find_masks(predict_frames(model, frames, inputs), limits)
     bar = tqdm(found, name, total=len(masks), unit=" frames", disable=None)
@@ -121,9 +113,6 @@ def compare(
     Args:
         networks: `{name: (network, its file)}`, Keras's first.
         frames: uint8 array `(N, rows, columns)`.
-        masks: Theirs, same shape.
-        inputs: How the networks take them.
-        limits: Those of the weights.
     """
     size, wrong, first = (inputs.height, inputs.width), [], None
     print(
@@ -163,11 +152,6 @@ def publish(folder: Path, weights: Path, trained: Trained) -> None:
 
 def read_calibration(data: Path, split: Split, inputs: Inputs) -> np.ndarray:
     """Return training frames to calibrate int8 on, as the weights take them.
-
-    Args:
-        data: Folder of preprocess.py's arrays.
-        split: preprocess.json.
-        inputs: How the network takes frames.
 
     Raises:
         ValueError: the arrays are of another size.

@@ -55,7 +55,6 @@ def extract(
         function: Frame to a tuple of arrays, one for each writer.
         writers: `ArrayWriter`s.
         skip_bad: Leave bad frames out instead of raising.
-        label: What the progress bar shows.
 
     Returns:
         `(kept, areas, skipped)`: the frames written, the number of nonzero pixels in the
@@ -82,7 +81,6 @@ def list_skipped(skipped: list[tuple[str, str]], folders: list[Path]) -> list[Sk
 
     Args:
         skipped: `(frame, why)` of each.
-        folders: Where they were.
     """
     for folder in folders:
         skipped = [(name, why.replace(f"{folder}/", "")) for name, why in skipped]
@@ -126,14 +124,7 @@ def extract_folder(
 def extract_own(
     plan: own_frames.Plan, folders: list[Path], data: Path, skip_bad: bool
 ) -> Extract:
-    """Write the arrays of people's own frames; return the record.
-
-    Args:
-        plan: What `own_frames.plan` returned.
-        folders: Of the frames and of the masks.
-        data: Folder to write.
-        skip_bad: As of `extract`.
-    """
+    """Write the arrays of people's own frames; return the record."""
     paths = [data / name for name in ARRAYS["train"]]
     shape = (len(plan.frames), *plan.size)
     writers = [ArrayWriter(path, shape, np.uint8) for path in paths]
@@ -194,12 +185,7 @@ def report(record: Extract, data: Path) -> None:
 
 
 def note_replaced(data: Path, record: Extract) -> None:
-    """Say so where an extraction of other frames is about to be replaced.
-
-    Args:
-        data: Folder of extract.json.
-        record: What it will hold.
-    """
+    """Say so where an extraction of other frames is about to be replaced."""
     with contextlib.suppress(ValueError, FileNotFoundError):
         before, now = read_extract(data).train, record.train
         frames = before and [before.image, before.subject]
@@ -209,13 +195,7 @@ def note_replaced(data: Path, record: Extract) -> None:
 
 
 def extract_raw(folders: list[Path], data: Path, skip_bad: bool) -> Extract:
-    """Write the arrays of the challenge's folders; return the record.
-
-    Args:
-        folders: What `challenge.find_folders` returned.
-        data: Folder to write.
-        skip_bad: As of `extract`.
-    """
+    """Write the arrays of the challenge's folders; return the record."""
     size = challenge.find_size(folders[0])
     record = Extract(height=size[0], width=size[1], arrays={})
     for folder in folders:

@@ -59,13 +59,8 @@ def build_unet(
     """Return the plain U-Net, uncompiled.
 
     Args:
-        height: Rows of the frames, in pixels, a multiple of `2 ** depth`.
-        width: Columns, likewise.
         filters: Channels of the first level; doubled at each further one.
         depth: Number of times the contracting path halves the frame.
-        dropout: Share of the channels at the bottom that a training step leaves out.
-        initial_logit: Of every pixel's probability before anything is learnt.
-        training: Makes no difference to this network.
 
     Returns:
         Functional model: float32 scaled frames `(batch, height, width, 1)` to nerve
@@ -124,13 +119,8 @@ def build_fast_unet(
     are followed by instance normalisation, and dropout leaves out whole channels.
 
     Args:
-        height: Rows of the frames, in pixels, a multiple of `2 ** depth`.
-        width: Columns, likewise.
         filters: Channels of the first level, at half size; doubled at each further one.
         depth: Number of times the frame is halved, the first convolution included.
-        dropout: Share of the channels at the bottom that a training step leaves out.
-        initial_logit: Of every pixel's probability before anything is learnt.
-        training: Makes no difference to this network.
 
     Returns:
         Functional model as of `build_unet`.
@@ -179,7 +169,6 @@ def expand(
         x: The bottom, at half the size of the last skip.
         skips: From half of the frame's size on; of `filters` channels, doubled at each.
         filters: As of `build_fast_unet`, likewise `initial_logit`.
-        convolution: Of convolutions.py.
     """
     layers = keras.layers
     for level in reversed(range(len(skips))):
@@ -215,15 +204,10 @@ def build_lite_unet(
     The expanding path is that of `build_fast_unet`, without its normalisation.
 
     Args:
-        height: Rows of the frames, in pixels, a multiple of 16.
-        width: Columns, likewise.
         filters: Channels of the expanding path at half size; doubled at each further level.
         depth: Number of times the frame is halved: 4, the encoder's.
-        dropout: Share of the channels at the bottom that a training step leaves out.
-        initial_logit: Of every pixel's probability before anything is learnt.
         training: Whether to standardise the kernels of the 3 x 3 convolutions; otherwise
             all layers are Keras's own. `copy_weights` leads from one to the other.
-        stages: Of encoder.py.
 
     Returns:
         Functional model as of `build_unet`.
@@ -261,8 +245,6 @@ def build_network(
 
     Args:
         recipe: Its network, filters, depth, dropout and initial_logit are used.
-        height: Rows of the frames, in pixels.
-        width: Columns, likewise.
         training: Whether it is going to be trained, else all layers are Keras's own.
 
     Raises:

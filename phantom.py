@@ -106,8 +106,6 @@ def write_tables(
     """Write the challenge's tables and the hidden truth; return their SHA-256.
 
     Args:
-        out: Folder of the data set.
-        frames: Its frames.
         pixels: `{name of a frame: its encoded mask}`.
     """
     train = [f for f in frames if f.name.startswith("train/")]

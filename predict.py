@@ -78,12 +78,7 @@ def find_in_frames(
     """Yield extracted frames with their masks, behind a progress bar.
 
     Args:
-        model: The U-Net.
         frames: uint8 arrays `(rows, columns)`.
-        inputs: How the network takes them.
-        trained: The weights' record, whose limits are used.
-        prevalence: Share of the frames to keep a mask in; None for the limits as they are.
-        label: Of the bar.
     """
     ranked = predict_frames(model, frames, inputs)
     limits = keep_share(ranked, prevalence, trained.limits)
@@ -292,9 +287,6 @@ def load_model(
     """Return the network of these weights on an engine, or the mean of several.
 
     Args:
-        weights: The .h5 files.
-        records: Theirs.
-        engine: One of `engines.NAMES`.
         precision: One of PRECISIONS; other engines than Keras have their own.
     """
     if engine != engines.KERAS:

@@ -32,8 +32,6 @@ def resize_mask(mask: np.ndarray, height: int, width: int, soft: bool) -> np.nda
 
     Args:
         mask: uint8 array `(rows, columns)`, 0 or 255.
-        height: Rows wanted, in pixels.
-        width: Columns wanted, in pixels.
         soft: Whether to keep each pixel's share of nerve, 0 to 255, instead of 255 where it
             is half or more, else 0.
     """
@@ -56,8 +54,6 @@ def resize_frames(
     Args:
         frames: uint8 array `(N, rows, columns)`, 0 to 255.
         masks: uint8 array, same shape, 0 or 255.
-        soft: As of `resize_mask`.
-        folder: Where the scratch files go.
 
     Returns:
         Two uint8 arrays `(N, height, width)` in scratch files: frames, masks.
@@ -111,11 +107,9 @@ def write_split(
     """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`, each on a core.
 
     Args:
-        data: Folder to write.
         name: "train" or "val".
         images: uint8 array `(N, height, width)`, all frames; `labels` likewise, 0 to 255.
         labels: Their masks.
-        rows: int array, those to write.
         scaling: Mean and standard deviation of the training frames, in grey values.
 
     Returns:
@@ -155,9 +149,7 @@ def report(split: Split, vanished: int, data: Path) -> None:
     """Print what was split how, and what a user should know about it.
 
     Args:
-        split: What preprocess.json holds.
         vanished: Masks of a nerve that the resize emptied.
-        data: The folder.
     """
     if vanished:
         print(

@@ -51,8 +51,6 @@ def number(low: float, high: float, above: bool = False, below: bool = False) ->
     """Return the type of a flag that takes a number, `low` to `high`.
 
     Args:
-        low: Least.
-        high: Most.
         above: Whether it must be above `low`.
         below: Whether it must be below `high`.
     """

@@ -42,7 +42,6 @@ def check(value: Any, kind: Any, name: str) -> Any:
         value: What json.loads returned.
         kind: int, float, str, bool, a dataclass, a union with None, or a list, tuple or
             dict of such; Annotated with a `Between`.
-        name: Of the value, for the error.
 
     Raises:
         ValueError: it is of another type, or out of its range.
@@ -352,11 +351,6 @@ class Split:
 
 def read_json(cls: type, path: Path, repair: str) -> Any:
     """Return the dataclass that a stage's JSON file holds.
-
-    Args:
-        cls: `Extract` or `Split`.
-        path: The file.
-        repair: The command that makes it, for the error.
 
     Raises:
         FileNotFoundError: it is not there.

@@ -44,9 +44,7 @@ class ArrayWriter:
     rows would else cost 12 to 21 CPU seconds of fresh pages on a virtual machine.
 
     Args:
-        path: The file's final path; until `publish` it lies at `atomic.temporary(path)`.
         shape: Shape of the whole array. Fewer rows than `shape[0]` may be appended.
-        dtype: The rows' dtype.
     """
 
     def __init__(self, path, shape, dtype):
@@ -126,12 +124,6 @@ def read_array(
     folder: Path, name: str, arrays: Mapping[str, Array], repair: str
 ) -> np.ndarray:
     """Map an array of a stage read-only, after checking it against the stage's record.
-
-    Args:
-        folder: Where the array lies.
-        name: Its file name.
-        arrays: `{name: what its record says}`.
-        repair: The command that makes the array, for the error.
 
     Returns:
         Memory-mapped array with the dtype and shape of the record.

@@ -173,7 +173,6 @@ def publish(
 
     Args:
         record_path: The stage's JSON file. While it is absent, there is no stage.
-        record: What it will hold.
         paths: The files, whole at `temporary(path)`.
         stale: Files of an earlier run that this one does not make; removed.
     """
@@ -190,10 +189,6 @@ def publish(
 
 def read_record(path: Path, repair: str) -> dict:
     """Read a stage's JSON record.
-
-    Args:
-        path: The JSON file.
-        repair: The command that makes it, for the error.
 
     Raises:
         FileNotFoundError: it is not there.

@@ -109,7 +109,6 @@ def to_bytes(model, loss: str, metrics: list[str], learning_rate: float) -> byte
     Args:
         model: Keras model, built in float32; its compilation does not matter.
         loss: Name of the loss that the file is compiled with.
-        metrics: Names of the metrics, likewise.
         learning_rate: Adam's, in the file.
 
     The same weights give the same bytes.

@@ -47,7 +47,6 @@ def parse(pixels: str, num_pixels: int) -> np.ndarray:
     """Return the runs of an encoded mask after checking them.
 
     Args:
-        pixels: The CSV field.
         num_pixels: Pixels in the frame.
 
     Returns:
@@ -101,11 +100,6 @@ def draw(runs: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def decode(pixels: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Return the mask of a run-length encoding.
-
-    Args:
-        pixels: The CSV field.
-        height: Rows of the frame, in pixels.
-        width: Columns of the frame, in pixels.
 
     Returns:
         uint8 array `(height, width)`, 0 or 1.

@@ -60,7 +60,6 @@ def measure_agreement(
 
     Args:
         labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
-        near: What `find_near_identical` returned.
 
     Returns:
         `(agreement, worst)`: float array `(N,)`, 1.0 for a frame without others (two empty
@@ -84,15 +83,7 @@ def write_contradictory(
     worst: list,
     near: list[dict[int, float]],
 ) -> int:
-    """Write one row for each contradictory frame; return how many there are.
-
-    Args:
-        path: CSV to write.
-        train: What extract.json says of the training frames.
-        agreement: As `measure_agreement` returned it.
-        worst: Likewise.
-        near: What `find_near_identical` returned.
-    """
+    """Write one row for each contradictory frame; return how many there are."""
     rows = np.flatnonzero(agreement < CONTRADICTORY).tolist()
     with atomic.write_csv(path, COLUMNS) as writer:
         for row in rows:
@@ -111,9 +102,7 @@ def list_contradictory(
 
     Args:
         path: CSV to write; until `atomic.publish` it lies at its temporary name.
-        train: What extract.json says of the training frames.
         labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
-        near: What `find_near_identical` returned.
     """
     agreed, worst = measure_agreement(labels, near)
     count = write_contradictory(atomic.temporary(path), train, agreed, worst, near)

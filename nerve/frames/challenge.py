@@ -91,7 +91,6 @@ def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode one grey TIFF with Pillow, which raises on damaged LZW data.
 
     Args:
-        path: The file.
         size: Expected (height, width) in pixels; None takes any.
 
     Returns:
@@ -138,7 +137,6 @@ def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:
 
     Args:
         mask: uint8 array `(height, width)`.
-        path: Its file, for the error.
         pixels: Its run-length encoding, or None where there is no table.
     """
     area = np.count_nonzero(mask)

@@ -49,7 +49,6 @@ class Geometry(NamedTuple):
 
         Args:
             shape: (height, width) of the frames, in pixels.
-            size: (height, width) of the array.
             aspect: Width by height of the frames that fill the array. Others than these are
                 not stretched.
             crops: `{"HxW": [top, left, height, width]}` of the sizes that are cropped.
@@ -104,8 +103,6 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
         image: uint8 array `(rows, columns)`, or float32 of probabilities.
-        height: Rows wanted, in pixels.
-        width: Columns wanted, in pixels.
 
     Returns:
         Array `(height, width)` of the same dtype. Where it shrinks, each pixel is the mean

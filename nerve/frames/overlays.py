@@ -25,7 +25,6 @@ def outline(
     Args:
         image: uint8 array `(height, width)` grey or `(height, width, 3)` RGB.
         mask: Array `(height, width)`, 0 and 1.
-        colour: RGB, 0 to 255.
     """
     picture = np.stack([image] * 3, axis=-1) if image.ndim == 2 else image.copy()
     picture[find_boundaries(mask, mode="thick")] = colour

@@ -108,7 +108,6 @@ def name_subjects(
     """Return each frame's subject as text, or None where nothing names them.
 
     Args:
-        names: The frames' file names.
         pattern: Regular expression; its first group, or all of it, is the subject.
         table: CSV with the columns `name` (of the file, or its stem) and `subject`.
     """
@@ -227,11 +226,7 @@ def plan(
     Frames of another size than most, after cropping, are letterboxed into it.
 
     Args:
-        pairs: What `find_pairs` returned.
         crop: Whether to cut what is the same in all frames of a size.
-        label: As of `read_pair`.
-        pattern: As of `name_subjects`.
-        table: Likewise.
     """
     names = [path.name for path, _ in pairs]
     sizes = [find_size(path) for path, _ in pairs]

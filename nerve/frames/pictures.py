@@ -129,7 +129,6 @@ def flatten_colours(values: np.ndarray, path: Path) -> np.ndarray:
 
     Args:
         values: uint8 array `(height, width, channels)`, without an alpha channel.
-        path: For the error.
 
     Raises:
         ValueError: it holds several colours.

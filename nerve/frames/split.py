@@ -28,7 +28,6 @@ def find_sweeps(
 
     Args:
         images: uint8 array `(N, height, width)`.
-        subjects: int array `(N,)`.
 
     Returns:
         `{subject: group}`; a group is called after its smallest subject.
@@ -56,7 +55,6 @@ def choose_validation(groups: np.ndarray, nerve: np.ndarray, seed: int) -> np.nd
     Args:
         groups: int array `(N,)`, the group of each frame.
         nerve: bool array `(N,)`, whether the frame shows a nerve.
-        seed: Seed of the choice.
 
     Returns:
         bool array `(N,)`, True for validation: of 2,000 random choices the one nearest to
@@ -125,7 +123,6 @@ def split_frames(
         groups: int array `(N,)`, the group of each frame's subject.
         nerve: bool array `(N,)`, whether the frame shows a nerve.
         folds: As of `choose_fold`, or None; likewise `fold`.
-        seed: Seed of the choice.
     """
     if split == "none":
         return np.zeros(len(groups), bool)

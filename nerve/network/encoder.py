@@ -47,8 +47,6 @@ def inverted_block(
 
     Args:
         x: Features, `(batch, height, width, channels)`.
-        stage: Of the block.
-        stride: Of the block.
         depthwise_dtype: Keras's dtype policy of the convolution by channel; None is the one
             in force.
         name: What the layers' names begin with.

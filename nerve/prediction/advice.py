@@ -38,7 +38,6 @@ class Watch:
         """Return a warning with the likely causes, or None where all looks usual.
 
         Args:
-            trained: The weights' record.
             prevalence: Share of frames kept, instead of its limit on presence; or None.
         """
         if not self.frames:

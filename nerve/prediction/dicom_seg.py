@@ -33,7 +33,6 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
     """Write the DICOM Segmentation of a DICOM file.
 
     Args:
-        path: The DICOM file.
         masks: List of uint8 arrays `(height, width)`, 0 and 1, one for each frame from the
             first on.
         out: File to write; its folder is made if absent.
@@ -111,9 +110,7 @@ def add_frames(segmentation, masks: list[np.ndarray], count: int) -> None:
     ultrasound does not know: here each frame refers to that of its number.
 
     Args:
-        segmentation: Of the first frame; changed.
         masks: As of `write`; frames without a mask are empty.
-        count: Frames of the source.
     """
     from pydicom.dataset import Dataset
     from pydicom.pixels.utils import pack_bits

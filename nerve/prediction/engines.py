@@ -38,11 +38,6 @@ def record_path(weights: Path) -> Path:
 def check(weights: Path, engine: str, trained: Trained) -> Path:
     """Refuse an exported file that was not made from these weights.
 
-    Args:
-        weights: The .h5.
-        engine: Key of FILES.
-        trained: The weights' record.
-
     Returns:
         The exported file.
     """
@@ -63,10 +58,6 @@ def check(weights: Path, engine: str, trained: Trained) -> Path:
 
 def load(engine: str, path: Path) -> SimpleNamespace:
     """Return an exported network; its `predict_on_batch` takes and gives batches.
-
-    Args:
-        engine: Key of FILES.
-        path: The exported file.
 
     Raises:
         ValueError: the engine is not installed, or cannot read the file.

@@ -49,13 +49,7 @@ def trained_on(trained: Trained, split: Split) -> list[int]:
 
 
 def check_unseen(trained: Trained, split: Split, data: Path) -> None:
-    """Refuse or mark validation frames that the weights were trained on.
-
-    Args:
-        trained: The weights' record.
-        split: preprocess.json.
-        data: Folder, for the error.
-    """
+    """Refuse or mark validation frames that the weights were trained on."""
     if shared := searched_on(trained, split):
         print(
             "note: threshold, smallest area and presence were searched on subjects "
@@ -90,10 +84,6 @@ def read_validation(
     """Return `(inputs, split, extract, frames, masks)` of held-out frames, checked.
 
     The inputs are the network's, without crops where the extraction has cropped already.
-
-    Args:
-        trained: The weights' record.
-        data: Folder of the arrays.
 
     Raises:
         ValueError: the split is of an earlier extraction, or the weights were trained on

@@ -50,9 +50,7 @@ def predict_frames(
     """Yield the nerve probabilities of frames, in order; memory stays flat.
 
     Args:
-        model: The U-Net.
         frames: Iterable of uint8 arrays `(rows, columns)`, 0 to 255, of any size.
-        inputs: How the network takes them.
     """
 
     def fit(frame):
@@ -94,7 +92,6 @@ def keep_share(
         predictions: Of the frames, as they are going to be limited; looked at only where
             there is a share.
         share: 0 to 1; None keeps the limits as they are.
-        limits: The weights' own.
     """
     if share is None:
         return limits
@@ -113,8 +110,6 @@ def to_mask(probability: np.ndarray, geometry: Geometry, limits: Limits) -> np.n
 
     Args:
         probability: float32 array in [0, 1].
-        geometry: Of the frame.
-        limits: Those of the weights.
     """
     if limits.presence and presence(probability) < limits.presence:
         return np.zeros(geometry.shape, np.uint8)

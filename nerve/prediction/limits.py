@@ -32,7 +32,6 @@ def measure_frame(
 
     Args:
         truth: True mask `(rows, columns)`, above 0 where nerve.
-        geometry: Of the frame.
         probability: float32 array `(height, width)` of the network, in [0, 1].
     """
     part, truth = geometry.back(probability), truth > 0
@@ -49,7 +48,6 @@ def measure(predictions: Iterable[Prediction], masks: Iterable[np.ndarray]) -> M
     """Measure each frame's masks at all thresholds.
 
     Args:
-        predictions: Of the frames.
         masks: Their true masks, same sizes, above 0 where nerve.
     """
 

@@ -15,7 +15,6 @@ def read_trained(weights: Path, lent: Path | None = None) -> Trained:
     """Return the record of trained weights; it is checked that it is theirs.
 
     Args:
-        weights: The .h5.
         lent: A JSON lent by other weights, or None for the one beside them.
     """
     look(weights)
@@ -48,9 +47,6 @@ def load_network(
     """Return the network with trained weights.
 
     Args:
-        build_network: That of model.py.
-        weights: The .h5.
-        trained: Its record.
         policy: Keras's dtype policy; of "bfloat16" the weights, too, are cast once.
     """
     from nerve.backend import computing_in  # here: TensorFlow takes seconds to import
@@ -67,10 +63,6 @@ def merge(weights: Sequence[Path], records: list[Trained]) -> Trained:
     """Return the record that stands for several weights together.
 
     Limits are the first one's; the subjects trained on, those of all.
-
-    Args:
-        weights: The .h5 files.
-        records: What `read_trained` returned for each.
 
     Raises:
         ValueError: their input sizes differ.
@@ -102,9 +94,6 @@ def load_networks(
     """Return the network of one .h5, or one that gives the mean probability of several.
 
     Args:
-        build_network: That of model.py.
-        weights: The .h5 files.
-        records: What `read_trained` returned for each.
         policy: As of `load_network`.
 
     Returns:

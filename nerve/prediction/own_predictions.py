@@ -119,9 +119,6 @@ def predict_source(
     """Yield the probabilities of a source's frames; a camera's as they come.
 
     Args:
-        model: The U-Net.
-        source: Where the frames are from.
-        inputs: How the network takes them.
         smoothing: Share of the frames before, where they follow each other in time.
     """
     if source.kind == "camera":
@@ -193,9 +190,6 @@ def write_found(
     """Write masks, overlays and table rows of one source; return its number of frames.
 
     Args:
-        found: Its frames with their masks.
-        source: Where they are from.
-        out: Folder to write.
         seen: `(writer, watch)`: csv writer of frames.csv, and what is to see all frames.
         keep: Takes each mask, uint8 `(height, width)` of 0 and 1; or None.
     """
@@ -237,13 +231,9 @@ def predict(
     """Predict pictures, videos and DICOM files, or a camera.
 
     Args:
-        model: The U-Net.
-        trained: The weights' record.
         paths: The files, or the camera's number, as `frames.list_files` returned them.
-        out: Folder to write.
         smoothing: Share of the frames before in a video's probabilities.
         most_frames: Of each source; None for all.
-        prevalence: Share of all frames to keep a mask in; None for the weights' limits.
         segmentations: Whether to write DICOM Segmentations, too.
 
     Returns:

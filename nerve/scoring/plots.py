@@ -49,8 +49,6 @@ def paint_history(
     """Draw a learning curve of dice_coef on `axes`.
 
     Args:
-        axes: Where.
-        epochs: Their numbers, from 1.
         training: dice_coef of each.
         validation: val_dice_coef of each; None or NaN without validation frames.
         kept: Number of the epoch to mark, or None.
@@ -85,7 +83,6 @@ def rates(
     """Return false and true positive rates as the limit on `values` falls, and the area.
 
     Args:
-        values: Float array `(N,)`.
         positive: bool array `(N,)`, both kinds present.
     """
     order = np.argsort(-values, kind="stable")
@@ -102,7 +99,6 @@ def plot_subjects(dice: np.ndarray, subjects: np.ndarray) -> str:
 
     Args:
         dice: Float array `(N,)`, of frames with a nerve.
-        subjects: Whose each is.
     """
     if not len(dice):
         return "<p>No frame shows a nerve: there is no Dice by subject.</p>"

@@ -88,9 +88,7 @@ def bootstrap(
     """Return the 95 % percentile interval of the mean, resampling whole clusters.
 
     Args:
-        values: Float array `(N,)`.
         clusters: Array `(N,)`, which cluster (subject) each value belongs to.
-        seed: Seed of the resampling.
 
     Returns:
         `[low, high]`; None with fewer than two clusters.

@@ -61,7 +61,6 @@ def augment(
     Args:
         image: float32 array `(height, width)`, scaled as by preprocess.py.
         mask: float32 array, same shape, 0 to 1.
-        changes: How far the draws go.
         rng: `np.random.Generator`; the same state gives the same variant.
 
     Returns:

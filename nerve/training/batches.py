@@ -20,8 +20,6 @@ def draw_balanced(subjects: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
     Args:
         subjects: int array `(N,)`, the subject of each row.
-        seed: Seed of the training.
-        epoch: Number of the epoch.
 
     Returns:
         int array `(about N,)`. A subject's frames all come once before one comes twice.

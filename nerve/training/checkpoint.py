@@ -85,14 +85,7 @@ def load_state(path: Path, model: keras.Model, run: Trained) -> list[dict]:
 
 
 def save_result(out: Path, plain: keras.Model, run: Trained, row: dict) -> None:
-    """Write NAME.h5 and its NAME.json together.
-
-    Args:
-        out: The .h5.
-        plain: Network of Keras's own layers, in float32.
-        run: The training, as it was planned.
-        row: The epoch's row of NAME.csv.
-    """
+    """Write NAME.h5 and its NAME.json together."""
     rate = run.recipe.learning_rate
     content = h5_file.to_bytes(plain, "dice_coef_loss", ["dice_coef"], rate)
     atomic.write_temporary(out, content)

@@ -143,8 +143,6 @@ def find_worker(
     """Return the `Worker` of this process.
 
     Args:
-        process: What `connect` yielded.
-        num_processes: Likewise.
         num_devices: Devices to use, of all machines; None takes one, or with several
             machines all.
         batch_size: Frames a batch, of all devices.

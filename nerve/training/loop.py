@@ -43,13 +43,7 @@ class Design(NamedTuple):
 def build_optimizer(
     recipe: Recipe, precision: str, num_frames: int
 ) -> keras.optimizers.Optimizer:
-    """Return the optimizer that the recipe asks for.
-
-    Args:
-        recipe: How to train.
-        precision: What the network computes in.
-        num_frames: Frames an epoch.
-    """
+    """Return the optimizer that the recipe asks for."""
     steps = recipe.epochs * -(-num_frames // recipe.batch_size)
     rate = recipe.learning_rate
     if recipe.schedule == "cosine":
@@ -176,16 +170,7 @@ def train_epoch(
     epoch: int,
     worker: Worker,
 ) -> dict[str, float]:
-    """Train one epoch, counted from 0; return loss and metrics by name.
-
-    Args:
-        model: The compiled network.
-        arrays: `{name: array}`: x_train, y_train.
-        rows: The training frames of the split.
-        run: The training, as it was planned.
-        epoch: Number of the epoch.
-        worker: This process's `devices.Worker`.
-    """
+    """Train one epoch, counted from 0; return loss and metrics by name."""
     pairs, num_frames = epoch_batches(arrays, rows, run, epoch, worker)
     label = f"epoch {epoch + 1}/{run.recipe.epochs}"
     means = train_batches(model, pairs, num_frames, run.recipe.batch_size, label)
@@ -242,16 +227,6 @@ def train(
     """Train all epochs, continuing where a state lies; return the history.
 
     Of several processes the first alone writes; each validates for itself.
-
-    Args:
-        out: The .h5 to write.
-        design: Network and loss.
-        run: The training, as it was planned.
-        arrays: `{name: array}`: x_train, y_train, x_val, y_val.
-        rows: The training frames of the split.
-        init: Pretrained .h5, or None.
-        worker: This process's `devices.Worker`.
-        board: What `progress.open_board` returned, or None.
     """
     state, recipe = out.with_suffix(".state.npz"), run.recipe
     size = run.inputs.height, run.inputs.width

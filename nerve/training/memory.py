@@ -12,12 +12,7 @@ MEMORY_FACTOR = 1.5
 
 
 def step_bytes(model: keras.Model, precision: str) -> float:
-    """Return about how many bytes of memory a training step takes for each frame.
-
-    Args:
-        model: The network.
-        precision: What it computes in.
-    """
+    """Return about how many bytes of memory a training step takes for each frame."""
     values = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
     return MEMORY_FACTOR * values * (4 if precision == "float32" else 2)
 

@@ -49,9 +49,6 @@ def check_init(
     """Refuse weights to start from that have seen validation frames; note another size.
 
     Args:
-        init: Their record; None where there is none.
-        path: The .h5.
-        split: preprocess.json.
         validation: Its validation subjects that the weights were trained on.
     """
     if validation:
@@ -79,13 +76,7 @@ def plan(
     """Return everything that decides the outcome of a training, as NAME.json lists it.
 
     Args:
-        recipe: How to train.
         changes: `{field: value}` of the recipe, from the command line.
-        seed: Of weights and order.
-        keep: "best" or "last".
-        precision: What to compute in.
-        init_path: Pretrained .h5, or None.
-        split: preprocess.json.
     """
     if (split.height, split.width) != (recipe.height, recipe.width):
         print(

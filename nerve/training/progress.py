@@ -53,8 +53,6 @@ def draw_strip(
         x: Scaled frames, float32 `(N, height, width, 1)`.
         y: Their masks, in [0, 1].
         probabilities: Of the network, in [0, 1], same shape.
-        inputs: How the network takes frames.
-        title: Written above the frames.
 
     Returns:
         uint8 array `(HEIGHT + MARGIN, columns, 3)`.
@@ -78,8 +76,6 @@ def add_strip(path: Path, strip: np.ndarray, shown: int) -> None:
     """Write a strip below the earlier ones of its picture.
 
     Args:
-        path: PNG.
-        strip: What `draw_strip` returned.
         shown: Number of earlier strips; those beyond, of an interrupted epoch, are redone.
     """
     above = cv2.imread(str(path)) if shown and path.exists() else None
@@ -111,23 +107,15 @@ class Strips:
         """Choose the frames to watch.
 
         Args:
-            path: PNG to draw the strips in.
-            run: The training, as it was planned.
             x: Scaled validation frames, float32 `(N, height, width, 1)`.
             y: Their masks, in [0, 1].
-            board: What `open_board` returned, or None.
         """
         self.path, self.run, self.board = path, run, board
         rows = choose_frames(y)
         self.x, self.y = x[rows], y[rows]
 
     def add(self, row: dict, network) -> None:
-        """Show an epoch.
-
-        Args:
-            row: Its row of NAME.csv.
-            network: The network after it.
-        """
+        """Show an epoch."""
         epoch, epochs, strip = row["epoch"], self.run.recipe.epochs, None
         if len(self.x) and is_shown(epoch, epochs):
             found = np.asarray(network.predict_on_batch(self.x))
