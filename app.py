@@ -205,9 +205,7 @@ def build(networks: Networks, folder: Path):
             with gradio.Column(scale=1):
                 types = [*sources.SUFFIXES, *sources.VIDEO, *sources.DICOM]
                 upload = gradio.File(
-                    label="frame, clip or DICOM file",
-                    file_types=types,
-                    elem_id="upload",
+                    label="frame, clip or DICOM file", file_types=types, elem_id="upload"
                 )
                 weights = gradio.Dropdown(names, value=first, label="weights")
                 threshold = gradio.Slider(
@@ -224,9 +222,7 @@ def build(networks: Networks, folder: Path):
                 prepare = gradio.Button("prepare downloads", elem_id="prepare")
             with gradio.Column(scale=2):
                 buttons = ["download", "fullscreen"]
-                overlay = gradio.Image(
-                    label="outline", elem_id="overlay", buttons=buttons
-                )
+                overlay = gradio.Image(label="outline", elem_id="overlay", buttons=buttons)
                 probability = gradio.Image(
                     label="probability", elem_id="probability", buttons=buttons
                 )

@@ -35,9 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         words = [sys.executable, *shlex.split(step)]
         if status := subprocess.run(words, cwd=Path(__file__).parent).returncode:
             sys.exit(status)  # the script has said why
-    print(
-        "\nlearning curve: demo/weights/unet.png; overlays: demo/predictions/overlays/"
-    )
+    print("\nlearning curve: demo/weights/unet.png; overlays: demo/predictions/overlays/")
 
 
 if __name__ == "__main__":

@@ -56,9 +56,7 @@ def read_masks(path: Path, with_subject: bool, num_pixels: int) -> dict:
     return masks
 
 
-def read_both(
-    predicted_path: Path, truth_path: Path, num_pixels: int
-) -> tuple[dict, dict]:
+def read_both(predicted_path: Path, truth_path: Path, num_pixels: int) -> tuple[dict, dict]:
     """Return `(predicted, truth)` of the same frames; see `read_masks`.
 
     Raises:
@@ -66,9 +64,7 @@ def read_both(
     """
     for path in (predicted_path, truth_path):
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing or a folder; expected a CSV file"
-            )
+            raise FileNotFoundError(f"{path} is missing or a folder; expected a CSV file")
     with open(predicted_path, encoding="utf-8-sig", errors="replace") as file:
         with_subject = "subject" in re.split('[,"]+', file.readline().strip())
     predicted = read_masks(predicted_path, with_subject, num_pixels)
@@ -139,15 +135,11 @@ def write_scores(path: Path, summary: dict, rows: dict) -> None:
     first = next(iter(rows))
     names = ("subject", "img") if isinstance(first, tuple) else ("img",)
     columns = list(rows[first])
-    with atomic.write_csv(
-        path.with_suffix(".scores.csv"), [*names, *columns]
-    ) as writer:
+    with atomic.write_csv(path.with_suffix(".scores.csv"), [*names, *columns]) as writer:
         for name, row in rows.items():
             values = [format_value(row[c]) for c in columns]
             writer.writerow([*(name if isinstance(name, tuple) else (name,)), *values])
-    atomic.write_bytes(
-        path.with_suffix(".scores.json"), atomic.to_json(summary).encode()
-    )
+    atomic.write_bytes(path.with_suffix(".scores.json"), atomic.to_json(summary).encode())
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -155,12 +147,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add, side = parser.add_argument, command.whole(1, 10_000)
     add("predicted", type=Path, help="CSV of predicted masks")
     add("truth", type=Path, help="CSV of true masks of the same frames")
-    add(
-        "--height",
-        type=side,
-        default=run_length.HEIGHT,
-        help="rows of a frame, in pixels",
-    )
+    add("--height", type=side, default=run_length.HEIGHT, help="rows of a frame, in pixels")
     add("--width", type=side, default=run_length.WIDTH, help="columns, in pixels")
     add(
         "--require-gain",

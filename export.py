@@ -65,12 +65,7 @@ def export_all(model, weights: Path, folder: Path, frames: np.ndarray) -> None:
 
 
 def mean_dice(
-    model,
-    frames: np.ndarray,
-    masks: np.ndarray,
-    inputs: Inputs,
-    limits: Limits,
-    name: str,
+    model, frames: np.ndarray, masks: np.ndarray, inputs: Inputs, limits: Limits, name: str
 ) -> float:
     """Return the mean Dice of a network's masks.
 
@@ -79,9 +74,7 @@ def mean_dice(
     """
     found = find_masks(predict_frames(model, frames, inputs), limits)
     bar = tqdm(found, name, total=len(masks), unit=" frames", disable=None)
-    return np.mean(
-        [scores.dice(t > 0, f.mask) for t, f in zip(masks, bar, strict=True)]
-    )
+    return np.mean([scores.dice(t > 0, f.mask) for t, f in zip(masks, bar, strict=True)])
 
 
 def milliseconds(model, size: tuple[int, int]) -> float:
@@ -102,11 +95,7 @@ def file_size(path: Path) -> int:
 
 
 def compare(
-    networks: dict,
-    frames: np.ndarray,
-    masks: np.ndarray,
-    inputs: Inputs,
-    limits: Limits,
+    networks: dict, frames: np.ndarray, masks: np.ndarray, inputs: Inputs, limits: Limits
 ) -> list[str]:
     """Print a line for each network; return the names of those that differ too much.
 
@@ -115,9 +104,7 @@ def compare(
         frames: uint8 array `(N, rows, columns)`.
     """
     size, wrong, first = (inputs.height, inputs.width), [], None
-    print(
-        f"{'engine':16}{'MB':>8}{'mean Dice':>11}{'difference':>12}{'ms a frame':>12}"
-    )
+    print(f"{'engine':16}{'MB':>8}{'mean Dice':>11}{'difference':>12}{'ms a frame':>12}")
     for name, (model, path) in networks.items():
         dice = mean_dice(model, frames, masks, inputs, limits, name)
         first = dice if first is None else first

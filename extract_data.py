@@ -27,10 +27,7 @@ from nerve.files.arrays import Array, ArrayWriter
 from nerve.frames import challenge, own_frames
 from nerve.records import Extract, Extracted, Skipped, read_extract, to_dict
 
-ARRAYS = {
-    "train": ("imgs_train.npy", "imgs_mask_train.npy"),
-    "test": ("imgs_test.npy",),
-}
+ARRAYS = {"train": ("imgs_train.npy", "imgs_mask_train.npy"), "test": ("imgs_test.npy",)}
 
 
 def attempt(function: Callable, item):
@@ -133,9 +130,7 @@ def extract_own(
     bad = [(plan.frames[frame].name, why) for frame, why in bad]
     skipped = list_skipped(bad, folders)
     if not kept:
-        raise ValueError(
-            f"{folders[0]} holds no good frame; the first: {skipped[0].why}"
-        )
+        raise ValueError(f"{folders[0]} holds no good frame; the first: {skipped[0].why}")
     closed = map(ArrayWriter.close, writers)
     return Extract(
         height=plan.size[0],
@@ -159,9 +154,7 @@ def doubt(areas: list[int], num_pixels: int) -> str | None:
     """Return a warning where the masks' areas, in pixels, are no nerves'; else None."""
     areas = [area for area in areas if area]
     if not areas:
-        return (
-            "warning: no mask shows a nerve (does --label name a class that is there?)"
-        )
+        return "warning: no mask shows a nerve (does --label name a class that is there?)"
     if (share := float(np.median(areas)) / num_pixels) > 0.5:
         return f"warning: masks cover {share:.0%} of their frames: are they inverted?"
     return None
@@ -208,12 +201,7 @@ def extract_raw(folders: list[Path], data: Path, skip_bad: bool) -> Extract:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command.Parser(__doc__)
     add = parser.add_argument
-    add(
-        "--raw",
-        type=Path,
-        default="raw",
-        help="folder that holds train/, test/ or both",
-    )
+    add("--raw", type=Path, default="raw", help="folder that holds train/, test/ or both")
     add("--data", type=Path, default="data", help="folder to write")
     add(
         "--skip-bad",

@@ -76,9 +76,7 @@ def build_unet(
     x = inputs = layers.Input((height, width, 1), name="image")
     skips = []
     for level in range(depth):  # contracting path
-        x = double_convolution(
-            x, plain_convolution, filters * 2**level, f"down{level + 1}"
-        )
+        x = double_convolution(x, plain_convolution, filters * 2**level, f"down{level + 1}")
         skips.append(x)
         x = layers.MaxPooling2D(2, name=f"down{level + 1}_pool")(x)
     x = double_convolution(x, plain_convolution, filters * 2**depth, "bottom")
@@ -289,9 +287,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     model = build_unet(args.height, args.width, args.filters, args.depth)
     atomic.write_bytes(args.out, summary(model).encode())
-    print(
-        f"{len(model.layers)} layers, {model.count_params():,} parameters: {args.out}"
-    )
+    print(f"{len(model.layers)} layers, {model.count_params():,} parameters: {args.out}")
 
 
 if __name__ == "__main__":

@@ -92,17 +92,13 @@ def check_folder(out: Path, record: dict, frames: list[Frame]) -> bool:
         raise ValueError(f"{out}/ holds files not made by phantom.py ({some}); {mend}")
     if old and old.get("parameters") != record["parameters"]:
         flags = " ".join(f"--{k} {v}" for k, v in old.get("parameters", {}).items())
-        raise ValueError(
-            f"{out}/ holds the phantom of {flags}; run with these or {mend}"
-        )
+        raise ValueError(f"{out}/ holds the phantom of {flags}; run with these or {mend}")
     if old.get("complete") and (lost := made - found):
         raise ValueError(f"{out}/{min(lost)} is gone; bring it back, or {mend}")
     return bool(old.get("complete"))
 
 
-def write_tables(
-    out: Path, frames: list[Frame], pixels: dict[str, str]
-) -> dict[str, str]:
+def write_tables(out: Path, frames: list[Frame], pixels: dict[str, str]) -> dict[str, str]:
     """Write the challenge's tables and the hidden truth; return their SHA-256.
 
     Args:
@@ -145,10 +141,7 @@ def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
     atomic.write_bytes(out / "SHA256SUMS", sums.encode())
     if hasattr(os, "sync"):  # once, where an fsync of thousands of files takes minutes
         os.sync()
-    record = record | {
-        "complete": True,
-        "sha256sums": atomic.sha256(out / "SHA256SUMS"),
-    }
+    record = record | {"complete": True, "sha256sums": atomic.sha256(out / "SHA256SUMS")}
     atomic.write_bytes(out / RECORD, atomic.to_json(record).encode())
 
 

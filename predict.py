@@ -35,12 +35,7 @@ from nerve.frames.overlays import (
 from nerve.precision import PRECISIONS, choose_precision
 from nerve.prediction import advice, dicom_seg, engines, own_predictions
 from nerve.prediction.held_out import read_validation, trained_on
-from nerve.prediction.inference import (
-    Prediction,
-    find_masks,
-    keep_share,
-    predict_frames,
-)
+from nerve.prediction.inference import Prediction, find_masks, keep_share, predict_frames
 from nerve.prediction.networks import load_networks, merge, read_trained
 from nerve.records import EXTRACT, PREPROCESS, Inputs, Trained, read_extract, read_split
 from nerve.scoring import scores
@@ -118,9 +113,7 @@ def predict_validation(
     shown = evenly(num_overlays, len(rows))
     made = [out / "validation.csv", out / "validation_truth.csv"]
     columns = ("subject", "img", "pixels")
-    found = find_in_frames(
-        model, Rows(frames, rows), inputs, trained, prevalence, "val"
-    )
+    found = find_in_frames(model, Rows(frames, rows), inputs, trained, prevalence, "val")
     with (
         atomic.write_csv(made[0], columns) as predicted_csv,
         atomic.write_csv(made[1], columns) as truth_csv,
@@ -235,11 +228,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=[Path("weights/unet.h5")],
         help="trained .h5; of several the mean probability is taken",
     )
-    add(
-        "--settings",
-        type=Path,
-        help="JSON of like weights, instead of the weights' own",
-    )
+    add("--settings", type=Path, help="JSON of like weights, instead of the weights' own")
     add(
         "--engine",
         choices=engines.NAMES,
@@ -281,9 +270,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def load_model(
-    weights: list[Path], records: list[Trained], engine: str, precision: str
-):
+def load_model(weights: list[Path], records: list[Trained], engine: str, precision: str):
     """Return the network of these weights on an engine, or the mean of several.
 
     Args:

@@ -42,12 +42,7 @@ def resize_mask(mask: np.ndarray, height: int, width: int, soft: bool) -> np.nda
 
 
 def resize_frames(
-    frames: np.ndarray,
-    masks: np.ndarray,
-    height: int,
-    width: int,
-    soft: bool,
-    folder: Path,
+    frames: np.ndarray, masks: np.ndarray, height: int, width: int, soft: bool, folder: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     """Resize all frames and masks on all cores.
 
@@ -179,9 +174,7 @@ def report(split: Split, vanished: int, data: Path) -> None:
         for part, label in ((split.train, "training"), (split.val, "validation"))
     ]
     if split.val.rows and not split.val.with_nerve:
-        print(
-            "warning: no validation frame shows a nerve; choose another --seed or --fold"
-        )
+        print("warning: no validation frame shows a nerve; choose another --seed or --fold")
     print(f"{', '.join(texts)}, {split.height} x {split.width} pixels: {data}/")
 
 
@@ -198,11 +191,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="hold out whole subjects; single frames (leaky: neighbours of one video on "
         "both sides); or nothing",
     )
-    add(
-        "--folds",
-        type=command.whole(2),
-        help="deal the subjects into this many parts",
-    )
+    add("--folds", type=command.whole(2), help="deal the subjects into this many parts")
     add("--fold", type=command.whole(0), help="the part held out, below FOLDS")
     add("--seed", type=command.whole(0), default=0, help="seed of the split")
     add(
@@ -260,9 +249,7 @@ def main(argv: list[str] | None = None) -> None:
         mean, deviation = scaling(images, rows["train"])
         arrays = {}
         for name, part in rows.items():
-            arrays |= write_split(
-                args.data, name, images, labels, part, (mean, deviation)
-            )
+            arrays |= write_split(args.data, name, images, labels, part, (mean, deviation))
         split = Split(
             height=args.height,
             width=args.width,

@@ -70,10 +70,7 @@ class Tally:
         self.pixels = np.zeros((plots.BINS, 2))
 
     def see(
-        self,
-        name: tuple[int, int],
-        found: inference.Prediction,
-        truth: np.ndarray,
+        self, name: tuple[int, int], found: inference.Prediction, truth: np.ndarray
     ) -> None:
         """Count one frame.
 
@@ -89,18 +86,14 @@ class Tally:
         self.subjects.append(name[0])
         self.measures.append(measure_frame(truth, geometry, probability))
         small = geometry.fit(truth * 255) / 255
-        bins = np.minimum(
-            (probability * plots.BINS).astype(int), plots.BINS - 1
-        ).ravel()
+        bins = np.minimum((probability * plots.BINS).astype(int), plots.BINS - 1).ravel()
         self.pixels[:, 0] += np.bincount(bins, minlength=plots.BINS)
         self.pixels[:, 1] += np.bincount(bins, small.ravel(), minlength=plots.BINS)
         if truth.any() or mask.any():  # nothing can be seen of nothing
             for heap, key in ((self.worst, -row["dice"]), (self.best, row["dice"])):
                 if len(heap) < SHOWN or key > heap[0][0]:
                     item = key, -number, name, draw(frame, truth, mask), row["dice"]
-                    (heapq.heappush if len(heap) < SHOWN else heapq.heapreplace)(
-                        heap, item
-                    )
+                    (heapq.heappush if len(heap) < SHOWN else heapq.heapreplace)(heap, item)
 
 
 def draw(frame: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> bytes:
@@ -143,48 +136,104 @@ def show_frames(heap: list[tuple]) -> str:
     return f'<div class="frames">{"".join(figures)}</div>'
 
 
-def draw_plots(tally: Tally, limits: Limits, weights: Path) -> list[str]:
-    """Return the page's plots, each as an <img>."""
-    areas, predicted, dice = (
-        np.array([row[n] for row in tally.rows])
-        for n in ("area", "predicted_area", "dice")
-    )
-    nerve = areas > 0
-    measures = Measures(*map(np.array, zip(*tally.measures, strict=True)))
+def plot_frames(dice: dict, areas: np.ndarray, predicted: np.ndarray) -> list[str]:
+    """Return plots of the frames with a nerve.
 
-    def score(**changes):
-        return score_at(measures, dataclasses.replace(limits, **changes)).mean()
+    Args:
+        dice: `{subject: Dice of its frames}`.
+        areas: Of the true masks, in pixels, `(N,)`; `predicted` likewise.
+    """
+    shown, ordered = [], sorted(dice.items(), key=lambda item: np.mean(item[1]))
+    if not ordered:
+        shown.append("<p>No frame shows a nerve: there is no Dice by subject.</p>")
+    else:
+        names, groups = zip(*ordered, strict=True)
+        title = "Dice by subject (frames with a nerve)"
+        with plots.plot(shown, title, "subject", "Dice") as axes:
+            axes.boxplot(groups, tick_labels=names, showmeans=True)
+            axes.set_ylim(0, 1)
+            axes.tick_params(axis="x", labelrotation=90 if len(names) > 12 else 0)
+    title = "Dice of frames with a nerve"
+    with plots.plot(shown, title, "Dice", "frames") as axes:
+        values = [value for group in dice.values() for value in group]
+        axes.hist(values, bins=20, range=(0, 1), color=plots.NEAR_FOUND)
+    with plots.plot(shown, "area of the mask, pixels", "true", "predicted") as axes:
+        axes.axline((0, 0), slope=1, color="grey", linewidth=1)
+        axes.plot(areas, predicted, ".", color=plots.NEAR_FOUND, markersize=4)
+    return shown
 
+
+def plot_probabilities(measures: Measures, pixels: np.ndarray) -> list[str]:
+    """Return plots of how well presence and pixels' probabilities are judged."""
+    shown, positive = [], ~measures.empty
+    if positive.all() or not positive.any():
+        kind = "with" if positive.all() else "without"
+        text = f"All frames are {kind} a nerve: presence cannot be judged on them."
+        shown.append(f"<p>{text}</p>")
+    else:
+        false, true, area = plots.rates(measures.presence, positive)
+        title = f"presence of a nerve: area under the curve {area:.3f}"
+        labels = "empty frames called nerve", "nerves called nerve"
+        with plots.plot(shown, title, *labels) as axes:
+            axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+            axes.plot(false, true, color=plots.NEAR_FOUND)
+    labels = "calibration of the pixels", "probability", "share that is nerve"
+    with plots.plot(shown, *labels) as axes:
+        seen = pixels[:, 0] > 0
+        middle = (np.arange(plots.BINS) + 0.5) / plots.BINS
+        share = pixels[seen, 1] / pixels[seen, 0]
+        axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+        axes.plot(middle[seen], share, "o-", color=plots.NEAR_FOUND)
+    return shown
+
+
+def plot_limits(measures: Measures, limits: Limits) -> list[str]:
+    """Return the challenge's score at other limits than those kept."""
     largest = float(np.quantile(measures.area.max(axis=1), 0.9)) or 0.01
-    smallest = np.linspace(0, largest, plots.AREAS)
-    return [
-        plots.plot_subjects(dice[nerve], np.array(tally.subjects)[nerve]),
-        plots.plot_histogram(dice[nerve]),
-        plots.plot_areas(areas[nerve], predicted[nerve]),
-        plots.plot_presence(measures.presence, ~measures.empty),
-        plots.plot_calibration(*tally.pixels.T),
-        plots.plot_limit(
-            "effect of the threshold",
-            "probability",
-            np.array(THRESHOLDS),
-            [score(threshold=t) for t in THRESHOLDS],
-            limits.threshold,
-        ),
-        plots.plot_limit(
-            "effect of the smallest area",
-            "% of the frame",
-            100 * smallest,
-            [score(smallest_area=s) for s in smallest],
-            100 * limits.smallest_area,
-        ),
-        plots.plot_history(weights.with_suffix(".csv")),
-    ]
+    smallest = np.linspace(0, largest, 25)
+    shown = []
+    for name, tried, factor, label in (
+        ("threshold", np.array(THRESHOLDS), 1, "probability"),
+        ("smallest_area", smallest, 100, "% of the frame"),
+    ):
+        score = [
+            score_at(measures, dataclasses.replace(limits, **{name: value})).mean()
+            for value in tried
+        ]
+        title = f"effect of the {name.replace('_', ' ')}"
+        with plots.plot(shown, title, label, "challenge's score") as axes:
+            axes.plot(factor * tried, score, "o-", markersize=3)
+            axes.axvline(factor * getattr(limits, name), color=plots.NEAR_FOUND)
+    return shown
+
+
+def plot_history(path: Path) -> list[str]:
+    """Return the learning curve of NAME.csv; nothing where there is none."""
+    shown = []
+    if path.exists():
+        table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
+        columns = (table[n] for n in ("epoch", "dice_coef", "val_dice_coef"))
+        with plots.plot(shown, "learning curve", "epoch", "dice_coef") as axes:
+            plots.paint_history(axes, *columns)
+    return shown
 
 
 def make_page(tally: Tally, trained: Trained, weights: Path, notes: list[str]) -> str:
     """Return the page as text."""
     summary = scores.summarize(tally.rows, tally.subjects)
-    shown = draw_plots(tally, trained.limits, weights)
+    rows = [row for row in tally.rows if row["area"]]
+    areas, predicted = ([row[n] for row in rows] for n in ("area", "predicted_area"))
+    dice = {}
+    for row, subject in zip(tally.rows, tally.subjects, strict=True):
+        if row["area"]:
+            dice.setdefault(subject, []).append(row["dice"])
+    measures = Measures(*map(np.array, zip(*tally.measures, strict=True)))
+    shown = [
+        *plot_frames(dice, areas, predicted),
+        *plot_probabilities(measures, tally.pixels),
+        *plot_limits(measures, trained.limits),
+        *plot_history(weights.with_suffix(".csv")),
+    ]
     note = "".join(f'<p class="note">{html.escape(text)}</p>' for text in notes)
     name, recipe = html.escape(weights.name), html.escape(trained.recipe.name)
     limits = ", ".join(
@@ -221,9 +270,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.out.is_dir():
-        raise ValueError(
-            f"--out {args.out} is a folder; expected a page, as report.html"
-        )
+        raise ValueError(f"--out {args.out} is a folder; expected a page, as report.html")
     trained = read_trained(args.weights)
     inputs, split, extract, frames, masks = read_validation(trained, args.data)
     rows = split.val.rows

@@ -110,9 +110,7 @@ def parse_args(
     return args
 
 
-def main(
-    argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES
-) -> None:
+def main(argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES) -> None:
     args = parse_args(argv, recipes)
     if args.init:
         look(args.init)
@@ -143,13 +141,7 @@ def main(
         precision, why = choose_precision(args.precision)
         print(f"precision {precision}: {why}")
         run = plan(
-            recipes[args.recipe],
-            changes,
-            args.seed,
-            args.keep,
-            precision,
-            args.init,
-            split,
+            recipes[args.recipe], changes, args.seed, args.keep, precision, args.init, split
         )
         recipe = run.recipe
         worker = devices.find_worker(
@@ -168,9 +160,7 @@ def main(
         try:
             history = loop.train(args.out, *inputs, board)
         except KeyboardInterrupt as error:
-            again = (
-                "stopped; the same command with --resume goes on from the last epoch"
-            )
+            again = "stopped; the same command with --resume goes on from the last epoch"
             raise KeyboardInterrupt(again) from error
         if process == 0:
             loop.finish(args.out, history, run.keep)

@@ -26,9 +26,7 @@ def keep_freed_memory() -> None:
 def num_threads() -> int:
     """Return the number of processors this process may use."""
     return (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count()
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     )
 
 
@@ -40,9 +38,7 @@ def free_memory() -> int | None:
 
     def read(path, word=""):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            return int(
-                Path(path).read_text().split(word or None)[bool(word)].split()[0]
-            )
+            return int(Path(path).read_text().split(word or None)[bool(word)].split()[0])
         return None
 
     machine = read("/proc/meminfo", "MemAvailable:")

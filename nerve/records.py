@@ -126,9 +126,7 @@ class Recipe:
     encoder: str | None  # weights of the contracting path to start from
     loss: str  # of losses.py
     missed_share: float | None  # weight of missed pixels in Tversky's index
-    empty_smooth: (
-        float | None
-    )  # its smoothing of an empty mask, as a share of the frame
+    empty_smooth: float | None  # its smoothing of an empty mask, as a share of the frame
     learning_rate: float
     schedule: str  # "constant" or "cosine"
     warm_up: Share | None  # of all steps, in which "cosine" raises the rate from 0
@@ -360,9 +358,7 @@ def read_json(cls: type, path: Path, repair: str) -> Any:
     try:
         return build(cls, values)
     except ValueError as error:
-        raise ValueError(
-            f"{path} gives {error}; make it again with: {repair}"
-        ) from error
+        raise ValueError(f"{path} gives {error}; make it again with: {repair}") from error
 
 
 def read_extract(data: Path) -> Extract:

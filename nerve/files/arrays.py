@@ -135,9 +135,7 @@ def read_array(
     path = Path(folder) / name
     expected = arrays.get(name)
     if expected is None:
-        raise ValueError(
-            f"the record of {folder}/ lists no {name}; make it with: {repair}"
-        )
+        raise ValueError(f"the record of {folder}/ lists no {name}; make it with: {repair}")
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
@@ -146,9 +144,7 @@ def read_array(
         raise ValueError(
             f"{path} is not a whole .npy file; make it again with: {repair}"
         ) from error
-    found = dataclasses.replace(
-        expected, dtype=array.dtype.name, shape=list(array.shape)
-    )
+    found = dataclasses.replace(expected, dtype=array.dtype.name, shape=list(array.shape))
     if found != expected:
         raise ValueError(
             f"{path} is {found.dtype} {found.shape}, its record says {expected.dtype} "

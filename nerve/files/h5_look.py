@@ -120,9 +120,7 @@ def layers_problem(config: str | bytes | None) -> str | None:
             for layer in value.get("layers") or ():
                 name = layer.get("class_name") if isinstance(layer, dict) else layer
                 if name not in LAYERS and name not in CODE:
-                    return (
-                        f"has a layer of class {name!r}, which this project never uses"
-                    )
+                    return f"has a layer of class {name!r}, which this project never uses"
             open_values += value.values()
         elif isinstance(value, list):
             open_values += value

@@ -120,9 +120,7 @@ def read_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict]]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, strict=True)
         try:
-            missing = [
-                name for name in columns if name not in (reader.fieldnames or [])
-            ]
+            missing = [name for name in columns if name not in (reader.fieldnames or [])]
             if missing:
                 raise ValueError(
                     f"{path} has no column {missing[0]!r}; "

@@ -47,9 +47,7 @@ def find_near_identical(
             alike = flat[start : start + BLOCK] @ flat.T
             for k, values in enumerate(alike, start):
                 near = np.flatnonzero(values >= similarity)
-                found[rows[k]] = {
-                    int(rows[n]): float(values[n]) for n in near if n != k
-                }
+                found[rows[k]] = {int(rows[n]): float(values[n]) for n in near if n != k}
     return found
 
 

@@ -60,9 +60,7 @@ def list_folder(folder: Path) -> list[str]:
                 f"{EXAMPLES[folder.name]}"
             )
         if path.is_symlink() and folder.resolve() not in path.resolve().parents:
-            raise ValueError(
-                f"{path} is a link out of {folder}; put the file itself there"
-            )
+            raise ValueError(f"{path} is a link out of {folder}; put the file itself there")
         if not path.is_file():
             raise ValueError(f"{path} is not a file")
         names.append(path.name)
@@ -142,9 +140,7 @@ def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:
     area = np.count_nonzero(mask)
     if area != np.count_nonzero(mask == 255):
         values = ", ".join(map(str, np.unique(mask)[:8]))
-        raise ValueError(
-            f"{path} holds the values {values}; a mask holds only 0 and 255"
-        )
+        raise ValueError(f"{path} holds the values {values}; a mask holds only 0 and 255")
     if pixels is None:
         return
     try:
@@ -160,10 +156,7 @@ def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:
 
 
 def read_pair(
-    frame: tuple[int, int],
-    folder: Path,
-    size: tuple[int, int],
-    table: dict | None,
+    frame: tuple[int, int], folder: Path, size: tuple[int, int], table: dict | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the checked `(image, mask)` of a frame (subject, image), each uint8."""
     subject, image = frame

@@ -19,9 +19,7 @@ class Box(NamedTuple):
 
     def of(self, array: np.ndarray) -> np.ndarray:
         """Return the view of an array `(rows, columns)` that lies in the box."""
-        return array[
-            self.top : self.top + self.height, self.left : self.left + self.width
-        ]
+        return array[self.top : self.top + self.height, self.left : self.left + self.width]
 
     @property
     def area(self) -> int:

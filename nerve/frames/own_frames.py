@@ -47,9 +47,7 @@ def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     paths = [masks] if masks.is_file() else list_outlines(masks, ".xml")
     if paths:
         if len(paths) > 1 or paths[0].suffix.lower() != ".xml":
-            raise ValueError(
-                f"{masks} is neither a folder of masks nor one .xml of CVAT"
-            )
+            raise ValueError(f"{masks} is neither a folder of masks nor one .xml of CVAT")
         return [(frame, paths[0]) for frame in frames.values()]
     outlines = list_outlines(masks, ".json")
     found = {path.stem: path for path in outlines or list_pictures(masks)}
@@ -82,9 +80,7 @@ def read_pair(
     if suffix in (".xml", ".json"):
         if suffix == ".xml" and path.stem not in cvat:
             raise ValueError(f"{mask_path} says nothing of {path.name}")
-        outlines = (
-            cvat[path.stem] if suffix == ".xml" else read_labelme(mask_path, label)
-        )
+        outlines = cvat[path.stem] if suffix == ".xml" else read_labelme(mask_path, label)
         polygons, shape = outlines
         if shape == frame.shape:
             try:
@@ -170,9 +166,7 @@ def find_crop(frames: Iterable[np.ndarray]) -> list[int] | None:
     number, _, parts, _ = cv2.connectedComponentsWithStats(moving)
     if number < 2:
         return None
-    left, top, width, height, _ = parts[
-        1 + parts[1:, cv2.CC_STAT_AREA].argmax()
-    ].tolist()
+    left, top, width, height, _ = parts[1 + parts[1:, cv2.CC_STAT_AREA].argmax()].tolist()
     return [top, left, height, width]
 
 
@@ -188,9 +182,7 @@ def find_crops(
     crops = {}
     for size in sorted(set(sizes) - {None}):
         same = [frame for (frame, _), s in zip(pairs, sizes, strict=True) if s == size]
-        whole = (
-            frame for frame in machine.map_threads(read, same) if frame is not None
-        )
+        whole = (frame for frame in machine.map_threads(read, same) if frame is not None)
         if crop := find_crop(whole):
             crops[f"{size[0]}x{size[1]}"] = crop
     return crops
@@ -233,9 +225,7 @@ def plan(
     if not any(sizes):
         read_picture(pairs[0][0])  # says what is wrong
     crops = find_crops(pairs, sizes) if crop else {}
-    shown = [
-        tuple(crops.get(f"{h}x{w}", (0, 0, h, w))[2:]) for h, w in filter(None, sizes)
-    ]
+    shown = [tuple(crops.get(f"{h}x{w}", (0, 0, h, w))[2:]) for h, w in filter(None, sizes)]
     size = collections.Counter(shown).most_common(1)[0][0]
     known = name_subjects(names, pattern, table)
     subjects = known or [Path(name).stem for name in names]

@@ -179,9 +179,7 @@ def read_mask(path: Path, label: str | None) -> np.ndarray:
         values = np.where(values >= 128, np.uint8(255), np.uint8(0))
     if label is not None:
         if not label.isdecimal():
-            raise ValueError(
-                f"--label {label}; expected a number for masks such as {path}"
-            )
+            raise ValueError(f"--label {label}; expected a number for masks such as {path}")
         return np.where(values == int(label), np.uint8(255), np.uint8(0))
     found = np.unique(values)
     if len(found) > MOST_CLASSES:
@@ -191,7 +189,5 @@ def read_mask(path: Path, label: str | None) -> np.ndarray:
         )
     if not set(found) <= {0, 1} and not set(found) <= {0, 255}:
         text = ", ".join(map(str, found[:8]))
-        raise ValueError(
-            f"{path} holds the values {text}; say which is nerve: --label N"
-        )
+        raise ValueError(f"{path} holds the values {text}; say which is nerve: --label N")
     return np.where(values > 0, np.uint8(255), np.uint8(0))

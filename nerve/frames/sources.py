@@ -240,9 +240,7 @@ def open_dicom(path: Path) -> Source:
         raise ValueError(f"{path} is no DICOM file") from error
     except Exception as error:  # zlib's, too, of a deflated file that is cut
         text = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} is no DICOM file with pixels ({text:.120})"
-        ) from error
+        raise ValueError(f"{path} is no DICOM file with pixels ({text:.120})") from error
     if height * width > MAX_PIXELS or not 1 <= count <= MAX_FRAMES:
         raise ValueError(f"{path} claims to hold {count} frames of {height} x {width}")
 
@@ -260,9 +258,7 @@ def open_dicom(path: Path) -> Source:
             raise ValueError(f"{path} cannot be decoded ({text:.160}){mend}") from error
 
     spacing = dicom_spacing(dataset)
-    return Source(
-        path.name, path, "dicom", frames(), count, dicom_rate(dataset), spacing
-    )
+    return Source(path.name, path, "dicom", frames(), count, dicom_rate(dataset), spacing)
 
 
 def dicom_rate(dataset) -> float:

@@ -21,9 +21,7 @@ SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is tak
 COMPARED = 256  # frames compared with all others at a time
 
 
-def find_sweeps(
-    images: np.ndarray, subjects: np.ndarray, folder: Path
-) -> dict[int, int]:
+def find_sweeps(images: np.ndarray, subjects: np.ndarray, folder: Path) -> dict[int, int]:
     """Group subjects that share near-identical frames: one sweep under two names.
 
     Args:

@@ -58,9 +58,7 @@ class StandardizedConv2D(keras.layers.Layer):
         self.set_weights([kernel, np.sqrt((centred**2).sum(axis=(0, 1, 2))), bias])
 
 
-def plain_convolution(
-    x: keras.KerasTensor, filters: int, name: str
-) -> keras.KerasTensor:
+def plain_convolution(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
     """Apply a 3 x 3 convolution with ReLU."""
     return keras.layers.Conv2D(
         filters,

@@ -37,11 +37,7 @@ DEPTH = 4  # times it halves the frame; Lite0 goes on to 5
 
 
 def inverted_block(
-    x: keras.KerasTensor,
-    stage: Stage,
-    stride: int,
-    depthwise_dtype: str | None,
-    name: str,
+    x: keras.KerasTensor, stage: Stage, stride: int, depthwise_dtype: str | None, name: str
 ) -> keras.KerasTensor:
     """Apply a 1 x 1 convolution, one by channel, and a 1 x 1 convolution.
 
@@ -56,10 +52,7 @@ def inverted_block(
     layers, shortcut = keras.layers, x
     if stage.wide > 1:
         x = layers.Conv2D(
-            stage.wide * x.shape[-1],
-            1,
-            activation="relu6",
-            name=f"{name}_expand",
+            stage.wide * x.shape[-1], 1, activation="relu6", name=f"{name}_expand"
         )(x)
     x = layers.DepthwiseConv2D(
         stage.kernel,
@@ -76,9 +69,7 @@ def inverted_block(
 
 
 def contract(
-    x: keras.KerasTensor,
-    training: bool,
-    stages: tuple[Stage, ...] = STAGES,
+    x: keras.KerasTensor, training: bool, stages: tuple[Stage, ...] = STAGES
 ) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
     """Return the bottom of the network, and what to skip to it, the largest first.
 
@@ -94,12 +85,7 @@ def contract(
     """
     layers = keras.layers
     x = layers.Conv2D(
-        STEM_CHANNELS,
-        3,
-        strides=2,
-        padding="same",
-        activation="relu6",
-        name="stem",
+        STEM_CHANNELS, 3, strides=2, padding="same", activation="relu6", name="stem"
     )(x)
     skips, number = [], 0
     depthwise_dtype = "float32" if training else None

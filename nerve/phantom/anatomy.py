@@ -200,9 +200,7 @@ def oval(
     return centre + radius[:, None] * unit * radii @ np.array([[c, s], [-s, c]])
 
 
-def strip(
-    top: np.ndarray, bottom: np.ndarray, columns: np.ndarray = COLUMNS
-) -> np.ndarray:
+def strip(top: np.ndarray, bottom: np.ndarray, columns: np.ndarray = COLUMNS) -> np.ndarray:
     """Return the polygon between two depth profiles, float (2 * len(columns), 2)."""
     upper, lower = np.stack([columns, top], 1), np.stack([columns, bottom], 1)
     return np.concatenate([upper, lower[::-1]])

@@ -126,9 +126,7 @@ def tissue_maps(
     across = row - 2 * slope * line + 50 * slope + 1.5 * push_y + 14 * flow
     along = line - float(place_nerve(subject, sweep)[0][0] / 2) + 37 * slope
     grain = mix(subject.grain, sweep)
-    grain = cv2.remap(
-        grain, along, across, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-    )
+    grain = cv2.remap(grain, along, across, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     fibres, streaks = cv2.split(grain)
     steep = cv2.Sobel(across, -1, 1, 0, scale=0.125 / 0.7) ** 2
     fibre *= subject.fibre / (1 + steep * steep)  # steep ones echo elsewhere

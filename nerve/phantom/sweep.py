@@ -37,8 +37,7 @@ def plan_subjects(
 ) -> list[Frame]:
     """Plan sweeps of which `share` of all frames, to the frame, show a nerve."""
     rngs = [
-        np.random.default_rng([seed, STREAM_PLAN, first + i])
-        for i in range(num_subjects)
+        np.random.default_rng([seed, STREAM_PLAN, first + i]) for i in range(num_subjects)
     ]
     sizes = np.arange(num_frames, num_frames + num_subjects) // num_subjects
     # shares of 0.02 to 0.89 (mean 0.42, sd 0.22) were counted in the challenge

@@ -82,9 +82,7 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
         )
     except Exception as error:  # of damaged files pydicom may raise anything
         text = " ".join(str(error).split())
-        raise ValueError(
-            f"{path}: no DICOM Segmentation of it ({text:.160})"
-        ) from error
+        raise ValueError(f"{path}: no DICOM Segmentation of it ({text:.160})") from error
     if count > 1:
         add_frames(segmentation, masks, count)
         for sequence in references(segmentation):

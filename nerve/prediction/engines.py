@@ -108,10 +108,7 @@ def load_litert(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=machine.num_threads())
-    given, found = (
-        interpreter.get_input_details()[0],
-        interpreter.get_output_details()[0],
-    )
+    given, found = (interpreter.get_input_details()[0], interpreter.get_output_details()[0])
     size = [0]
 
     def predict_on_batch(x):

@@ -5,14 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nerve.records import (
-    Extract,
-    Inputs,
-    Split,
-    Trained,
-    read_split,
-    read_training_frames,
-)
+from nerve.records import Extract, Inputs, Split, Trained, read_split, read_training_frames
 
 
 def searched_on(trained: Trained, split: Split) -> list[int]:

@@ -39,9 +39,7 @@ def scale(images: np.ndarray, mean: float, standard_deviation: float) -> np.ndar
 
 def find_geometry(shape: tuple[int, int], inputs: Inputs) -> Geometry:
     """Return how a frame of (height, width) pixels gets to a network and back."""
-    return Geometry.of(
-        shape, (inputs.height, inputs.width), inputs.aspect, inputs.crops
-    )
+    return Geometry.of(shape, (inputs.height, inputs.width), inputs.aspect, inputs.crops)
 
 
 def predict_frames(
@@ -133,9 +131,7 @@ def smooth(predictions: Iterable[Prediction], share: float) -> Iterator[Predicti
         yield found._replace(probability=mixed)
 
 
-def find_masks(
-    predictions: Iterable[Prediction], limits: Limits
-) -> Iterator[Prediction]:
+def find_masks(predictions: Iterable[Prediction], limits: Limits) -> Iterator[Prediction]:
     """Yield predictions with their masks, made on all cores."""
 
     def work(found):

@@ -52,9 +52,7 @@ def load_network(
     from nerve.backend import computing_in  # here: TensorFlow takes seconds to import
 
     with computing_in(policy):
-        model = build_network(
-            trained.recipe, trained.inputs.height, trained.inputs.width
-        )
+        model = build_network(trained.recipe, trained.inputs.height, trained.inputs.width)
     h5_file.load(model, weights)
     return model
 

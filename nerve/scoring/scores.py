@@ -139,9 +139,7 @@ def summarize(rows: list[dict], clusters: list | np.ndarray) -> dict:
         ),
         "nerve_dice_median": float(np.median(values[nerve])) if has_nerve else None,
         "nerve_iou": mean(row["iou"] for row in with_nerve),
-        "share_below_0.1": float((values[nerve] < MISSED).mean())
-        if has_nerve
-        else None,
+        "share_below_0.1": float((values[nerve] < MISSED).mean()) if has_nerve else None,
         "hausdorff_95": mean(row["hausdorff_95"] for row in rows),
         "centroid_distance": mean(row["centroid_distance"] for row in rows),
         "sensitivity": float(found[nerve].mean()) if has_nerve else None,

@@ -51,10 +51,7 @@ def change_grey(
 
 
 def augment(
-    image: np.ndarray,
-    mask: np.ndarray,
-    changes: Augmentation,
-    rng: np.random.Generator,
+    image: np.ndarray, mask: np.ndarray, changes: Augmentation, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a random variant of a frame and of its mask, moved alike.
 

@@ -29,9 +29,7 @@ def state_arrays(model: keras.Model) -> dict:
     return {f"v{k}": variable for k, variable in enumerate(variables)}
 
 
-def save_state(
-    path: Path, model: keras.Model, run: Trained, history: list[dict]
-) -> None:
+def save_state(path: Path, model: keras.Model, run: Trained, history: list[dict]) -> None:
     """Write what `--resume` continues from."""
     buffer = io.BytesIO()
     arrays = {name: np.asarray(v) for name, v in state_arrays(model).items()}

@@ -30,9 +30,7 @@ class WholeBatch(keras.distribution.DataParallel):
 
     def get_data_layout(self, data_shape: tuple) -> keras.distribution.TensorLayout:
         """Return how an array whose first axis is the batch lies on the devices."""
-        return keras.distribution.TensorLayout(
-            [None] * len(data_shape), self.device_mesh
-        )
+        return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
 
 
 def read_variables() -> tuple[int, int]:

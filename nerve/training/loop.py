@@ -136,9 +136,7 @@ def validate(
     overlap = total = 0.0
     for start in tqdm(range(0, len(x), batch_size), "validation", disable=None):
         masks = y[start : start + batch_size]
-        probabilities = np.asarray(
-            network.predict_on_batch(x[start : start + batch_size])
-        )
+        probabilities = np.asarray(network.predict_on_batch(x[start : start + batch_size]))
         overlap += np.sum(masks * probabilities, dtype=np.float64)
         total += np.sum(masks, dtype=np.float64)
         total += np.sum(probabilities, dtype=np.float64)
@@ -247,9 +245,7 @@ def train(
         if epoch == len(history):
             means = train_epoch(model, arrays, rows, run, epoch, worker)
             copy_averaged(model, network)
-            score = validate(
-                network, x_val, y_val, recipe.batch_size, design.smooth_dice
-            )
+            score = validate(network, x_val, y_val, recipe.batch_size, design.smooth_dice)
             rate = float(model.optimizer.learning_rate)
             row = {"epoch": epoch + 1, **means, "val_dice_coef": score}
             history.append({**row, "learning_rate": rate})

@@ -37,9 +37,7 @@ def read_data(data: Path) -> tuple[Split, dict[str, np.ndarray]]:
                 f"(N, height, width, 1); make it again with: {repair}"
             )
     if not split.train.with_nerve:
-        raise ValueError(
-            f"no training frame of {data}/ shows a nerve; add some that do"
-        )
+        raise ValueError(f"no training frame of {data}/ shows a nerve; add some that do")
     return split, arrays
 
 

@@ -91,9 +91,7 @@ def open_board(folder: Path):
         ValueError: TensorBoard is not installed.
     """
     if not importlib.util.find_spec("tensorboard"):
-        raise ValueError(
-            "--tensorboard: pip install -r requirements/tensorboard.txt first"
-        )
+        raise ValueError("--tensorboard: pip install -r requirements/tensorboard.txt first")
     import tensorflow as tf  # here: on JAX, nothing else needs it
 
     atomic.make_folder(folder)
