@@ -54,19 +54,6 @@ def read_record(data):
     return json.loads((data / "extract.json").read_text())
 
 
-def write_manifest(folder, name="SHA256SUMS", form="{}  {}\n"):
-    """Write the SHA-256 of all files below `folder`, as sha256sum does."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != name)
-    lines = [
-        form.format(
-            hashlib.sha256(p.read_bytes()).hexdigest(),
-            p.relative_to(folder).as_posix(),
-        )
-        for p in paths
-    ]
-    (folder / name).write_text("".join(lines))
-
-
 def patch_tag(path, tag, value):
     """Overwrite one entry of a TIFF's directory with a 32-bit number."""
     content = bytearray(path.read_bytes())
@@ -112,7 +99,8 @@ def test_the_record_holds_sizes_and_the_files_hashes(folder, capsys):
     data = extract(folder)
     record = read_record(data)
     assert (record["height"], record["width"]) == (64, 80)
-    assert sorted(record) == ["arrays", "height", "test", "train", "width"]
+    names = ["arrays", "crops", "height", "subjects_known", "test", "train", "width"]
+    assert sorted(record) == names
     rows = {"imgs_train.npy": 12, "imgs_mask_train.npy": 12, "imgs_test.npy": 3}
     assert record["arrays"] == {
         name: {
@@ -406,7 +394,8 @@ def test_a_header_that_claims_huge_sizes_takes_no_memory(folder, side):
     patch_tag(path, 256, side)
     patch_tag(path, 257, side)
     code = (
-        "import resource, sys; from pathlib import Path; import challenge\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from nerve.frames import challenge\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "try: challenge.read_tiff(Path(sys.argv[1]))\n"
@@ -499,83 +488,6 @@ def test_a_row_without_a_frame_is_refused(folder):
 def test_a_malformed_table_is_refused_with_its_line(folder):
     edit_table(folder, lambda rows: [*rows, "3,4,"])
     refuse(folder, r"raw/train_masks\.csv line 14: frame 3_4 is listed twice")
-
-
-# ---------------------------------------------------------------- the manifest
-
-
-@pytest.mark.parametrize("form", ["{}  {}\n", "{} *{}\n", "{}  ./{}\n"])
-def test_a_folder_that_matches_its_manifest_is_extracted(folder, form):
-    write_manifest(folder, form=form)
-    assert len(read_record(extract(folder))["train"]["image"]) == 12
-
-
-@pytest.mark.parametrize(
-    "name", ["train/2_3.tif", "train/2_3_mask.tif", "test/2.tif", "train_masks.csv"]
-)
-def test_a_file_that_differs_from_the_manifest_is_refused(folder, name):
-    write_manifest(folder)
-    with open(folder / name, "ab") as file:  # still a good TIFF or table
-        file.write(b"\n")
-    refuse(folder, rf"{name} differs from its SHA-256; download it again")
-
-
-@pytest.mark.parametrize("name", ["train/2_3.tif", "train/2_3_mask.tif", "test/2.tif"])
-def test_a_file_that_the_manifest_does_not_list_is_refused(folder, name):
-    write_manifest(folder)
-    path = folder / "SHA256SUMS"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if not line.endswith(f" {name}\n")))
-    refuse(folder, f"{name} is not in the manifest, which should list {name}")
-
-
-@pytest.mark.parametrize(
-    "name", ["train/3_4_mask.tif", "test/3.tif", "train_masks.csv"]
-)
-def test_a_file_that_the_manifest_alone_knows_is_missing(folder, name):
-    # a pair or a test frame may go without any other trace
-    write_manifest(folder)
-    (folder / name).unlink()
-    if name.startswith("train/"):
-        (folder / "train" / "3_4.tif").unlink()
-        edit_table(folder, lambda rows: rows[:-1])
-        (folder / "train_masks.csv").unlink()
-        path = folder / "SHA256SUMS"
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(x for x in lines if "train_masks.csv" not in x))
-    refuse(folder, rf"{name} is missing")
-
-
-@pytest.mark.parametrize(
-    "line", ["abc  train/1_1.tif", "0" * 64, "0" * 64 + " train/1_1.tif", "", "\xff"]
-)
-def test_a_malformed_manifest_is_refused_with_its_line(folder, line):
-    write_manifest(folder)
-    path = folder / "SHA256SUMS"
-    count = len(path.read_text().splitlines())
-    path.write_bytes(path.read_bytes() + line.encode("latin-1") + b"\n")
-    refuse(folder, rf"SHA256SUMS line {count + 1}: '.*'; expected '<SHA-256>  <path>'")
-
-
-def test_a_manifest_elsewhere_is_taken_with_the_flag(folder, tmp_path):
-    write_manifest(folder)
-    (folder / "SHA256SUMS").rename(tmp_path / "list.txt")
-    with open(folder / "test" / "2.tif", "ab") as file:
-        file.write(b"\n")
-    assert (
-        len(read_record(extract(folder))["test"]["image"]) == 3
-    )  # nothing to check by
-    refuse(
-        folder,
-        r"test/2\.tif differs from its SHA-256",
-        "--manifest",
-        tmp_path / "list.txt",
-    )
-
-
-def test_a_manifest_that_the_flag_names_must_be_there(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.txt"):
-        extract(folder, "--manifest", tmp_path / "absent.txt")
 
 
 # ---------------------------------------------------------------- failures
