@@ -17,12 +17,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from nerve import command, machine
-from nerve.files import atomic, run_length
+from nerve.files import atomic
 from nerve.files.arrays import Array, ArrayWriter
 from nerve.frames import challenge, own_frames
 from nerve.records import Extract, Extracted, Skipped, read_extract, to_dict
@@ -38,111 +39,84 @@ def attempt(function: Callable, item):
         return error
 
 
-def extract(
-    frames: list[tuple],
-    function: Callable,
-    writers: list[ArrayWriter],
-    skip_bad: bool,
-    label: str,
-) -> tuple[list[tuple], list[int], list[tuple[tuple, str]]]:
-    """Append the arrays that `function` reads for each frame to the writers.
+class Job(NamedTuple):
+    """Frames to write as the rows of arrays."""
+
+    part: str  # "train" or "test"
+    frames: list[tuple[int, ...]]  # (subject, image), or (image,) of test frames
+    read: Callable  # such a frame to a tuple of uint8 arrays of `size`
+    size: tuple[int, int]  # (height, width)
+    where: Path
+    cut: list[Path]  # folders left out of messages
+    name: Callable = lambda frame: "_".join(map(str, frame))
+
+
+def extract(job: Job, data: Path, skip_bad: bool) -> tuple[Extracted, dict[str, Array]]:
+    """Write the arrays of a job; return what extract.json says of their rows, and of them.
 
     Args:
-        frames: Tuples of numbers, in the order of the rows.
-        function: Frame to a tuple of arrays, one for each writer.
-        writers: `ArrayWriter`s.
         skip_bad: Leave bad frames out instead of raising.
-
-    Returns:
-        `(kept, areas, skipped)`: the frames written, the number of nonzero pixels in the
-        last array of each, and `(frame, why)` of each left out.
     """
+    names, shape = ARRAYS[job.part], (len(job.frames), *job.size)
+    writers = [ArrayWriter(data / name, shape, np.uint8) for name in names]
     kept, areas, skipped = [], [], []
-    results = machine.map_threads(functools.partial(attempt, function), frames)
-    bar = tqdm(results, label, total=len(frames), unit=" frames", disable=None)
-    for frame, arrays in zip(frames, bar, strict=True):
-        if isinstance(arrays, Exception):
+    results = machine.map_threads(functools.partial(attempt, job.read), job.frames)
+    bar = tqdm(results, job.part, total=len(job.frames), unit=" frames", disable=None)
+    for frame, found in zip(job.frames, bar, strict=True):
+        if isinstance(found, Exception):
             if not skip_bad:
-                raise ValueError(f"{arrays} (--skip-bad leaves such frames out)")
-            skipped.append((frame, str(arrays)))
+                raise ValueError(f"{found} (--skip-bad leaves such frames out)")
+            why = str(found)
+            for folder in job.cut:
+                why = why.replace(f"{folder}/", "")
+            skipped.append(Skipped(job.name(frame), why))
             continue
-        for writer, array in zip(writers, arrays, strict=True):
+        for writer, array in zip(writers, found, strict=True):
             writer.append(array)
         kept.append(frame)
-        areas.append(int(np.count_nonzero(arrays[-1])))
-    return kept, areas, skipped
-
-
-def list_skipped(skipped: list[tuple[str, str]], folders: list[Path]) -> list[Skipped]:
-    """Return what extract.json says of frames left out, without their folders' paths.
-
-    Args:
-        skipped: `(frame, why)` of each.
-    """
-    for folder in folders:
-        skipped = [(name, why.replace(f"{folder}/", "")) for name, why in skipped]
-    return [Skipped(name, why) for name, why in skipped]
-
-
-def extract_folder(
-    folder: Path, data: Path, size: tuple[int, int], skip_bad: bool
-) -> tuple[Extracted, dict[str, Array]]:
-    """Write the arrays of `raw/train` or `raw/test`.
-
-    Returns:
-        `(rows, arrays)` of extract.json.
-    """
-    table, csv_path = None, folder.parent / "train_masks.csv"
-    if folder.name == "train" and csv_path.exists():
-        table = run_length.read_train_masks(csv_path)
-
-    def read(frame):
-        if folder.name == "train":
-            return challenge.read_pair(frame, folder, size, table)
-        return (challenge.read_tiff(folder / f"{frame[0]}.tif", size),)
-
-    frames = challenge.list_frames(folder, table)
-    names, shape = ARRAYS[folder.name], (len(frames), *size)
-    writers = [ArrayWriter(data / name, shape, np.uint8) for name in names]
-    kept, areas, bad = extract(frames, read, writers, skip_bad, folder.name)
-    bad = [("_".join(map(str, frame)), why) for frame, why in bad]
-    skipped = list_skipped(bad, [folder.parent])
+        areas.append(int(np.count_nonzero(found[-1])))
     if not kept:
-        raise ValueError(f"{folder} holds no good frame; the first: {skipped[0].why}")
+        raise ValueError(f"{job.where} holds no good frame; the first: {skipped[0].why}")
     rows = Extracted(image=[frame[-1] for frame in kept], skipped=skipped)
-    if folder.name == "train":
+    if job.part == "train":
         subjects = [frame[0] for frame in kept]
         rows = dataclasses.replace(rows, subject=subjects, area=areas)
     # at once, so that the disk is waited for once
-    records = machine.map_threads(ArrayWriter.close, writers)
-    return rows, dict(zip(names, records, strict=True))
+    closed = machine.map_threads(ArrayWriter.close, writers)
+    return rows, dict(zip(names, closed, strict=True))
+
+
+def extract_raw(folders: list[Path], data: Path, skip_bad: bool) -> Extract:
+    """Write the arrays of the challenge's folders; return the record."""
+    size = challenge.find_size(folders[0])
+    record = Extract(height=size[0], width=size[1], arrays={})
+    for folder in folders:
+        frames, read = challenge.plan(folder, size)
+        job = Job(folder.name, frames, read, size, folder, [folder.parent])
+        rows, arrays = extract(job, data, skip_bad)
+        changes = {folder.name: rows, "arrays": record.arrays | arrays}
+        record = dataclasses.replace(record, **changes)
+    return record
 
 
 def extract_own(
     plan: own_frames.Plan, folders: list[Path], data: Path, skip_bad: bool
 ) -> Extract:
     """Write the arrays of people's own frames; return the record."""
-    paths = [data / name for name in ARRAYS["train"]]
-    shape = (len(plan.frames), *plan.size)
-    writers = [ArrayWriter(path, shape, np.uint8) for path in paths]
-    order = sorted(plan.frames)
-    kept, areas, bad = extract(order, plan.read, writers, skip_bad, "own")
-    bad = [(plan.frames[frame].name, why) for frame, why in bad]
-    skipped = list_skipped(bad, folders)
-    if not kept:
-        raise ValueError(f"{folders[0]} holds no good frame; the first: {skipped[0].why}")
-    closed = map(ArrayWriter.close, writers)
+    frames = sorted(plan.frames)
+
+    def name(frame):
+        return plan.frames[frame].name
+
+    job = Job("train", frames, plan.read, plan.size, folders[0], folders, name)
+    rows, arrays = extract(job, data, skip_bad)
+    own = [plan.frames[frame] for frame in zip(rows.subject, rows.image, strict=True)]
     return Extract(
         height=plan.size[0],
         width=plan.size[1],
-        arrays=dict(zip(ARRAYS["train"], closed, strict=True)),
-        train=Extracted(
-            subject=[frame[0] for frame in kept],
-            image=[frame[1] for frame in kept],
-            name=[plan.frames[frame].name for frame in kept],
-            size=[plan.frames[frame].size for frame in kept],
-            skipped=skipped,
-            area=areas,
+        arrays=arrays,
+        train=dataclasses.replace(
+            rows, name=[frame.name for frame in own], size=[frame.size for frame in own]
         ),
         subjects_known=plan.subjects_known,
         subject_names=plan.subject_names,
@@ -187,46 +161,23 @@ def note_replaced(data: Path, record: Extract) -> None:
             print(f"note: replacing another extraction, of {count} training frames")
 
 
-def extract_raw(folders: list[Path], data: Path, skip_bad: bool) -> Extract:
-    """Write the arrays of the challenge's folders; return the record."""
-    size = challenge.find_size(folders[0])
-    record = Extract(height=size[0], width=size[1], arrays={})
-    for folder in folders:
-        rows, arrays = extract_folder(folder, data, size, skip_bad)
-        changes = {folder.name: rows, "arrays": record.arrays | arrays}
-        record = dataclasses.replace(record, **changes)
-    return record
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command.Parser(__doc__)
     add = parser.add_argument
     add("--raw", type=Path, default="raw", help="folder that holds train/, test/ or both")
     add("--data", type=Path, default="data", help="folder to write")
-    add(
-        "--skip-bad",
-        action="store_true",
-        help="leave bad frames out, and list each in extract.json",
-    )
-    own = parser.add_argument_group("frames of your own, instead of --raw")
-    own.add_argument("--images", type=Path, help="folder of frames, in any names")
-    own.add_argument(
-        "--masks",
-        type=Path,
-        help="folder of masks of the same stems, or of labelme's .json; or CVAT's .xml",
-    )
-    own.add_argument("--label", help="what is nerve: number of a class, or its name")
-    own.add_argument(
-        "--subject-pattern",
-        help="regular expression; what its first group finds in a frame's name is its "
-        "subject; without it every frame is its own",
-    )
-    own.add_argument("--subjects", type=Path, help="CSV with columns name and subject")
-    own.add_argument(
-        "--crop",
-        action="store_true",
-        help="cut borders and text that are the same in all frames of a size",
-    )
+    text = "leave bad frames out, and list each in extract.json"
+    add("--skip-bad", action="store_true", help=text)
+    add = parser.add_argument_group("frames of your own, instead of --raw").add_argument
+    add("--images", type=Path, help="folder of frames, in any names")
+    text = "folder of masks of the same stems, or of labelme's .json; or CVAT's .xml"
+    add("--masks", type=Path, help=text)
+    add("--label", help="what is nerve: number of a class, or its name")
+    text = "regular expression; what its first group finds in a frame's name is its subject"
+    add("--subject-pattern", help=f"{text}; without it every frame is its own")
+    add("--subjects", type=Path, help="CSV with columns name and subject")
+    text = "cut borders and text that are the same in all frames of a size"
+    add("--crop", action="store_true", help=text)
     args = parser.parse_args(argv)
     if (args.images is None) != (args.masks is None):
         parser.error("--images and --masks go together")

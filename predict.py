@@ -13,10 +13,12 @@ Writes  predictions/validation.csv, validation_truth.csv, submission.csv and ove
 """
 
 import argparse
+import contextlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -35,12 +37,21 @@ from nerve.frames.overlays import (
 from nerve.precision import PRECISIONS, choose_precision
 from nerve.prediction import advice, dicom_seg, engines, own_predictions
 from nerve.prediction.held_out import read_validation, trained_on
-from nerve.prediction.inference import Prediction, find_masks, keep_share, predict_frames
+from nerve.prediction.inference import find_masks, keep_share, predict_frames
 from nerve.prediction.networks import load_networks, merge, read_trained
-from nerve.records import EXTRACT, PREPROCESS, Inputs, Trained, read_extract, read_split
+from nerve.records import (
+    EXTRACT,
+    PREPROCESS,
+    Inputs,
+    Limits,
+    Trained,
+    read_extract,
+    read_split,
+)
 from nerve.scoring import scores
 
 OVERLAYS = 24  # of validation and of test frames
+TABLES = {"val": ("validation.csv", "validation_truth.csv"), "test": ("submission.csv",)}
 
 
 def remove_stale(out: Path, made: list[Path]) -> None:
@@ -55,120 +66,99 @@ def remove_stale(out: Path, made: list[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def size_flags(height: int, width: int) -> str:
-    """Return the flags that tell evaluate.py of frames of another size than its own."""
-    if (height, width) == (run_length.HEIGHT, run_length.WIDTH):
-        return ""
-    return f" --height {height} --width {width}"
+class Selection(NamedTuple):
+    """Extracted frames to predict."""
+
+    part: str  # "val" or "test"
+    frames: np.ndarray  # uint8 (N, rows, columns)
+    rows: Sequence[int]  # of those chosen
+    keys: list[tuple[int, ...]]  # of each chosen: (subject, img), or (img,)
+    masks: np.ndarray | None  # true ones, of `frames`; None where they are not known
+    inputs: Inputs
 
 
-def find_in_frames(
-    model,
-    frames: Sequence[np.ndarray],
-    inputs: Inputs,
-    trained: Trained,
-    prevalence: float | None,
-    label: str,
-) -> Iterator[Prediction]:
-    """Yield extracted frames with their masks, behind a progress bar.
-
-    Args:
-        frames: uint8 arrays `(rows, columns)`.
-    """
-    ranked = predict_frames(model, frames, inputs)
-    limits = keep_share(ranked, prevalence, trained.limits)
-    found = find_masks(predict_frames(model, frames, inputs), limits)
-    yield from tqdm(found, label, total=len(frames), unit=" frames", disable=None)
-
-
-class Rows(Sequence):
-    """Some rows of a mapped array, read one by one."""
-
-    def __init__(self, array, rows):
-        self.array, self.rows = array, rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, k):
-        return self.array[self.rows[k]]
-
-
-def predict_validation(
-    model,
-    trained: Trained,
-    data: Path,
-    out: Path,
-    prevalence: float | None,
-    num_overlays: int,
-) -> tuple[advice.Watch, list[Path]]:
-    """Write masks, truth and overlays of the validation frames; print their scores.
-
-    Returns:
-        `(watch, paths)`: what `advice` saw, and the files written.
-    """
+def select_validation(trained: Trained, data: Path) -> Selection:
+    """Return the validation frames, refused where the weights have seen them."""
     inputs, split, extract, frames, masks = read_validation(trained, data)
-    rows, watch, results = split.val.rows, advice.Watch(), []
-    subjects = [extract.train.subject[row] for row in rows]
-    shown = evenly(num_overlays, len(rows))
-    made = [out / "validation.csv", out / "validation_truth.csv"]
-    columns = ("subject", "img", "pixels")
-    found = find_in_frames(model, Rows(frames, rows), inputs, trained, prevalence, "val")
-    with (
-        atomic.write_csv(made[0], columns) as predicted_csv,
-        atomic.write_csv(made[1], columns) as truth_csv,
-    ):
-        for k, (frame, _, probability, mask) in enumerate(found):
-            truth = masks[rows[k]] // 255
-            watch.see(frame, probability, mask)
-            name = subjects[k], extract.train.image[rows[k]]
-            predicted_csv.writerow([*name, run_length.encode(mask)])
-            truth_csv.writerow([*name, run_length.encode(truth)])
-            results.append(scores.frame_scores(truth, mask))
-            if k in shown:
-                picture = outline(frame, truth, TRUTH_COLOUR)
-                picture = outline(picture, mask, PREDICTION_COLOUR)
-                made.append(out / "overlays" / f"val_{name[0]}_{name[1]}.png")
-                write_picture(made[-1], picture)
-    print(scores.format_table(scores.summarize(results, subjects)))
-    print(
-        f"{len(rows)} validation frames: {out}/validation.csv; the score of each: python "
-        f"evaluate.py {out}/validation.csv {out}/validation_truth.csv"
-        f"{size_flags(*masks.shape[1:])}"
-    )
-    return watch, made
+    train, rows = extract.train, split.val.rows
+    keys = [(train.subject[row], train.image[row]) for row in rows]
+    return Selection("val", frames, rows, keys, masks, inputs)
 
 
-def predict_test(
-    model,
-    trained: Trained,
-    data: Path,
-    out: Path,
-    prevalence: float | None,
-    num_overlays: int,
-) -> tuple[advice.Watch, list[Path]]:
-    """Write the submission and overlays of the test frames.
-
-    Returns:
-        `(watch, paths)`: what `advice` saw, and the files written.
-    """
+def select_test(trained: Trained, data: Path) -> Selection:
+    """Return the test frames."""
     extract, repair = read_extract(data), f"{EXTRACT} --data {data}"
     frames = read_array(data, "imgs_test.npy", extract.arrays, repair)
-    numbers, watch = extract.test.image, advice.Watch()
-    shown = evenly(num_overlays, len(numbers))
-    made = [out / "submission.csv"]
-    found = find_in_frames(model, frames, trained.inputs, trained, prevalence, "test")
-    with atomic.write_csv(made[0], ("img", "pixels")) as writer:
-        for k, (frame, _, probability, mask) in enumerate(found):
-            watch.see(frame, probability, mask)
-            writer.writerow([numbers[k], run_length.encode(mask)])
+    keys = [(number,) for number in extract.test.image]
+    return Selection("test", frames, range(len(keys)), keys, None, trained.inputs)
+
+
+def predict_selection(
+    model,
+    limits: Limits,
+    chosen: Selection,
+    out: Path,
+    prevalence: float | None = None,
+    num_overlays: int = 0,
+) -> tuple[advice.Watch, list[dict], list[Path]]:
+    """Write masks and overlays of frames, and true masks where these are known.
+
+    Args:
+        prevalence: Share of the frames to keep a mask in; None for the limits as they are.
+        num_overlays: Evenly spaced frames that get an overlay.
+
+    Returns:
+        `(watch, results, paths)`: what `advice` saw; each frame's `scores.frame_scores`
+        where its true mask is known; and the files written.
+    """
+
+    def predictions():
+        frames = (chosen.frames[row] for row in chosen.rows)
+        return predict_frames(model, frames, chosen.inputs)
+
+    limits = keep_share(predictions(), prevalence, limits)
+    watch, results, total = advice.Watch(), [], len(chosen.rows)
+    names = TABLES[chosen.part]
+    made = [out / name for name in names]
+    columns = ("subject", "img", "pixels")[-1 - len(chosen.keys[0]) :]
+    shown = evenly(num_overlays, total)
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(atomic.write_csv(p, columns)) for p in made]
+        bar = tqdm(find_masks(predictions(), limits), chosen.part, total, disable=None)
+        for k, (picture, _, probability, mask) in enumerate(bar):
+            key, masks = chosen.keys[k], [mask]
+            watch.see(picture, probability, mask)
+            if chosen.masks is not None:
+                masks.append(chosen.masks[chosen.rows[k]] // 255)
+                results.append(scores.frame_scores(masks[1], mask))
+            for writer, each in zip(writers, masks, strict=True):
+                writer.writerow([*key, run_length.encode(each)])
             if k in shown:
-                made.append(out / "overlays" / f"test_{numbers[k]}.png")
-                write_picture(made[-1], outline(frame, mask, PREDICTION_COLOUR))
+                for each in masks[1:]:
+                    picture = outline(picture, each, TRUTH_COLOUR)
+                name = "_".join(map(str, (chosen.part, *key)))
+                made.append(out / "overlays" / f"{name}.png")
+                write_picture(made[-1], outline(picture, mask, PREDICTION_COLOUR))
+    return watch, results, made
+
+
+def report(chosen: Selection, watch: advice.Watch, results: list[dict], out: Path) -> None:
+    """Print what was found in frames, and the scores where there are true masks."""
+    if chosen.masks is None:
+        print(
+            f"{watch.frames} test frames, {watch.positive} with a nerve: "
+            f"{out}/submission.csv"
+        )
+        return
+    print(scores.format_table(scores.summarize(results, [key[0] for key in chosen.keys])))
+    height, width = chosen.masks.shape[1:]
+    size = f" --height {height} --width {width}"
+    if (height, width) == (run_length.HEIGHT, run_length.WIDTH):
+        size = ""  # evaluate.py's own
     print(
-        f"{len(numbers)} test frames, {watch.positive} with a nerve: {out}/submission.csv"
+        f"{watch.frames} validation frames: {out}/validation.csv; each one's score: python "
+        f"evaluate.py {out}/validation.csv {out}/validation_truth.csv{size}"
     )
-    return watch, made
 
 
 def find_parts(trained: Trained, num_networks: int, data: Path) -> list[str]:
@@ -206,8 +196,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--input",
         type=Path,
-        help="a picture, video or DICOM file, a folder of them, or the number of a camera; "
-        "instead of --data",
+        help="instead of --data: a picture, video or DICOM file, a folder of them, or the "
+        "number of a camera",
     )
     add(
         "--smoothing",
@@ -215,11 +205,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="share of the frames before in a video's probabilities; "
         f"{own_predictions.SMOOTHING} without it",
     )
-    add(
-        "--dicom-seg",
-        action="store_true",
-        help="also write a DICOM Segmentation of each DICOM file",
-    )
+    text = "also write a DICOM Segmentation of each DICOM file"
+    add("--dicom-seg", action="store_true", help=text)
     add("--frames", type=command.whole(1), help="of a camera or video, at most")
     add(
         "--weights",
@@ -229,20 +216,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="trained .h5; of several the mean probability is taken",
     )
     add("--settings", type=Path, help="JSON of like weights, instead of the weights' own")
-    add(
-        "--engine",
-        choices=engines.NAMES,
-        default=engines.KERAS,
-        help="to compute with; others than Keras use what export.py wrote, without "
-        "importing TensorFlow",
-    )
+    text = "to compute with; others than Keras use what export.py wrote, without TensorFlow"
+    add("--engine", choices=engines.NAMES, default=engines.KERAS, help=text)
     add("--out", type=Path, default="predictions", help="folder to write")
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="to compute in; auto takes bfloat16 where the machine has it",
-    )
+    text = "to compute in; auto takes bfloat16 where the machine has it"
+    add("--precision", choices=PRECISIONS, default="auto", help=text)
     add(
         "--prevalence",
         type=number(0, 1),
@@ -296,7 +274,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         parts = find_parts(trained, len(records), args.data)
     model = load_model(args.weights, records, args.engine, args.precision)
-    functions = {"validation": predict_validation, "test": predict_test}
+    select = {"validation": select_validation, "test": select_test}
 
     def advise(watch):
         if text := watch.advise(trained, args.prevalence):
@@ -308,10 +286,13 @@ def main(argv: list[str] | None = None) -> None:
             how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
             advise(own_predictions.predict(model, trained, paths, args.out, *how))
         else:
-            made = []
-            how = args.data, args.out, args.prevalence, args.overlays
+            made, how = [], (args.out, args.prevalence, args.overlays)
             for part in parts:
-                watch, written = functions[part](model, trained, *how)
+                chosen = select[part](trained, args.data)
+                watch, results, written = predict_selection(
+                    model, trained.limits, chosen, *how
+                )
+                report(chosen, watch, results, args.out)
                 advise(watch)
                 made += written
             remove_stale(args.out, made)

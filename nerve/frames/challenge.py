@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,19 @@ def read_pair(
     mask = read_tiff(path, size)
     check_mask(mask, path, None if table is None else table[frame])
     return read_tiff(folder / f"{subject}_{image}.tif", size), mask
+
+
+def plan(folder: Path, size: tuple[int, int]) -> tuple[list[tuple], Callable]:
+    """Return `(frames, read)` of `raw/train` or `raw/test`.
+
+    The frames are tuples of numbers; `read` returns the checked arrays of one as a tuple.
+    """
+    if folder.name == "test":
+        frames = list_frames(folder, None)
+        return frames, lambda frame: (read_tiff(folder / f"{frame[0]}.tif", size),)
+    path = folder.parent / "train_masks.csv"
+    table = run_length.read_train_masks(path) if path.exists() else None
+    return list_frames(folder, table), lambda frame: read_pair(frame, folder, size, table)
 
 
 def find_size(folder: Path) -> tuple[int, int]:

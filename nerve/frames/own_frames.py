@@ -112,14 +112,10 @@ def name_subjects(
             expression = re.compile(pattern)
         except re.error as error:
             raise ValueError(f"--subject-pattern {pattern!r}: {error}") from error
-        found = [expression.search(name) for name in names]
-        group = min(1, expression.groups)
-        found = [match and match[group] for match in found]
-        for name, subject in zip(names, found, strict=True):
-            if not subject:
-                raise ValueError(f"--subject-pattern {pattern!r} finds none in {name}")
-        return found
-    if table:
+        matches, group = map(expression.search, names), min(1, expression.groups)
+        found = [match and match[group] for match in matches]
+        lacking = f"--subject-pattern {pattern!r} finds none in"
+    elif table:
         try:
             with open(table, newline="", encoding="utf-8-sig") as file:
                 rows = {row["name"]: row["subject"] for row in csv.DictReader(file)}
@@ -128,19 +124,19 @@ def name_subjects(
                 f"{table} is no CSV with the columns name and subject"
             ) from error
         found = [rows.get(name, rows.get(Path(name).stem)) for name in names]
-        for name, subject in zip(names, found, strict=True):
-            if not subject:
-                raise ValueError(f"{table} names no subject for {name}")
-        return found
-    return None
+        lacking = f"{table} names no subject for"
+    else:
+        return None
+    for name, subject in zip(names, found, strict=True):
+        if not subject:
+            raise ValueError(f"{lacking} {name}")
+    return found
 
 
 def find_size(path: Path) -> tuple[int, int] | None:
     """Return (height, width) of a picture; None of a damaged one, refused later."""
-    try:
+    with contextlib.suppress(ValueError):
         return pictures.find_size(path)
-    except ValueError:
-        return None
 
 
 def find_crop(frames: Iterable[np.ndarray]) -> list[int] | None:
