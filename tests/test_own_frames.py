@@ -13,7 +13,7 @@ import extract_data
 import predict
 import preprocess
 import train
-from nerve.frames import geometry, own_frames, pictures
+from nerve.frames import own_frames, pictures
 
 HEIGHT, WIDTH = 48, 60
 BOX = np.s_[10:30, 20:40]  # of the nerve
@@ -109,9 +109,7 @@ def test_one_class_of_a_palette_picture(own):
     picture = Image.fromarray(values, "P")
     picture.putpalette([0, 0, 0, 9, 200, 9, 250, 0, 0])
     picture.save(own / "masks" / "a_1.png")
-    with pytest.raises(
-        ValueError, match=r"a_1\.png holds the values 0, 1, 2; say which"
-    ):
+    with pytest.raises(ValueError, match=r"a_1\.png holds the values 0, 1, 2; say which"):
         extract(own)
     for stem in ("a_2", "b_1", "b_2", "c_1", "c_2"):
         picture.save(own / "masks" / f"{stem}.png")
@@ -196,9 +194,7 @@ def test_half_of_a_pair_is_named(own):
         extract(own)
     (own / "images" / "b_1.bmp").unlink()
     (own / "images" / "c_2.PNG").unlink()
-    with pytest.raises(
-        ValueError, match="1 of 5 lack a frame of their name in .*: c_2"
-    ):
+    with pytest.raises(ValueError, match="1 of 5 lack a frame of their name in .*: c_2"):
         extract(own)
 
 
@@ -208,9 +204,7 @@ def test_a_bad_frame_is_named_and_left_out_where_asked(own):
         extract(own)
     Image.fromarray(frame(0)).save(own / "images" / "a_1.png")
     Image.fromarray(mask(255, 20, 20)[:20, :20]).save(own / "masks" / "a_1.png")
-    with pytest.raises(
-        ValueError, match=r"a_1\.png is of 20 x 20 pixels, a_1\.png of 48"
-    ):
+    with pytest.raises(ValueError, match=r"a_1\.png is of 20 x 20 pixels, a_1\.png of 48"):
         extract(own)
     record, frames, _ = extract(own, "--skip-bad")
     assert len(frames) == 5
@@ -248,24 +242,6 @@ def test_what_never_changes_is_cut(own):
     assert record["crops"] == {f"{HEIGHT + 20}x{WIDTH + 16}": [4, 6, HEIGHT, WIDTH]}
     np.testing.assert_array_equal(frames[2], frame(2) + 1)
     np.testing.assert_array_equal(masks[2], mask())
-
-
-@pytest.mark.parametrize("shape", [(40, 40), (30, 80), (80, 30), (420, 580)])
-def test_what_is_put_into_a_box_comes_out_of_it(shape):
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    smooth = (rows / shape[0] + columns / shape[1]).astype(np.float32) / 2
-    boxed = geometry.letterbox(smooth, 192, 256, 580 / 420)
-    top, left, height, width = geometry.place(shape, (192, 256), 580 / 420)
-    assert min(192 - height, 256 - width) == 0
-    # the pixels are of 580 / 420 by 256 / 192: the aspect is kept
-    assert width / 256 * 580 / (height / 192 * 420) == pytest.approx(
-        shape[1] / shape[0], rel=0.02
-    )
-    outside = boxed.copy()
-    outside[top : top + height, left : left + width] = 0
-    assert not outside.any()
-    back = geometry.take_out(boxed, shape, 580 / 420)
-    assert np.abs(back - smooth).max() < 0.02
 
 
 def test_own_frames_are_predicted_at_their_own_size(own):
@@ -313,10 +289,6 @@ def test_flags_that_do_not_fit_are_one_line(own, capsys):
                 "d",
             ],
             "not both",
-        ),
-        (
-            ["--images", "a", "--masks", "b", "--manifest", "c"],
-            "--manifest lists the files of --raw",
         ),
     ):
         with pytest.raises(SystemExit):
@@ -380,9 +352,7 @@ def test_hidden_files_are_no_frames(own):
 
 @pytest.mark.parametrize("flags", [[], ["--crop"]])
 @pytest.mark.parametrize("damage", ["empty", "cut"])
-def test_a_damaged_frame_is_left_out_before_sizes_and_borders_are_found(
-    own, damage, flags
-):
+def test_a_damaged_frame_is_left_out_before_sizes_and_borders_are_found(own, damage, flags):
     path = own / "images" / "c_1.png"
     path.write_bytes(b"" if damage == "empty" else path.read_bytes()[:500])
     with pytest.raises(ValueError, match=r"c_1\.png is not a whole picture"):
@@ -414,9 +384,7 @@ def test_what_is_no_nerve_is_doubted(own, capsys):
     for path in (own / "masks").iterdir():
         Image.fromarray(255 - mask()).save(path)
     extract(own)
-    assert (
-        "masks cover 86% of their frames: are they inverted?" in capsys.readouterr().out
-    )
+    assert "masks cover 86% of their frames: are they inverted?" in capsys.readouterr().out
     extract(own, "--label", "3")
     text = capsys.readouterr().out
     assert "warning: no mask shows a nerve" in text
@@ -429,9 +397,7 @@ def test_classes_that_differ_from_mask_to_mask_are_refused(own):
         extract(own)
     soft = cv2.GaussianBlur(mask(), (15, 15), 5)
     Image.fromarray(soft).save(own / "masks" / "b_1.png")
-    with pytest.raises(
-        ValueError, match=r"b_1\.png holds \d+ greys: no mask, or one with"
-    ):
+    with pytest.raises(ValueError, match=r"b_1\.png holds \d+ greys: no mask, or one with"):
         extract(own)
 
 
@@ -467,12 +433,8 @@ def test_pictures_lie_as_viewers_show_them(tmp_path, orientation):
         found, expected = pictures.read_picture(tmp_path / name), TURNED[orientation]
         assert np.abs(found.astype(int) - expected(stored)).max() <= 3, name
         assert own_frames.find_size(tmp_path / name) == found.shape
-        if (
-            orientation < 5 and name != "c.tif"
-        ):  # some OpenCV cannot read those on a side
-            np.testing.assert_allclose(
-                cv2.imread(str(tmp_path / name), 0), found, atol=3
-            )
+        if orientation < 5 and name != "c.tif":  # some OpenCV cannot read those on a side
+            np.testing.assert_allclose(cv2.imread(str(tmp_path / name), 0), found, atol=3)
     palette = Image.fromarray(drawn, "P")
     palette.putpalette([0, 0, 0, 200, 0, 0])
     palette.save(tmp_path / "mask.png", exif=exif)
