@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -33,6 +34,7 @@ from nerve.phantom.sweep import plan_frames
 from nerve.precision import choose_precision
 from nerve.prediction import inference, own_predictions
 from nerve.prediction.networks import load_network, read_trained
+from nerve.records import Limits
 
 MAX_FRAMES = 300  # of a clip, kept in memory
 MAX_UPLOAD = "200mb"
@@ -102,24 +104,29 @@ def read_upload(path: str | None) -> tuple[sources.Source, list[np.ndarray], boo
     return source, frames, next(rest, None) is None
 
 
-def analyse(networks: Networks, name: str, path: str | None) -> dict:
-    """Return what the sliders work on: frames with their probabilities, and limits."""
+class State(NamedTuple):
+    """What the sliders work on."""
+
+    title: str
+    predictions: list[inference.Prediction]  # a frame each
+    spacing: tuple[float, float] | None  # mm from row to row, from column to column
+    whole: bool  # whether these are all frames of the file
+    limits: Limits  # the weights'
+
+
+def analyse(networks: Networks, name: str, path: str | None) -> State:
+    """Return the frames of a file with their probabilities, and the weights' limits."""
     model, trained = networks.get(name)
     source, frames, whole = read_upload(path)
     predictions = own_predictions.predict_source(
         model, source._replace(frames=frames), trained.inputs, own_predictions.SMOOTHING
     )
-    return {
-        "title": source.name,
-        "predictions": list(predictions),
-        "spacing": source.spacing,
-        "whole": whole,
-        "limits": trained.limits,
-    }
+    found = list(predictions)
+    return State(source.name, found, source.spacing, whole, trained.limits)
 
 
 def find(
-    state: dict, number: float, threshold: float, smallest: float
+    state: State, number: float, threshold: float, smallest: float
 ) -> inference.Prediction:
     """Return a frame with its mask under the sliders' limits.
 
@@ -127,10 +134,10 @@ def find(
         threshold: Probability from which a pixel is nerve.
         smallest: Smallest area, in % of the frame.
     """
-    predictions = state["predictions"]
+    predictions = state.predictions
     found = predictions[min(int(number), len(predictions)) - 1]
     limits = dataclasses.replace(
-        state["limits"], threshold=threshold, smallest_area=smallest / 100
+        state.limits, threshold=threshold, smallest_area=smallest / 100
     )
     mask = inference.to_mask(found.probability, found.geometry, limits)
     return found._replace(mask=mask)
@@ -144,21 +151,21 @@ def heat(found: inference.Prediction) -> np.ndarray:
 
 
 def show(
-    state: dict, number: float, threshold: float, smallest: float
+    state: State, number: float, threshold: float, smallest: float
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the page's pictures and numbers for a frame."""
     found = find(state, number, threshold, smallest)
     parts, area, area_mm2, _, _, axis, axis_mm = own_predictions.measure_mask(
-        found.mask, state["spacing"]
+        found.mask, state.spacing
     )
     unit = f" ({area_mm2} mm²)" if area_mm2 else ""
     length = f"{axis} pixels" + (f" ({axis_mm} mm)" if axis_mm else "") if axis else "-"
-    sure, least = inference.presence(found.probability), state["limits"].presence
+    sure, least = inference.presence(found.probability), state.limits.presence
     empty = f", below {least:.2f}: left empty" if sure < least else ""
-    cut = "" if state["whole"] else "; the file has more: predict.py does all of them"
+    cut = "" if state.whole else "; the file has more: predict.py does all of them"
     text = (
-        f"| {state['title']} | |\n|---|---|\n"
-        f"| frame | {int(number)} of {len(state['predictions'])}{cut} |\n"
+        f"| {state.title} | |\n|---|---|\n"
+        f"| frame | {int(number)} of {len(state.predictions)}{cut} |\n"
         f"| how sure a nerve is there | {sure:.2f}{empty} |\n"
         f"| area | {area} pixels{unit} |\n"
         f"| longest axis | {length} |\n| parts | {parts} |\n"
@@ -168,14 +175,14 @@ def show(
 
 
 def save(
-    state: dict, number: float, threshold: float, smallest: float, folder: Path
+    state: State, number: float, threshold: float, smallest: float, folder: Path
 ) -> list[str]:
     """Return paths of mask, overlay and table for download, below a folder.
 
     The table has a row for every frame, mask and overlay are of the one shown.
     """
     folder = Path(tempfile.mkdtemp(dir=folder))
-    stem = sources.stem_of(state["title"])
+    stem = sources.stem_of(state.title)
     frame, _, _, mask = find(state, number, threshold, smallest)
     paths = [folder / f"{stem}_{n}" for n in ("mask.png", "overlay.png", "frames.csv")]
     cv2.imwrite(str(paths[0]), mask * 255)
@@ -183,11 +190,11 @@ def save(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(own_predictions.COLUMNS)
-    for k in range(1, len(state["predictions"]) + 1):
+    for k in range(1, len(state.predictions) + 1):
         frame, _, probability, mask = find(state, k, threshold, smallest)
         sure = f"{inference.presence(probability):.4f}", f"{probability.max():.4f}"
-        row = [atomic.as_text(state["title"]), k, *frame.shape, *sure]
-        writer.writerow([*row, *own_predictions.measure_mask(mask, state["spacing"])])
+        row = [atomic.as_text(state.title), k, *frame.shape, *sure]
+        writer.writerow([*row, *own_predictions.measure_mask(mask, state.spacing)])
     paths[2].write_text(text.getvalue())
     return [str(path) for path in paths]
 
@@ -235,10 +242,10 @@ def build(networks: Networks, folder: Path):
             except (ValueError, OSError) as error:
                 text = str(error).replace(str(path), Path(str(path)).name)
                 raise gradio.Error(text) from error
-            limits = found["limits"]
+            limits = found.limits
             values = limits.threshold, round(100 * limits.smallest_area, 2)
             area = gradio.Slider(0, max(5.0, 2 * values[1]), values[1])
-            count = len(found["predictions"])
+            count = len(found.predictions)
             slider = gradio.Slider(1, max(count, 2), 1, visible=count > 1)
             shows = show(found, 1, *values)
             return [found, values[0], area, slider, *shows, None]
