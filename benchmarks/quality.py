@@ -13,11 +13,14 @@ folds are those of benchmarks/folds.json.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import measure
@@ -26,12 +29,11 @@ import numpy as np
 sys.path.insert(0, str(measure.ROOT))
 
 import evaluate
-from nerve.files import atomic, run_length
+from nerve.files import run_length
 from nerve.prediction import inference, networks
+from nerve.records import Limits, Recipe, read_split, read_training_frames
 from nerve.scoring import scores
-from nerve.training import checkpoint
-from preprocess import read_extract
-from recipes import ENCODER, RECIPES
+from recipes import CLASSIC, MODERN, SMALL
 
 ROOT = measure.ROOT
 RESULTS = ROOT / "benchmarks" / "quality.jsonl"
@@ -40,142 +42,97 @@ NUM_FOLDS = 5
 SIMILAR_SIZE = (128, 96)  # width, height at which frames are compared
 SIMILAR = 0.99  # correlation from which two frames of a subject are near-identical
 
-# What the ladder's fast recipes have in common
-FAST = {
-    "height": 128,
-    "width": 176,
-    "filters": 32,
-    "depth": 4,
-    "loss": "tversky_crossentropy_loss",
-    "schedule": "cosine",
-    "average": True,
-    "balance": True,
-    "augment": True,
-    "batch_size": 16,
-    "epochs": 10,
-    "--soft-masks": True,
-}
-LITE = {
-    **FAST,
-    "network": "lite_unet",
-    "encoder": ENCODER,
-    "learning_rate": 5e-4,
-    "losses.MISSED_SHARE": 0.5,
-}
-LARGER = {"augment.FLIP_SHARE": 0.0, "losses.MISSED_SHARE": 0.7}
-NORMALIZED = {
-    **FAST,
-    **LARGER,
-    "network": "fast_unet",
-    "encoder": None,
-    "learning_rate": 3e-3,
-}
-WANDERING = {  # at a rate that does not fall, and averaged over more of its steps
-    "schedule": "constant",
-    "learning_rate": 2e-3,
-    "training.AVERAGED_SHARE": 0.2,
-}
-FEW = {
-    **RECIPES["modern"],
-    "--soft-masks": True,
-    "height": 96,
-    "width": 128,
-    "epochs": 3,
-    "learning_rate": 1e-3,
-}
-STRONGER = {  # augmentation, by half
-    "augment.ROTATION": 30.0,
-    "augment.SCALE": (0.65, 1.5),
-    "augment.SHEAR": 0.22,
-    "augment.SHIFT": 0.15,
-    "augment.GAIN": 0.4,
-    "augment.OFFSET": 0.6,
-    "augment.SLOPE": 0.75,
-    "augment.GAMMA": 0.45,
-    "augment.BLUR": 1.5,
-}
-# A row is a recipe, with flags of preprocess.py and train.py ("--name": value) and other
-# values of their modules' constants ("module.NAME": value).
+# The ladder's fast recipes, 128 x 176
+NO_FLIPS = replace(MODERN.augmentation, flips=0.0)
+NORMALIZED = replace(
+    MODERN,
+    height=128,
+    width=176,
+    network="fast_unet",
+    encoder=None,
+    learning_rate=3e-3,
+    augmentation=NO_FLIPS,
+)
+FLIPPED = replace(NORMALIZED, augmentation=MODERN.augmentation)
+WANDERING = replace(  # at a rate that does not fall, and averaged over more of its steps
+    NORMALIZED,
+    schedule="constant",
+    warm_up=None,
+    final_rate=None,
+    learning_rate=2e-3,
+    average=0.2,
+)
+LITE = replace(MODERN, height=128, width=176, missed_share=0.5)
+LARGER = replace(LITE, missed_share=0.7, augmentation=NO_FLIPS)
+STRONGER = replace(  # by half
+    MODERN.augmentation,
+    rotation=30.0,
+    scale=(0.65, 1.5),
+    shear=0.22,
+    shift=0.15,
+    gain=0.4,
+    offset=0.6,
+    slope=0.75,
+    gamma=0.45,
+    blur=1.5,
+)
+FEW = replace(MODERN, height=96, width=128, epochs=3, learning_rate=1e-3)
+
+
+class Row(NamedTuple):
+    """What is trained."""
+
+    recipe: Recipe
+    soft_masks: bool = True
+    peer: str | None = None  # network of peer_train.py, instead of the recipe's
+
+
 ROWS = {
-    "classic": RECIPES["classic"],
-    "normalised": NORMALIZED,
-    "normalised, flips": {**NORMALIZED, "augment.FLIP_SHARE": 0.5},
-    "normalised, flips, rate 1e-3": {
-        **NORMALIZED,
-        "augment.FLIP_SHARE": 0.5,
-        "learning_rate": 1e-3,
-    },
-    "normalised, no augmentation": {**NORMALIZED, "augment": False},
-    "normalised, no balance": {**NORMALIZED, "balance": False},
-    "normalised, not averaged": {**NORMALIZED, "average": False},
-    "normalised, hard masks": {**NORMALIZED, "--soft-masks": False},
-    "normalised, missed 0.5": {**NORMALIZED, "losses.MISSED_SHARE": 0.5},
-    "normalised, 20 epochs": {**NORMALIZED, "epochs": 20},
-    "normalised, 192 x 256": {**NORMALIZED, "height": 192, "width": 256},
-    "normalised, 16 filters": {**NORMALIZED, "filters": 16},
-    "normalised, 48 filters": {**NORMALIZED, "filters": 48},
-    "normalised, depth 5": {**NORMALIZED, "depth": 5, "width": 192},
-    "normalised, repaired masks": {**NORMALIZED, "--contradictory": "repair"},
-    "normalised, contradictory dropped": {**NORMALIZED, "--contradictory": "drop"},
-    "normalised, constant rate": {**NORMALIZED, **WANDERING},
-    "normalised, constant rate, flips, 20 epochs": {
-        **NORMALIZED,
-        **WANDERING,
-        "augment.FLIP_SHARE": 0.5,
-        "epochs": 20,
-    },
-    "encoder": LITE,
-    "encoder, not pretrained": {**LITE, "encoder": None},
-    "encoder, no flips, missed 0.7": {**LITE, **LARGER},
-    "encoder, no flips, missed 0.7, 192 x 256": {
-        **LITE,
-        **LARGER,
-        "height": 192,
-        "width": 256,
-    },
-    "encoder, stronger augmentation": {**LITE, **STRONGER},
-    "modern": {**RECIPES["modern"], "--soft-masks": True},
-    "modern, 96 x 128, 3 epochs": FEW,
-    "modern, 96 x 128, 1 epoch": {**FEW, "epochs": 1},
-    "small": {**RECIPES["small"], "--soft-masks": True},
-    "small, 16 filters, 10 epochs": {
-        **RECIPES["small"],
-        "--soft-masks": True,
-        "filters": 16,
-        "epochs": 10,
-    },
-    "MONAI BasicUNet, 10 epochs": {**LITE, **LARGER, "peer": "monai"},
-    "MONAI BasicUNet, 4 epochs": {**LITE, **LARGER, "peer": "monai", "epochs": 4},
-    "smp Unet resnet34, 10 epochs": {**LITE, **LARGER, "peer": "smp"},
-    "smp Unet resnet34, 6 epochs": {**LITE, **LARGER, "peer": "smp", "epochs": 6},
+    "classic": Row(CLASSIC, soft_masks=False),
+    "normalised": Row(NORMALIZED),
+    "normalised, flips": Row(FLIPPED),
+    "normalised, flips, rate 1e-3": Row(replace(FLIPPED, learning_rate=1e-3)),
+    "normalised, no augmentation": Row(replace(NORMALIZED, augmentation=None)),
+    "normalised, no balance": Row(replace(NORMALIZED, balance=False)),
+    "normalised, not averaged": Row(replace(NORMALIZED, average=None)),
+    "normalised, hard masks": Row(NORMALIZED, soft_masks=False),
+    "normalised, missed 0.5": Row(replace(NORMALIZED, missed_share=0.5)),
+    "normalised, 20 epochs": Row(replace(NORMALIZED, epochs=20)),
+    "normalised, 192 x 256": Row(replace(NORMALIZED, height=192, width=256)),
+    "normalised, 16 filters": Row(replace(NORMALIZED, filters=16)),
+    "normalised, 48 filters": Row(replace(NORMALIZED, filters=48)),
+    "normalised, depth 5": Row(replace(NORMALIZED, depth=5, width=192)),
+    "normalised, constant rate": Row(WANDERING),
+    "normalised, constant rate, flips, 20 epochs": Row(
+        replace(WANDERING, augmentation=MODERN.augmentation, epochs=20)
+    ),
+    "encoder": Row(LITE),
+    "encoder, not pretrained": Row(replace(LITE, encoder=None)),
+    "encoder, no flips, missed 0.7": Row(LARGER),
+    "encoder, no flips, missed 0.7, 192 x 256": Row(replace(LARGER, height=192, width=256)),
+    "encoder, stronger augmentation": Row(replace(LITE, augmentation=STRONGER)),
+    "modern": Row(MODERN),
+    "modern, 96 x 128, 3 epochs": Row(FEW),
+    "modern, 96 x 128, 1 epoch": Row(replace(FEW, epochs=1)),
+    "small": Row(SMALL),
+    "small, 16 filters, 10 epochs": Row(replace(SMALL, filters=16, epochs=10)),
+    "MONAI BasicUNet, 10 epochs": Row(LARGER, peer="monai"),
+    "MONAI BasicUNet, 4 epochs": Row(replace(LARGER, epochs=4), peer="monai"),
+    "smp Unet resnet34, 10 epochs": Row(LARGER, peer="smp"),
+    "smp Unet resnet34, 6 epochs": Row(replace(LARGER, epochs=6), peer="smp"),
 }
-# train.py with a recipe and constants of its own
-START = """
-import importlib, json, sys
-import recipes, stage, train
-recipes.RECIPES["row"] = json.loads(sys.argv.pop(1))
-for name, value in json.loads(sys.argv.pop(1)).items():
-    module, constant = name.split(".")
-    module = importlib.import_module(module)
-    if not hasattr(module, constant):
-        raise AttributeError(f"no {name}")
-    setattr(module, constant, value)
-sys.exit(atomic.run(train.main))
-"""
-TRAIN_FLAGS = ("--precision",)  # the others are preprocess.py's
 
 
-def row_recipe(name):
-    """Return `(recipe, constants, preprocessing flags, training flags)` of a row."""
+def recipe_json(name):
+    """Return a row's recipe, called after the row, as JSON."""
+    return json.dumps(dataclasses.asdict(replace(ROWS[name].recipe, name=name)))
+
+
+def data_flags(name):
+    """Return what preprocess.py is to be told of a row, flags as text."""
     row = ROWS[name]
-    recipe = {k: v for k, v in row.items() if k.isidentifier()}
-    constants = {k: v for k, v in row.items() if "." in k}
-    flags = {"--height": row["height"], "--width": row["width"]}
-    flags |= {k: v for k, v in row.items() if k.startswith("--") and v is not False}
-    lists = {False: [], True: []}
-    for flag, value in flags.items():
-        lists[flag in TRAIN_FLAGS] += [flag] if value is True else [flag, str(value)]
-    return recipe, constants, lists[False], lists[True]
+    size = ["--height", str(row.recipe.height), "--width", str(row.recipe.width)]
+    return [*size, "--soft-masks"] if row.soft_masks else size
 
 
 def cpu_seconds(command):
@@ -203,9 +160,8 @@ def prepare(work, flags, fold):
             os.link(path, data / path.name)
         folds = ["--folds", NUM_FOLDS, "--fold", fold]
         cpu_seconds([sys.executable, "preprocess.py", "--data", data, *flags, *folds])
-    split = atomic.read_record(data / "preprocess.json", "-")
     expected = json.loads(FOLDS.read_text())[str(fold)]
-    if split["val"]["subjects"] != expected:
+    if read_split(data).val.subjects != expected:
         raise ValueError(f"fold {fold} holds other subjects than {FOLDS} says")
     return data
 
@@ -221,33 +177,43 @@ class Predicted:
         return found[..., np.newaxis].astype(np.float32)
 
 
+def load(weights):
+    """Return `(network, record)` of trained weights."""
+    from model import build_network  # here: TensorFlow takes seconds to import
+
+    trained = networks.read_trained(weights)
+    return networks.load_network(build_network, weights, trained), trained
+
+
 def score_fold(weights, data, out):
     """Score trained weights as `score_network` does, without a smallest area."""
-    settings = {**networks.read_settings(weights, None), "smallest_area": 0.0}
-    return score_network(networks.load_network(weights, settings), settings, data, out)
+    model, trained = load(weights)
+    limits = replace(trained.limits, smallest_area=0.0)
+    return score_network(model, trained.inputs, limits, data, out)
 
 
-def score_network(model, settings, data, out):
+def score_network(model, inputs, limits, data, out):
     """Predict a fold's validation frames; keep the probabilities in `out`, a .npz.
 
     Args:
         model: The network.
-        settings: As of `inference.find_masks`.
+        inputs: How it takes frames.
+        limits: What makes masks of its probabilities.
         data: Folder of preprocessed arrays.
         out: File to write.
 
     Returns:
         `{"subject_image": Dice}` of the frames with a nerve, at their own size.
     """
-    extract, frames, masks = read_extract(data)
-    rows = atomic.read_record(data / "preprocess.json", "-")["val"]["rows"]
-    dice, kept = {}, []
-    results = inference.find_masks(model, (frames[row] for row in rows), settings)
-    for row, (_, probability, found, _) in zip(rows, results, strict=True):
-        kept.append(probability.astype(np.float16))
+    extract, frames, masks = read_training_frames(data)
+    rows, dice, kept = read_split(data).val.rows, {}, []
+    predictions = inference.predict_frames(model, (frames[row] for row in rows), inputs)
+    results = inference.find_masks(predictions, limits)
+    for row, found in zip(rows, results, strict=True):
+        kept.append(found.probability.astype(np.float16))
         if masks[row].any():
-            subject, image = (extract["train"][n][row] for n in ("subject", "image"))
-            dice[f"{subject}_{image}"] = round(scores.dice(masks[row] > 0, found), 4)
+            name = f"{extract.train.subject[row]}_{extract.train.image[row]}"
+            dice[name] = round(scores.dice(masks[row] > 0, found.mask), 4)
     np.savez_compressed(out, rows=rows, probabilities=kept)
     return dice
 
@@ -264,10 +230,9 @@ def train_row(name, data, out, flags=()):
     Returns:
         CPU seconds of all parts of the training.
     """
-    recipe, constants, _, train_flags = row_recipe(name)
-    command = [sys.executable, "-c", START, json.dumps(recipe), json.dumps(constants)]
-    command += ["--recipe", "row", "--data", data, "--out", out, "--keep", "last"]
-    seconds = cpu_seconds([*command, "--resume", *train_flags, *flags])
+    script = ROOT / "benchmarks" / "train_recipe.py"
+    command = [sys.executable, script, recipe_json(name), "--data", data, "--out", out]
+    seconds = cpu_seconds([*command, "--keep", "last", "--resume", *flags])
     spent = out.with_suffix(".seconds")  # of all parts of an interrupted run
     with open(spent, "a") as file:
         file.write(f"{seconds}\n")
@@ -276,10 +241,9 @@ def train_row(name, data, out, flags=()):
 
 def train_peer(name, data, out, seed, torch_python):
     """Train a public network with a row's recipe by peer_train.py; as `train_row`."""
-    recipe, _, _, _ = row_recipe(name)
-    command = [torch_python, ROOT / "benchmarks" / "peer_train.py", recipe["peer"]]
-    command += ["--data", data, "--out", out, "--seed", seed]
-    return cpu_seconds([*command, "--recipe", json.dumps(recipe)])
+    script = ROOT / "benchmarks" / "peer_train.py"
+    command = [torch_python, script, ROWS[name].peer, "--recipe", recipe_json(name)]
+    return cpu_seconds([*command, "--data", data, "--out", out, "--seed", seed])
 
 
 def weights_path(work, name, fold, seed):
@@ -290,32 +254,31 @@ def weights_path(work, name, fold, seed):
 
 def run(args, name, label, fold, seed):
     """Train and score one run; return its line of the results, called `label`."""
+    row = ROWS[name]
     work = args.work.resolve()
-    recipe, _, preprocess_flags, _ = row_recipe(name)
-    data = prepare(work, preprocess_flags, fold)
+    data = prepare(work, data_flags(name), fold)
     out = weights_path(work, label, fold, seed)
     found = out.with_suffix(".npz")
-    if "peer" in recipe:
+    if row.peer:
         if args.init:
             raise ValueError(f"{name} takes no --init")
         seconds = train_peer(name, data, found, seed, args.torch_python)
-        limits = {"threshold": checkpoint.THRESHOLD, "presence": 0.0}
-        settings = atomic.read_record(data / "preprocess.json", "-") | limits
-        settings |= {"smallest_area": 0.0, "precision": "bfloat16"}
+        precision, inputs = "bfloat16", read_split(data).inputs
+        limits = Limits(threshold=0.5, smallest_area=0.0, presence=0.0)
         with np.load(found) as arrays:
             model = Predicted(arrays["probabilities"])
-        dice = score_network(model, settings, data, found)
+        dice = score_network(model, inputs, limits, data, found)
     else:
         start = ["--init", args.init.resolve()] if args.init else []
         seconds = train_row(name, data, out, ["--seed", seed, *start])
-        settings = atomic.read_record(out.with_suffix(".json"), "-")
+        precision = networks.read_trained(out).precision
         dice = score_fold(out, data, found)
     return {
         "row": label,
         "fold": fold,
         "seed": seed,
-        "epochs": recipe["epochs"],
-        "precision": settings["precision"],
+        "epochs": row.recipe.epochs,
+        "precision": precision,
         "cpu_seconds": round(seconds, 1),
         "weights_kib": round(out.stat().st_size / 1024) if out.exists() else None,
         "mean_dice": round(float(np.mean(list(dice.values()))), 4),
@@ -402,9 +365,9 @@ def ceilings(extract):
         masks of near-identical frames against each other; and of the consensus of four or
         more of them against another's.
     """
-    record, frames, masks = read_extract(extract)
-    subjects = np.array(record["train"]["subject"])
-    rows = np.flatnonzero(np.array(record["train"]["area"]) > 0)
+    record, frames, masks = read_training_frames(extract)
+    subjects = np.array(record.train.subject)
+    rows = np.flatnonzero(np.array(record.train.area) > 0)
     truth = {
         row: (run_length.parse(run_length.encode(masks[row]), masks[row].size), s)
         for row, s in zip(rows.tolist(), subjects[rows].tolist(), strict=True)

@@ -1,5 +1,6 @@
 """app.py in a real browser: it opens, takes files, follows sliders, and stays at home."""
 
+import dataclasses
 import json
 import shutil
 import socket
@@ -20,7 +21,7 @@ import extract_data
 import predict
 import preprocess
 import train
-from nerve.files import atomic
+from nerve import command
 
 pytest.importorskip("gradio", reason="app.py's packages are not installed")
 
@@ -59,11 +60,11 @@ def test_sliders_change_masks_and_downloads(weights, tmp_path):
     frame, truth = draw_frame(2, 1, True, 3, HEIGHT, WIDTH)
     cv2.imwrite(str(tmp_path / "own.png"), frame)
     state = app.analyse(networks, "unet_nerve", str(tmp_path / "own.png"))
-    areas = [app.find(state, 1, t, 0)[2].sum() for t in (0.05, 0.5, 0.95)]
+    areas = [app.find(state, 1, t, 0).mask.sum() for t in (0.05, 0.5, 0.95)]
     assert areas[0] >= areas[1] >= areas[2]
     assert areas[0] > areas[2]
-    assert app.find(state, 1, 0.5, 90)[2].sum() == 0
-    found = app.find(state, 1, 0.5, 0)[2]
+    assert app.find(state, 1, 0.5, 90).mask.sum() == 0
+    found = app.find(state, 1, 0.5, 0).mask
     assert 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum()) > 0.6
     mask, overlay, table = app.save(state, 1, 0.5, 0, tmp_path)
     np.testing.assert_array_equal(cv2.imread(mask, 0), found * 255)
@@ -81,7 +82,7 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
     assert "phantom.png" in text
     write_clip(tmp_path / "c.avi", 5)
     state = app.analyse(networks, "unet_nerve", str(tmp_path / "c.avi"))
-    assert len(state["probabilities"]) == 5
+    assert len(state["predictions"]) == 5
     assert "| frame | 1 of 5 |" in app.show(state, 1, 0.5, 0)[2]
     monkeypatch.setattr(app, "MAX_FRAMES", 5)
     assert app.read_upload(str(tmp_path / "c.avi"))[2]  # all of them
@@ -95,17 +96,17 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
 def test_the_page_finds_what_predict_finds(weights, tmp_path):
     write_clip(tmp_path / "c.avi", 3)
     state = app.analyse(app.Networks(weights), "unet_nerve", str(tmp_path / "c.avi"))
-    settings = state["settings"]
+    limits = state["limits"]
     flags = ["--input", str(tmp_path / "c.avi"), "--out", str(tmp_path / "out")]
     predict.main([*flags, "--weights", str(weights / "unet_nerve.h5")])
-    limits = settings["threshold"], 100 * settings["smallest_area"]
+    sliders = limits.threshold, 100 * limits.smallest_area
     for number in (1, 2, 3):
-        _, _, mask = app.find(state, number, *limits)
+        mask = app.find(state, number, *sliders).mask
         found = cv2.imread(str(tmp_path / f"out/masks/c_{number:05}.png"), 0)
         np.testing.assert_array_equal(255 * mask, found)
-    settings["presence"] = 1.5  # more than there is
-    assert not app.find(state, 1, *limits)[2].any()
-    assert "below 1.50: left empty" in app.show(state, 1, *limits)[2]
+    state["limits"] = dataclasses.replace(limits, presence=1.5)  # more than there is
+    assert not app.find(state, 1, *sliders).mask.any()
+    assert "below 1.50: left empty" in app.show(state, 1, *sliders)[2]
 
 
 def test_no_weights_is_one_line(tmp_path):
@@ -147,9 +148,7 @@ def server(weights, tmp_path):
 @pytest.fixture
 def browser(tmp_path):
     if not (CHROMIUM and DRIVER):
-        print(
-            "chromium and chromedriver are absent: the page is not tested in a browser"
-        )
+        print("chromium and chromedriver are absent: the page is not tested in a browser")
         pytest.skip("chromium or chromedriver is absent")
     from selenium import webdriver
 
@@ -256,9 +255,9 @@ def test_a_visit_in_a_browser(server, browser, tmp_path):
 def test_a_wrong_port_and_missing_packages_are_one_line(weights, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         app.main(["--port", "80"])
-    assert "--port 80; expected 1024 to 65535" in capsys.readouterr().err
+    assert "--port: 80; expected 1024 to 65535" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setattr(sys, "argv", ["app.py"])
-    status = atomic.run(lambda: app.main(["--weights", str(weights)]))
+    status = command.run(lambda: app.main(["--weights", str(weights)]))
     assert status == 1
     assert "pip install -r requirements/app.txt" in capsys.readouterr().err

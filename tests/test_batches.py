@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from nerve.training.batches import batches, draw_balanced, draw_order
+from recipes import MODERN
+
+CHANGES = MODERN.augmentation
 
 X = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1) * np.ones((10, 8, 8, 1))
 X = X.astype(np.float32)
@@ -49,18 +52,20 @@ def test_changes_depend_on_seed_epoch_and_place_in_the_order_alone():
     x = rng.normal(size=(6, 16, 16, 1)).astype(np.float32)
     y = (x > 0).astype(np.float32)
     order = np.arange(6)
-    whole = np.concatenate([f for f, _ in batches(x, y, order, 6, (0, 3))])
-    pairs = np.concatenate([f for f, _ in batches(x, y, order, 2, (0, 3))])
+    whole = np.concatenate([f for f, _ in batches(x, y, order, 6, (CHANGES, 0, 3))])
+    pairs = np.concatenate([f for f, _ in batches(x, y, order, 2, (CHANGES, 0, 3))])
     np.testing.assert_array_equal(whole, pairs)
-    other = np.concatenate([f for f, _ in batches(x, y, order, 6, (0, 4))])
+    other = np.concatenate([f for f, _ in batches(x, y, order, 6, (CHANGES, 0, 4))])
+    seeded = np.concatenate([f for f, _ in batches(x, y, order, 6, (CHANGES, 1, 3))])
     assert not np.array_equal(whole, other)
+    assert not np.array_equal(whole, seeded)
     assert not np.array_equal(whole, x)
 
 
 def test_memory_mapped_frames_are_never_written_to(tmp_path):
     np.save(tmp_path / "x.npy", X)
     x = np.load(tmp_path / "x.npy", mmap_mode="r")
-    for frames, _ in batches(x, x, np.arange(10), 5, (0, 0)):
+    for frames, _ in batches(x, x, np.arange(10), 5, (CHANGES, 0, 0)):
         assert frames.flags.writeable
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), X)
 

@@ -1,13 +1,19 @@
 """Dice against values computed by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from losses import (
+    LOSSES,
+    build_tversky_crossentropy_loss,
     dice_coef,
     dice_coef_loss,
-    tversky_crossentropy_loss,
 )
+from recipes import CLASSIC, MODERN
+
+tversky_crossentropy_loss = LOSSES[MODERN.loss](MODERN)  # 0.7 and a hundredth
 
 
 def masks(*frames):
@@ -79,16 +85,20 @@ def test_first_false_pixels_cost_an_empty_frame_little_and_a_false_nerve_much():
     assert values[1] > 0.6
 
 
-def test_a_missed_pixel_costs_more_than_a_false_one(monkeypatch):
+@pytest.mark.parametrize("empty_smooth", [0.01, None])
+def test_a_missed_pixel_costs_more_than_a_false_one(empty_smooth):
     truth = masks([1, 1, 0, 0])
     missed, false = masks([0.9, 0.1, 0.1, 0.1]), masks([0.9, 0.9, 0.9, 0.1])
 
-    def loss(predicted):
-        return float(tversky_crossentropy_loss(truth, predicted)[0])
-
     # as many wrong pixels, so an equal cross-entropy
-    assert loss(missed) > loss(false)
-    monkeypatch.setattr("losses.MISSED_SHARE", 0.5)  # Dice
+    both = np.concatenate([truth, truth]), np.concatenate([missed, false])
+    losses = np.asarray(tversky_crossentropy_loss(*both))
+    assert losses[0] > losses[1]
+    half = build_tversky_crossentropy_loss(0.5, empty_smooth)  # Dice
+
+    def loss(predicted):
+        return float(half(truth, predicted)[0])
+
     entropy = -np.log(0.1) / 4 - 3 * np.log(0.9) / 4
     assert loss(missed) == pytest.approx(entropy + 1 - 3 / (2 + 1.2 + 1), abs=1e-5)
     assert loss(false) == pytest.approx(entropy + 1 - 4.6 / (2 + 2.8 + 1), abs=1e-5)
@@ -102,3 +112,27 @@ def test_soft_masks_are_best_predicted_as_they_are():
     ]
     # the entropy pulls to 0.5, Dice upwards: not lower than the truth
     assert values[0] > values[1]
+
+
+def test_the_recipe_decides_the_loss():
+    assert LOSSES[CLASSIC.loss](CLASSIC) is dice_coef_loss
+    truth, predicted = masks([1, 1, 0, 0]), masks([0.5, 0.5, 0.5, 0.5])
+    recipe = replace(MODERN, missed_share=0.9)
+    # TP 1, FN 1, FP 1: (2 * 1 + 1) / (2 * (1 + 0.9 + 0.1) + 1) whatever the share; with
+    # FN 1.5 and FP 0.5 not: TP 0.5, (1 + 1) / (2 * (0.5 + 0.9 * 1.5 + 0.1 * 0.5) + 1)
+    loss = LOSSES[recipe.loss](recipe)
+    assert float(loss(truth, predicted)[0]) == pytest.approx(1 - 0.6 + np.log(2), abs=1e-5)
+    fewer = masks([0.25, 0.25, 0.25, 0.25])
+    entropy = -np.log(0.25) / 2 - np.log(0.75) / 2
+    assert float(loss(truth, fewer)[0]) == pytest.approx(1 - 2 / 4.8 + entropy, abs=1e-5)
+
+
+@pytest.mark.parametrize(("empty_smooth", "smooth"), [(None, 1), (0.01, 0.04), (0.5, 2)])
+def test_empty_smooth_is_a_share_of_the_frame_and_one_pixel_where_none_is_given(
+    empty_smooth, smooth
+):
+    loss = build_tversky_crossentropy_loss(0.7, empty_smooth)
+    found = float(loss(masks(EMPTY), masks([0.25, 0.25, 0.25, 0.25]))[0])
+    # of 4 pixels, FP 1: smooth / (2 * 0.3 + smooth)
+    expected = 1 - smooth / (0.6 + smooth) - np.log(0.75)
+    assert found == pytest.approx(expected, abs=1e-5)

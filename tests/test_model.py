@@ -1,5 +1,6 @@
 """The U-Net: sizes, parameters, and the committed summary."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,14 @@ import pytest
 
 import model as model_script
 from model import (
-    StandardizedConv2D,
     build_fast_unet,
     build_lite_unet,
+    build_network,
     build_unet,
-    copy_weights,
     summary,
 )
+from nerve.network.convolutions import StandardizedConv2D, copy_weights
+from recipes import CLASSIC, RECIPES
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,9 +63,7 @@ def test_output_is_a_probability_of_the_input_size():
         (8, 32, "multiples of 16: 16 rows, 32 columns"),
     ],
 )
-def test_a_size_that_the_depth_does_not_divide_names_the_nearest(
-    height, width, message
-):
+def test_a_size_that_the_depth_does_not_divide_names_the_nearest(height, width, message):
     with pytest.raises(ValueError, match=message):
         build_unet(height, width, filters=2, depth=4)
 
@@ -94,9 +94,7 @@ def random_frames(height, width):
 def scramble(network):
     """Give a network other weights, so that no mean, gain or bias is as built."""
     rng = np.random.default_rng(1)
-    network.set_weights(
-        [w + rng.normal(0, 0.1, w.shape) for w in network.get_weights()]
-    )
+    network.set_weights([w + rng.normal(0, 0.1, w.shape) for w in network.get_weights()])
 
 
 def test_the_fast_unet_gives_a_probability_of_the_input_size():
@@ -155,3 +153,26 @@ def test_a_frame_of_a_batch_changes_nothing_for_the_others():
     one, two = (np.asarray(network(x)) for x in (frames, other))
     np.testing.assert_allclose(one[0], two[0], atol=1e-6)
     assert not np.allclose(one[1], two[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_gives_its_network_its_dropout_and_what_it_starts_with(name):
+    recipe = replace(RECIPES[name], filters=3, dropout=0.45, initial_logit=-2.5)
+    network = build_network(recipe, 32, 48)
+    assert network.input_shape == (None, 32, 48, 1)
+    (dropout,) = (layer for layer in network.layers if "dropout" in layer.name)
+    assert dropout.rate == 0.45
+    last = network.get_layer("probability")
+    assert np.asarray(last.bias).tolist() == [-2.5]
+    assert network.get_layer("up1_conv2").filters == 3
+
+
+def test_the_classic_network_leaves_out_no_channel():
+    network = build_network(replace(CLASSIC, filters=2), 16, 16)
+    assert not [layer for layer in network.layers if "dropout" in layer.name]
+
+
+def test_a_network_that_is_not_there_is_refused_with_those_that_are():
+    message = "network 'vnet' in the recipe; expected one of unet, fast_unet, lite_unet"
+    with pytest.raises(ValueError, match=message):
+        build_network(replace(CLASSIC, network="vnet"), 16, 16)

@@ -25,6 +25,7 @@ import predict
 import preprocess
 import train
 from nerve.frames import sources
+from nerve.frames.geometry import Geometry
 from nerve.prediction import dicom_seg, inference, own_predictions
 
 HEIGHT, WIDTH = 64, 80
@@ -39,9 +40,7 @@ def weights(tmp_path_factory):
     extract_data.main(["--raw", str(folder / "raw"), "--data", data])
     preprocess.main(["--data", data, "--height", "32", "--width", "32"])
     flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "25"]
-    train.main(
-        ["--data", data, "--out", str(weights), "--learning-rate", "0.005", *flags]
-    )
+    train.main(["--data", data, "--out", str(weights), "--learning-rate", "0.005", *flags])
     return weights
 
 
@@ -52,9 +51,7 @@ def sweep(count=6):
 
 
 def write_video(path, frames, code="MJPG"):
-    writer = cv2.VideoWriter(
-        str(path), cv2.VideoWriter_fourcc(*code), 20, (WIDTH, HEIGHT)
-    )
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 20, (WIDTH, HEIGHT))
     for frame in frames:
         writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
     writer.release()
@@ -119,12 +116,8 @@ def test_a_video_gives_a_mask_and_a_row_for_each_frame_and_an_overlay(
     weights, tmp_path, suffix, capsys
 ):
     frames, masks = sweep()
-    write_video(
-        tmp_path / f"clip{suffix}", frames, "MJPG" if suffix == ".avi" else "mp4v"
-    )
-    rows = run(
-        weights, tmp_path / f"clip{suffix}", tmp_path / "out", "--smoothing", "0"
-    )
+    write_video(tmp_path / f"clip{suffix}", frames, "MJPG" if suffix == ".avi" else "mp4v")
+    rows = run(weights, tmp_path / f"clip{suffix}", tmp_path / "out", "--smoothing", "0")
     assert [row["frame"] for row in rows] == list("123456")
     assert list(rows[0]) == list(own_predictions.COLUMNS)
     for number, (row, truth) in enumerate(zip(rows, masks, strict=True), 1):
@@ -143,11 +136,16 @@ def test_a_video_gives_a_mask_and_a_row_for_each_frame_and_an_overlay(
 
 
 def test_smoothing_is_causal_and_steadies_what_flickers():
-    maps = [np.full((2, 2), value, np.float32) for value in (0.0, 1.0, 0.0, 1.0)]
-    values = [float(p[0, 0]) for p in inference.smooth(iter(maps), 0.5)]
-    assert values == [0.0, 0.5, 0.25, 0.625]
-    one = inference.smooth(iter([maps[1]]), 0.5)
-    assert float(next(one)[0, 0]) == 1.0
+    frame, geometry = np.zeros((2, 2), np.uint8), Geometry.of((2, 2), (2, 2), 1.0, {})
+
+    def smooth(*values):
+        maps = [np.full((2, 2), value, np.float32) for value in values]
+        found = [inference.Prediction(frame, geometry, p) for p in maps]
+        steady = inference.smooth(iter(found), 0.5)
+        return [float(each.probability[0, 0]) for each in steady]
+
+    assert smooth(0.0, 1.0, 0.0, 1.0) == [0.0, 0.5, 0.25, 0.625]
+    assert smooth(1.0) == [1.0]
 
 
 def test_longest_axis_and_area_in_millimetres():
@@ -176,9 +174,7 @@ def test_a_cine_loop_is_measured_in_millimetres_and_its_segmentation_read_back(
     rows = run(weights, tmp_path / "cine.dcm", tmp_path / "out", "--dicom-seg")
     assert len(rows) == 6
     for row in rows:
-        assert float(row["area_mm2"]) == pytest.approx(
-            int(row["area"]) * 0.02, abs=0.01
-        )
+        assert float(row["area_mm2"]) == pytest.approx(int(row["area"]) * 0.02, abs=0.01)
     found = highdicom.seg.segread(tmp_path / "out" / "segmentations" / "cine.dcm")
     ((study, series, instance),) = found.get_source_image_uids()
     assert study == source.StudyInstanceUID
@@ -210,9 +206,7 @@ def test_a_still_of_dicom_and_its_segmentation(weights, tmp_path):
 
 def encode(frame, kind):
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(
-        buffer, kind, **({"quality": 95} if kind == "JPEG" else {})
-    )
+    Image.fromarray(frame).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
     return buffer.getvalue()
 
 
@@ -263,9 +257,7 @@ def test_colours_windows_and_inverted_greys_of_dicom(tmp_path):
     expected = (frames[0] - frames[0].min()) / float(np.ptp(frames[0])) * 255
     for empty in ({"WindowCenter": None, "WindowWidth": None}, {"WindowCenter": 5}):
         write_dicom(path, deep, **empty)  # no window: likewise
-        assert (
-            np.abs(next(iter(sources.open_source(path).frames)) - expected).max() <= 1
-        )
+        assert np.abs(next(iter(sources.open_source(path).frames)) - expected).max() <= 1
         write_dicom(path, frames, **empty)
         np.testing.assert_array_equal(list(sources.open_source(path).frames), frames)
     window = {"WindowCenter": 10_000, "WindowWidth": 10_000}
@@ -340,9 +332,7 @@ def test_bad_files_are_named_and_the_rest_of_the_folder_done(weights, tmp_path, 
     frames, _ = sweep(2)
     Image.fromarray(frames[0]).save(folder / "=good.png")
     write_video(folder / "good.avi", frames)
-    with pytest.raises(
-        ValueError, match=f"{len(expected)} of {len(expected) + 2} files"
-    ):
+    with pytest.raises(ValueError, match=f"{len(expected)} of {len(expected) + 2} files"):
         run(weights, folder, tmp_path / "out")
     said = [
         line
@@ -543,9 +533,7 @@ def test_a_cut_video_is_noted_with_both_numbers(weights, tmp_path, capsys):
     assert text.count(f"a.avi should hold 30 frames, of which {len(rows)} could") == 1
 
 
-@pytest.mark.parametrize(
-    "rate", [1000 / 15, 1000 / 13, 1000 / 12, 68.03, 656.21, 0.001]
-)
+@pytest.mark.parametrize("rate", [1000 / 15, 1000 / 13, 1000 / 12, 68.03, 656.21, 0.001])
 def test_overlays_of_any_rate_are_written(tmp_path, rate):
     with own_predictions.write_video(tmp_path / "a.mp4", rate) as append:
         append(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
@@ -577,9 +565,7 @@ def test_a_still_called_as_a_frame_of_a_video_is_refused(tmp_path):
     write_dicom(tmp_path / "still_00001.dcm", frames[:1])
     assert len(sources.list_files(tmp_path)) == 7
     Image.fromarray(frames[0]).save(tmp_path / "clip_00001.png")
-    with pytest.raises(
-        ValueError, match=r"clip_00001\.png is called as a frame of clip"
-    ):
+    with pytest.raises(ValueError, match=r"clip_00001\.png is called as a frame of clip"):
         sources.list_files(tmp_path)
 
 
@@ -663,9 +649,7 @@ def test_a_file_that_cannot_be_written_leaves_the_others(weights, tmp_path, caps
     assert "left out: [Errno 36] File name too long" in capsys.readouterr().err
 
 
-def test_a_lacking_segmentation_is_told_from_what_is_left_out(
-    weights, tmp_path, capsys
-):
+def test_a_lacking_segmentation_is_told_from_what_is_left_out(weights, tmp_path, capsys):
     path, out = tmp_path / "cine.dcm", tmp_path / "out"
     write_dicom(path, sweep()[0])
     dataset = pydicom.dcmread(path)

@@ -5,7 +5,7 @@ import pytest
 
 from model import build_fast_unet, build_unet
 from nerve import precision
-from nerve.backend import keras
+from nerve.backend import computing_in, keras
 
 
 def choose(monkeypatch, devices, flags=(), capability=None):
@@ -44,7 +44,9 @@ def test_what_is_asked_for_is_taken():
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
 def test_weights_and_probabilities_are_float32_in_every_precision(build, name):
     policy = precision.dtype_policy(name)
-    network = build(16, 16, filters=2, depth=2, dtype=policy)
+    with computing_in(policy):
+        network = build(16, 16, filters=2, depth=2)
+    assert keras.config.dtype_policy().name == "float32"  # as before
     assert {np.asarray(w).dtype for w in network.weights} == {np.dtype("float32")}
     output = network(np.zeros((1, 16, 16, 1), np.float32))
     assert keras.backend.standardize_dtype(output.dtype) == "float32"

@@ -1,6 +1,7 @@
 """Prediction: masks, scores, pictures, warnings, refusals; and the chain once through."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -15,11 +16,14 @@ import extract_data
 import predict
 import preprocess
 import train
-from nerve.backend import keras
+from model import build_network
 from nerve.files import atomic
 from nerve.frames import overlays
+from nerve.frames.geometry import Geometry
 from nerve.prediction import advice, inference, networks
+from nerve.records import Frames, Inputs, Limits, Trained
 from nerve.scoring import scores
+from recipes import CLASSIC
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +39,6 @@ def chain(tmp_path_factory):
     flags = ["--out", str(folder / "predictions"), "--overlays", "3"]
     predict.main(["--data", data, "--weights", weights, *flags])
     return folder
-
-
-LIMITS = {"presence": 0.0, "aspect": 1.0, "crops": {}}
 
 
 def read_csv(path):
@@ -69,16 +70,17 @@ def test_the_submission_lists_every_test_frame_in_order(chain):
 def test_masks_are_those_of_the_probabilities_at_the_frames_own_size(chain, tmp_path):
     data = str(chain / "data")
     predict_again(chain, tmp_path, "--data", data, "--precision", "float32")
-    settings = networks.read_settings(chain / "weights" / "unet.h5", None)
-    model = networks.load_network(chain / "weights" / "unet.h5", settings)
+    weights = chain / "weights" / "unet.h5"
+    trained = networks.read_trained(weights)
+    model = networks.load_network(build_network, weights, trained)
     frames = np.load(chain / "data" / "imgs_test.npy")
     for row, frame in zip(read_csv(tmp_path / "submission.csv"), frames, strict=True):
         small = cv2.resize(frame, (32, 32), interpolation=cv2.INTER_AREA)
-        x = (small - np.float64(settings["mean"])) / settings["standard_deviation"]
+        x = (small - np.float64(trained.inputs.mean)) / trained.inputs.standard_deviation
         p = np.asarray(model(x[None, ..., None].astype(np.float32)))[0, ..., 0]
         large = cv2.resize(p, (80, 64), interpolation=cv2.INTER_LINEAR)
         expected = large >= 0.5
-        if expected.sum() < settings["smallest_area"] * 64 * 80:
+        if expected.sum() < trained.limits.smallest_area * 64 * 80:
             expected[:] = False
         found = slow_decode(row["pixels"], 64, 80) > 0
         close = np.abs(large - 0.5) < 1e-4  # rounding may tip these
@@ -108,24 +110,21 @@ def two(chain, tmp_path_factory):
     return folder / "one.h5", folder / "other.h5"
 
 
-def test_several_weights_give_the_mean_probability_each_with_its_own_scaling(
-    chain, two
-):
-    records = [networks.read_settings(path, None) for path in two]
+def test_several_weights_give_the_mean_probability_each_with_its_own_scaling(chain, two):
+    records = [networks.read_trained(path) for path in two]
     frames = np.load(chain / "data" / "imgs_test.npy")
+
+    def predicted(model, record):
+        found = inference.predict_frames(model, frames, record.inputs)
+        return [each.probability for each in found]
+
     alone = [
-        list(
-            inference.predict_frames(
-                networks.load_network(path, record), frames, record
-            )
-        )
+        predicted(networks.load_network(build_network, path, record), record)
         for path, record in zip(two, records, strict=True)
     ]
-    assert (
-        np.abs(np.subtract(*alone)).max() > 0.01
-    )  # the scaling does make a difference
-    model = networks.load_networks(two, records)
-    together = list(inference.predict_frames(model, frames, records[0]))
+    assert np.abs(np.subtract(*alone)).max() > 0.01  # the scaling does make a difference
+    model = networks.load_networks(build_network, two, records)
+    together = predicted(model, records[0])
     np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-5)
 
 
@@ -137,26 +136,33 @@ def test_several_weights_predict_from_the_command_line(chain, two, tmp_path):
 
 
 def test_of_several_weights_all_subjects_trained_on_count(two):
-    records = [networks.read_settings(path, None) for path in two]
-    merged = networks.merge_settings(two, records)
-    assert merged["trained_on"] == 2 * records[0]["trained_on"]
-    assert merged["data"] == records[0]["data"]
-    records[1]["data"] = {}  # of another split
-    assert networks.merge_settings(two, records)["data"] == {}
+    records = [networks.read_trained(path) for path in two]
+    merged = networks.merge(two, records)
+    assert merged.trained_on == 2 * records[0].trained_on
+    assert merged.data == records[0].data
+    other = dataclasses.replace(records[1].data, arrays={})  # of another split
+    records[1] = dataclasses.replace(records[1], data=other)
+    assert networks.merge(two, records).data is None
+
+
+def change_inputs(trained, **changes):
+    return dataclasses.replace(
+        trained, inputs=dataclasses.replace(trained.inputs, **changes)
+    )
 
 
 def test_weights_of_another_size_are_not_averaged(two):
-    records = [networks.read_settings(path, None) for path in two]
-    records[1]["width"] = 48
+    records = [networks.read_trained(path) for path in two]
+    records[1] = change_inputs(records[1], width=48)
     with pytest.raises(ValueError, match=r"other\.h5 takes frames of 32 x 48 pixels"):
-        networks.merge_settings(two, records)
+        networks.merge(two, records)
 
 
 def test_weights_of_another_aspect_are_not_averaged(two):
-    records = [networks.read_settings(path, None) for path in two]
-    records[1]["aspect"] = 2.0
+    records = [networks.read_trained(path) for path in two]
+    records[1] = change_inputs(records[1], aspect=2.0)
     with pytest.raises(ValueError, match="trained on frames of another aspect or crop"):
-        networks.merge_settings(two, records)
+        networks.merge(two, records)
 
 
 def test_what_others_put_beside_the_predictions_stays(chain, two, tmp_path):
@@ -164,9 +170,7 @@ def test_what_others_put_beside_the_predictions_stays(chain, two, tmp_path):
     mine = [f"overlays/{n}.png" for n in ("test_scan", "val_1", "val_a_1", "test_1_2")]
     stale = ["overlays/test_999.png", "overlays/val_999_1.png", "validation.scores.csv"]
     for name in (*mine, *stale, "validation_mine.csv", "submission_old.csv"):
-        (tmp_path / name).write_text(
-            "mine"
-        )  # the scores are evaluate.py's, of other masks
+        (tmp_path / name).write_text("mine")  # the scores are evaluate.py's, of other masks
     flags = ["--data", str(chain / "data"), "--weights", str(two[0])]
     predict.main([*flags, "--out", str(tmp_path)])
     for name in (*mine, "validation_mine.csv", "submission_old.csv"):
@@ -288,52 +292,36 @@ def test_a_record_of_other_weights_is_refused(chain, tmp_path):
         shutil.copy(chain / "weights" / name, tmp_path / name)
     with open(tmp_path / "unet.h5", "ab") as file:
         file.write(b"\0")
-    with pytest.raises(
-        ValueError, match=r"is not the file that .*unet\.json describes"
-    ):
-        networks.read_settings(tmp_path / "unet.h5", None)
-
-
-def test_a_model_of_others_is_loaded_where_it_is_trusted(chain, tmp_path):
-    inputs = keras.layers.Input((32, 32, 1))
-    x = keras.layers.Lambda(lambda x: x / 2, output_shape=(32, 32, 1))(inputs)
-    foreign = tmp_path / "foreign.keras"
-    keras.Model(inputs, x).save(foreign)
-    flags = ["--data", str(chain / "data"), "--weights", str(foreign)]
-    flags += ["--settings", str(chain / "weights" / "unet.json")]
-    flags += ["--out", str(tmp_path / "out")]
-    with pytest.raises(ValueError, match=r"foreign\.keras is not an HDF5 file"):
-        predict.main(flags)
-    predict.main([*flags, "--trust"])
-    assert len(read_csv(tmp_path / "out" / "submission.csv")) == 7
-    other = json.loads((chain / "weights" / "unet.json").read_text()) | {"height": 48}
-    (tmp_path / "other.json").write_text(json.dumps(other))
-    flags[flags.index("--settings") + 1] = str(tmp_path / "other.json")
-    with pytest.raises(ValueError, match=r"expected \(48, 32, 1\) both"):
-        predict.main([*flags, "--trust"])
-    (tmp_path / "foreign.keras").write_text("no model")
-    with pytest.raises(ValueError, match="cannot be loaded by Keras"):
-        predict.main([*flags, "--trust"])
+    with pytest.raises(ValueError, match=r"is not the file that .*unet\.json describes"):
+        networks.read_trained(tmp_path / "unet.h5")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"filters": 10**12}, "gives filters 1000000000000; expected a whole number"),
-        ({"filters": 256, "depth": 6}, "too small"),
+        (
+            {"recipe": {"filters": 10**12}},
+            "gives filters 1000000000000; expected a whole number",
+        ),
+        ({"recipe": {"filters": 256, "depth": 6}}, "too small"),
         ({"height": 1e400}, "gives height inf; expected a whole number"),
         ({"threshold": float("nan")}, "gives threshold nan; expected a number, 0 to 1"),
         ({"mean": True}, "gives mean True"),
         ({"mean": "9" * 999}, "gives mean '9"),
-        ({"network": "os.system"}, "network 'os.system' in the settings; expected one"),
-        ({"trained_on": "all"}, "is not laid out as a record"),
-        ({"trained_on": [{"subjects": [1]}]}, "is not laid out as a record"),
-        ({"data": [1]}, "is not laid out as a record"),
-        ({"kept": {"dice_coef": "high"}}, "is not laid out as a record"),
+        (
+            {"recipe": {"network": "os.system"}},
+            "network 'os.system' in the recipe; expected one",
+        ),
+        ({"trained_on": "all"}, "gives trained_on 'all'; expected a list"),
+        ({"trained_on": [{"subjects": [1]}]}, "gives no imgs_train_sha256"),
+        ({"data": [1]}, r"gives data \[1\]; expected an object"),
+        ({"kept": {"dice_coef": "high"}}, "gives kept dice_coef 'high'; expected a number"),
     ],
 )
 def test_a_hostile_record_is_refused(chain, tmp_path, change, message):
-    record = json.loads((chain / "weights" / "unet.json").read_text()) | change
+    record = json.loads((chain / "weights" / "unet.json").read_text())
+    recipe = record["recipe"] | change.get("recipe", {})
+    record |= change | {"recipe": recipe}
     (tmp_path / "lent.json").write_text(json.dumps(record))
     flags = ["--data", str(chain / "data"), "--settings", str(tmp_path / "lent.json")]
     flags += ["--weights", str(chain / "weights" / "unet.h5")]
@@ -346,10 +334,8 @@ def test_a_record_without_a_number_is_refused(chain, tmp_path):
     record = json.loads((chain / "weights" / "unet.json").read_text())
     record["mean"] = None
     (tmp_path / "lent.json").write_text(json.dumps(record))
-    with pytest.raises(
-        ValueError, match=r"lent\.json gives mean None; expected a number"
-    ):
-        networks.read_settings(chain / "weights" / "unet.h5", tmp_path / "lent.json")
+    with pytest.raises(ValueError, match=r"lent\.json gives mean None; expected a number"):
+        networks.read_trained(chain / "weights" / "unet.h5", tmp_path / "lent.json")
 
 
 def split_again(chain, tmp_path, *flags):
@@ -365,9 +351,7 @@ def test_scores_on_subjects_trained_on_are_refused(chain, tmp_path):
     split = json.loads((chain / "data" / "preprocess.json").read_text())
     held_out = set(split["val"]["subjects"])
     for fold in range(5):  # one subject a fold: some fold holds out another one
-        data = split_again(
-            chain, tmp_path / str(fold), "--folds", "5", "--fold", str(fold)
-        )
+        data = split_again(chain, tmp_path / str(fold), "--folds", "5", "--fold", str(fold))
         other = json.loads((tmp_path / str(fold) / "data/preprocess.json").read_text())
         if not set(other["val"]["subjects"]) & held_out:
             with pytest.raises(ValueError, match="were trained on subjects"):
@@ -376,9 +360,7 @@ def test_scores_on_subjects_trained_on_are_refused(chain, tmp_path):
     raise AssertionError("no fold differs from the training's split")
 
 
-def test_subjects_of_other_data_with_the_same_numbers_are_marked(
-    chain, tmp_path, capsys
-):
+def test_subjects_of_other_data_with_the_same_numbers_are_marked(chain, tmp_path, capsys):
     make_raw(tmp_path / "raw", subjects=5, frames=8, test=2, seed=1)
     data = str(tmp_path / "data")
     extract_data.main(["--raw", str(tmp_path / "raw"), "--data", data])
@@ -417,13 +399,18 @@ def watch(frame, probability, mask, times=1):
     return seen
 
 
-SETTINGS = {
-    "mean": 100.0,
-    "standard_deviation": 50.0,
-    "threshold": 0.5,
-    "kept": {"dice_coef": 0.8},
-    "trained_on": [{"frames": 10, "frames_with_nerve": 4}],
-}
+TRAINED = Trained(
+    recipe=CLASSIC,
+    seed=0,
+    precision="float32",
+    keep="best",
+    init_sha256=None,
+    inputs=Inputs(8, 8, mean=100.0, standard_deviation=50.0, aspect=1.0, crops={}),
+    limits=Limits(threshold=0.5, smallest_area=0.0, presence=0.0),
+    data=None,
+    trained_on=[Frames("a", [1], frames=10, frames_with_nerve=4)],
+    kept={"dice_coef": 0.8},
+)
 GREY = np.full((8, 8), 100, np.uint8)
 LOW, EMPTY = np.full((8, 8), 0.31), np.zeros((8, 8), np.uint8)
 SOME = np.eye(8, dtype=np.uint8)
@@ -432,56 +419,58 @@ SOME = np.eye(8, dtype=np.uint8)
 def test_usual_predictions_cause_no_warning():
     seen = watch(GREY, LOW, EMPTY)
     seen.see(GREY, LOW + 0.5, SOME)
-    assert seen.advise(SETTINGS) is None
-    assert advice.Watch().advise(SETTINGS) is None
+    assert seen.advise(TRAINED, None) is None
+    assert advice.Watch().advise(TRAINED, None) is None
 
 
 def test_all_empty_is_said_with_the_highest_probability():
-    text = watch(GREY, LOW, EMPTY, 3).advise(SETTINGS)
+    text = watch(GREY, LOW, EMPTY, 3).advise(TRAINED, None)
     assert "no frame has a nerve predicted" in text
     assert "highest probability is 0.310, the threshold 0.5" in text
     assert "hardly trained" not in text
 
 
 def test_frames_of_0_and_1_are_recognised():
-    text = watch(GREY // 100, LOW, EMPTY).advise(SETTINGS)
+    text = watch(GREY // 100, LOW, EMPTY).advise(TRAINED, None)
     assert "the frames hold only 0 and 1; expected greys of 0 to 255" in text
 
 
 def test_another_gain_is_recognised():
-    text = watch(GREY * 2, LOW, EMPTY).advise(SETTINGS)
+    text = watch(GREY * 2, LOW, EMPTY).advise(TRAINED, None)
     assert "mean grey is 200, the training frames' 100" in text
 
 
 def test_hardly_trained_weights_are_recognised():
-    text = watch(GREY, LOW, EMPTY).advise({**SETTINGS, "kept": {"dice_coef": 0.02}})
+    trained = dataclasses.replace(TRAINED, kept={"dice_coef": 0.02})
+    text = watch(GREY, LOW, EMPTY).advise(trained, None)
     assert "hardly trained (dice_coef 0.020)" in text
 
 
 def test_all_positive_is_said_with_the_share_of_empty_training_frames():
-    trained_on = [{"frames": 50, "frames_with_nerve": 49}]
+    trained_on = [Frames("a", [1], frames=50, frames_with_nerve=49)]
+    trained = dataclasses.replace(TRAINED, trained_on=trained_on)
     seen = watch(GREY, LOW, SOME, 20)
-    text = seen.advise({**SETTINGS, "trained_on": trained_on})
+    text = seen.advise(trained, None)
     assert "20 of 20 frames have a nerve predicted" in text
     assert "2.0% of the training frames were without a nerve" in text
-    assert "no cause found" in seen.advise(SETTINGS)
+    assert "no cause found" in seen.advise(TRAINED, None)
     few = watch(GREY, LOW, SOME, 3)
-    assert few.advise(SETTINGS) is None  # too few to tell
-    assert "never learnt" in few.advise({**SETTINGS, "trained_on": trained_on})
+    assert few.advise(TRAINED, None) is None  # too few to tell
+    assert "never learnt" in few.advise(trained, None)
 
 
 def test_full_masks_are_said():
-    text = watch(GREY * 0, LOW, EMPTY + 1).advise(SETTINGS)
+    text = watch(GREY * 0, LOW, EMPTY + 1).advise(TRAINED, None)
     assert "every mask covers its whole frame" in text
 
 
 def test_small_masks_are_dropped():
     probability = np.zeros((10, 10), np.float32)
     probability[:2, :2] = 0.9  # 4 of 100 pixels
-    settings = {**LIMITS, "threshold": 0.5, "smallest_area": 0.04}
-    assert inference.to_mask(probability, (10, 10), settings).sum() == 4
-    settings["smallest_area"] = 0.041
-    assert inference.to_mask(probability, (10, 10), settings).sum() == 0
+    geometry = Geometry.of((10, 10), (10, 10), 1.0, {})
+    for smallest, expected in ((0.04, 4), (0.041, 0)):
+        limits = Limits(threshold=0.5, smallest_area=smallest, presence=0.0)
+        assert inference.to_mask(probability, geometry, limits).sum() == expected
 
 
 def test_evenly_spaced_numbers():
@@ -545,9 +534,7 @@ def test_a_mistake_is_one_line_and_no_traceback(
     assert len(lines) == 1
 
 
-def test_a_failed_run_leaves_earlier_predictions_as_they_were(
-    chain, tmp_path, monkeypatch
-):
+def test_a_failed_run_leaves_earlier_predictions_as_they_were(chain, tmp_path, monkeypatch):
     shutil.copytree(chain / "predictions", tmp_path / "out")
     before = atomic.sha256(tmp_path / "out" / "submission.csv")
 
@@ -601,20 +588,19 @@ def test_the_mean_of_folds_predicts_test_frames_alone(chain, tmp_path, capsys):
         train.main(["--data", str(data), "--out", str(weights[-1]), *small])
     both = ["--weights", *map(str, weights), "--out", str(tmp_path / "out")]
     predict.main(["--data", str(data), *both])
-    assert (
-        "note: test frames alone: networks here were trained" in capsys.readouterr().out
-    )
+    assert "note: test frames alone: networks here were trained" in capsys.readouterr().out
     assert len(read_csv(tmp_path / "out" / "submission.csv")) == 7
     assert not (tmp_path / "out" / "validation.csv").exists()
 
 
 def test_limits_that_empty_masks_are_named():
     seen = watch(GREY, np.full((8, 8), 0.7), EMPTY, 3)
-    text = seen.advise({**SETTINGS, "presence": 0.9, "smallest_area": 0.001})
+    limits = Limits(threshold=0.5, smallest_area=0.001, presence=0.9)
+    trained = dataclasses.replace(TRAINED, limits=limits)
+    text = seen.advise(trained, None)
     assert "emptied by the weights' presence 0.9 or smallest_area 0.001" in text
     # --prevalence stands in place of the weights' presence
-    limits = {"presence": 0.9, "prevalence": 0.05, "smallest_area": 0.001}
-    text = seen.advise({**SETTINGS, **limits})
+    text = seen.advise(trained, 0.05)
     assert "emptied by --prevalence 0.05 or the weights' smallest_area 0.001" in text
 
 

@@ -15,6 +15,8 @@ import preprocess
 import report
 import train
 import tune
+from nerve.prediction import inference, networks
+from nerve.records import Inputs
 from nerve.scoring import plots
 
 
@@ -35,9 +37,7 @@ def chain(tmp_path_factory):
 def make(folder, *flags):
     data, weights = folder / "data", folder / "weights" / "unet.h5"
     out = folder / "pages" / "report.html"
-    report.main(
-        ["--data", str(data), "--weights", str(weights), "--out", str(out), *flags]
-    )
+    report.main(["--data", str(data), "--weights", str(weights), "--out", str(out), *flags])
     return out.read_text()
 
 
@@ -84,17 +84,25 @@ def test_the_page_holds_all_it_shows_and_the_scores_of_predict(chain, capsys):
         assert f"{value:.3f}" in text, name
 
 
+def see(tally, image, frame, truth, probability, mask, inputs):
+    """Count a frame of subject 1 with a mask of its own choosing."""
+    geometry = inference.find_geometry(frame.shape, inputs)
+    found = inference.Prediction(frame, geometry, probability, mask)
+    tally.see((1, image), found, truth)
+
+
 def test_frames_of_one_kind_are_said(chain, tmp_path):
     copy = shutil.copytree(chain, tmp_path / "copy")
     tally = report.Tally()
-    settings = json.loads((copy / "weights" / "unet.json").read_text())
+    weights = copy / "weights" / "unet.h5"
+    trained = networks.read_trained(weights)
     mask = np.zeros((64, 80), np.uint8)
     mask[10:30, 10:30] = 1
     frame = np.full((64, 80), 100, np.uint8)
     probability = np.full((32, 32), 0.9, np.float32)
     for image in range(3):
-        tally.see((1, image), frame, mask, probability, mask, settings)
-    page = report.make_page(tally, settings, copy / "weights" / "unet.h5", ["<odd>"])
+        see(tally, image, frame, mask, probability, mask, trained.inputs)
+    page = report.make_page(tally, trained, weights, ["<odd>"])
     assert "All frames are with a nerve" in page
     assert "&lt;odd&gt;" in page
     assert tally.pixels[plots.BINS - 1, 0] == 3 * 32 * 32
@@ -106,11 +114,11 @@ def test_frames_of_one_kind_are_said(chain, tmp_path):
 
 def test_a_page_of_frames_without_a_nerve(chain):
     tally, weights = report.Tally(), chain / "weights" / "unet.h5"
-    settings = json.loads(weights.with_suffix(".json").read_text())
+    trained = networks.read_trained(weights)
     empty, probability = np.zeros((64, 80), np.uint8), np.zeros((32, 32), np.float32)
     for image in range(3):
-        tally.see((1, image), empty, empty, probability, empty, settings)
-    page = report.make_page(tally, settings, weights, [])
+        see(tally, image, empty, empty, probability, empty, trained.inputs)
+    page = report.make_page(tally, trained, weights, [])
     assert "All frames are without a nerve" in page
     assert "No frame shows a nerve" in page
 
@@ -118,14 +126,13 @@ def test_a_page_of_frames_without_a_nerve(chain):
 def test_calibration_is_of_what_the_network_saw():
     # a frame of 80 x 20 pixels, of which 40 x 20 are looked at, in an array of 16 x 32: the
     # array stands for 40 rows of 80 columns, so that the frame takes 8 columns of it
-    settings = {"threshold": 0.5, "aspect": 2.0, "height": 16, "width": 32}
-    settings["crops"] = {"80x20": [40, 0, 40, 20]}
+    inputs = Inputs(16, 32, 100.0, 50.0, 2.0, {"80x20": [40, 0, 40, 20]})
     truth = np.zeros((80, 20), np.uint8)
     truth[40:, :10] = 1
     probability = np.zeros((16, 32), np.float32)
     probability[:, 12:16] = 0.99  # the left half of these 8 columns
     tally = report.Tally()
-    tally.see((1, 1), truth * 0, truth, probability, truth, settings)
+    see(tally, 1, truth * 0, truth, probability, truth, inputs)
     everywhere, nerve = tally.pixels[-1]
     assert everywhere == nerve == 16 * 4
     assert tally.pixels[0].tolist() == [16 * 28, 0]
@@ -133,14 +140,14 @@ def test_calibration_is_of_what_the_network_saw():
 
 def test_the_worst_and_the_best_are_kept():
     tally = report.Tally()
-    settings = {"threshold": 0.5, "aspect": 1.5, "crops": {}, "height": 16, "width": 16}
+    inputs = Inputs(16, 16, 100.0, 50.0, 1.5, {})
     frame, probability = np.zeros((40, 60), np.uint8), np.zeros((16, 16), np.float32)
     truth = np.zeros((40, 60), np.uint8)
     truth[:, :20] = 1
     for number in range(30):
         mask = np.zeros((40, 60), np.uint8)
         mask[:, : 1 + number * 7 % 30] = 1  # every width from 1 to 30 once
-        tally.see((1, number), frame, truth, probability, mask, settings)
+        see(tally, number, frame, truth, probability, mask, inputs)
     dice = sorted(row["dice"] for row in tally.rows)
     worst, best = (sorted(item[4] for item in h) for h in (tally.worst, tally.best))
     assert worst == dice[:12]

@@ -1,6 +1,7 @@
 """tune.py: the limits it finds are the best; --prevalence keeps the share asked for."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -13,7 +14,10 @@ import predict
 import preprocess
 import train
 import tune
-from nerve.prediction import held_out, inference
+from nerve.frames.geometry import Geometry
+from nerve.prediction import held_out, inference, limits, networks
+from nerve.prediction.limits import THRESHOLDS, Measures
+from nerve.records import Frames, Inputs, Limits, read_split
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def copy(trained, tmp_path):
 
 def random_measures(seed, num_frames=30):
     rng = np.random.default_rng(seed)
-    shape = (num_frames, len(tune.THRESHOLDS))
+    shape = (num_frames, len(THRESHOLDS))
     return rng.random(shape), rng.random(shape), rng.random(num_frames)
 
 
@@ -45,8 +49,8 @@ def test_no_limits_tried_score_higher(seed):
     dice, area, presence = random_measures(seed)
     empty = np.arange(30) % 2 == 0
     dice[empty] = 0  # any mask is wrong there
-    limits, score = tune.search(dice, area, presence, empty)
-    for k in range(len(tune.THRESHOLDS)):
+    best, score = limits.search(Measures(dice, area, presence, empty))
+    for k in range(len(THRESHOLDS)):
         for smallest in np.linspace(0, 1, 23):
             for least in np.linspace(0, 1, 23):
                 shown = (area[:, k] >= smallest) & (presence >= least)
@@ -54,8 +58,8 @@ def test_no_limits_tried_score_higher(seed):
                 # limits between two values tried, at most one frame in 30 / 40 apart
                 assert value <= score + 1 / 30 + 1e-9
         assert score >= np.where(True, dice[:, k], empty).mean()
-    record = tune.score_at(dice, area, presence, empty, limits)
-    assert record.mean() == pytest.approx(score)
+    found = limits.score_at(Measures(dice, area, presence, empty), best)
+    assert found.mean() == pytest.approx(score)
 
 
 def test_limits_that_separate_empty_frames_are_found():
@@ -64,10 +68,10 @@ def test_limits_that_separate_empty_frames_are_found():
     dice[empty] = 0
     dice[~empty] = 0.5
     dice[~empty, 4] = 0.9
-    limits, score = tune.search(dice, area, presence, empty)
-    assert limits["threshold"] == tune.THRESHOLDS[4]
-    assert presence[empty].max() < limits["presence"] <= presence[~empty].min()
-    assert limits["smallest_area"] == 0
+    best, score = limits.search(Measures(dice, area, presence, empty))
+    assert best.threshold == THRESHOLDS[4]
+    assert presence[empty].max() < best.presence <= presence[~empty].min()
+    assert best.smallest_area == 0
     assert score == pytest.approx(np.where(empty, 1, 0.9).mean())
 
 
@@ -91,15 +95,23 @@ def test_the_script_raises_the_score_and_says_on_which_subjects(copy, capsys):
     assert float(challenge) == pytest.approx(new, abs=1e-3)
 
 
-def test_limits_searched_on_other_peoples_subjects_are_not_held_against_scores():
-    split = {"extract": {"imgs_train.npy": "a"}, "val": {"subjects": [1, 2]}}
-    settings = {
-        "limits_searched_on": [2, 3],
-        "trained_on": [{"imgs_train_sha256": "a"}],
-    }
-    assert held_out.searched_on(settings, split) == [2]
-    settings["trained_on"] = [{"imgs_train_sha256": "b"}]  # their subject 2 is another
-    assert held_out.searched_on(settings, split) == []
+def test_limits_searched_on_other_peoples_subjects_are_not_held_against_scores(trained):
+    split = read_split(trained / "data")
+    split = dataclasses.replace(
+        split,
+        extract={"imgs_train.npy": "a"},
+        val=dataclasses.replace(split.val, subjects=[1, 2]),
+    )
+    record = dataclasses.replace(
+        networks.read_trained(trained / "weights" / "unet.h5"),
+        limits_searched_on=[2, 3],
+        trained_on=[Frames("a", [4], frames=1, frames_with_nerve=1)],
+    )
+    assert held_out.searched_on(record, split) == [2]
+    # their subject 2 is another
+    others = [Frames("b", [4], frames=1, frames_with_nerve=1)]
+    record = dataclasses.replace(record, trained_on=others)
+    assert held_out.searched_on(record, split) == []
 
 
 def test_the_smallest_area_is_measured_as_it_is_applied():
@@ -107,15 +119,14 @@ def test_the_smallest_area_is_measured_as_it_is_applied():
     # for 1.5 times its width: 800 / 6,400 of the frame, 2 / 3 of that of the array
     truth = np.zeros((80, 80), np.uint8)
     truth[:40, :20] = 1
-    settings = {"aspect": 1.5, "crops": {}, "height": 32, "width": 48}
-    boxed = inference.fit(truth * 255, settings) / np.float32(255)
-    row = tune.measure_frame(truth, boxed, settings)
-    share = row.area[tune.THRESHOLDS.index(0.5)]
+    geometry = Geometry.of(truth.shape, (32, 48), 1.5, {})
+    boxed = geometry.fit(truth * 255) / np.float32(255)
+    row = limits.measure_frame(truth, geometry, boxed)
+    share = row.area[THRESHOLDS.index(0.5)]
     assert share == pytest.approx(800 / 6400 * 2 / 3, rel=0.05)
-    limits = {"threshold": 0.5, "presence": 0.0}
     for smallest, expected in ((share, True), (share + 1e-6, False)):
-        limits["smallest_area"] = smallest
-        found = inference.to_mask(boxed, truth.shape, {**settings, **limits})
+        least = Limits(threshold=0.5, smallest_area=smallest, presence=0.0)
+        found = inference.to_mask(boxed, geometry, least)
         assert found.any() == expected
 
 
@@ -151,11 +162,10 @@ def test_presence_is_the_mean_of_the_highest_hundredth():
     probability = np.zeros((20, 20), np.float32)
     probability[3, :5] = [0.9, 0.8, 0.7, 0.6, 0.5]  # of 400 pixels the highest 4 count
     assert inference.presence(probability) == pytest.approx(0.75)
-    limits = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.75}
-    limits |= {"aspect": 1.0, "crops": {}}
-    assert inference.to_mask(probability, (20, 20), limits).sum() == 5
-    limits["presence"] = 0.76
-    assert inference.to_mask(probability, (20, 20), limits).sum() == 0
+    geometry = Geometry.of((20, 20), (20, 20), 1.0, {})
+    for presence, expected in ((0.75, 5), (0.76, 0)):
+        least = Limits(threshold=0.5, smallest_area=0.0, presence=presence)
+        assert inference.to_mask(probability, geometry, least).sum() == expected
 
 
 def shown(out):
@@ -166,11 +176,13 @@ def shown(out):
 def test_prevalence_keeps_that_share_of_the_surest_frames(copy, monkeypatch):
     values = [0.3, 0.9, 0.1, 0.6, 0.2, 0.8, 0.5, 0.05, 0.7, 0.4]  # of frames 1 to 10
 
-    def predict_frames(model, frames, settings):
-        for _, value in zip(frames, values, strict=False):
-            yield np.full((32, 32), value, np.float32)
+    def predict_frames(model, frames, inputs):
+        for frame, value in zip(frames, values, strict=False):
+            geometry = inference.find_geometry(frame.shape, inputs)
+            probability = np.full((32, 32), value, np.float32)
+            yield inference.Prediction(frame, geometry, probability)
 
-    monkeypatch.setattr(inference, "predict_frames", predict_frames)
+    monkeypatch.setattr(predict, "predict_frames", predict_frames)
     record = copy / "weights" / "unet.json"  # nothing else empties a mask
     settings = json.loads(record.read_text()) | {"smallest_area": 0.0, "threshold": 0.0}
     record.write_text(json.dumps(settings))
@@ -219,13 +231,17 @@ def test_several_networks_are_judged_under_the_limits_of_the_record_written(
         text = json.dumps({**record, "threshold": threshold})
         (weights / f"{name}.json").write_text(text)
 
-    def measure(model, frames, masks, settings):
-        dice = np.zeros((4, len(tune.THRESHOLDS)))
-        columns = [tune.THRESHOLDS.index(t) for t in (0.3, 0.5, 0.7)]
-        dice[:, columns] = at[settings["threshold"]]
-        return tune.Measures(dice, dice + 1, np.ones(4), np.zeros(4, bool))
+    def measure(predictions, masks):
+        dice = np.zeros((4, len(THRESHOLDS)))
+        columns = [THRESHOLDS.index(t) for t in (0.3, 0.5, 0.7)]
+        dice[:, columns] = at[predictions]
+        return Measures(dice, dice + 1, np.ones(4), np.zeros(4, bool))
 
-    monkeypatch.setattr(tune, "load_network", lambda *_: None)
+    def load_network(build_network, weights, trained, precision):
+        return trained.limits.threshold
+
+    monkeypatch.setattr(tune, "load_network", load_network)
+    monkeypatch.setattr(tune, "predict_frames", lambda threshold, *_: threshold)
     monkeypatch.setattr(tune, "measure", measure)
     flags = ["--weights", str(weights / "unet.h5"), str(weights / "other.h5")]
     tune.main(["--data", data, data, *flags, "--into", str(weights / "unet.json")])
@@ -237,8 +253,8 @@ def test_several_networks_are_judged_under_the_limits_of_the_record_written(
 def test_frames_without_any_nerve_are_no_ground_for_limits(copy, monkeypatch):
     original = tune.read_validation
 
-    def without_nerve(settings, data):
-        *rest, masks = original(settings, data)
+    def without_nerve(trained, data):
+        *rest, masks = original(trained, data)
         return *rest, masks * 0
 
     monkeypatch.setattr(tune, "read_validation", without_nerve)
@@ -253,5 +269,5 @@ def test_frames_without_any_nerve_are_no_ground_for_limits(copy, monkeypatch):
 def test_a_record_without_limits_is_refused_before_the_search(copy):
     (copy / "bare.json").write_text("{}")
     flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
-    with pytest.raises(ValueError, match=r"bare\.json gives height None"):
+    with pytest.raises(ValueError, match=r"bare\.json gives no "):
         tune.main([*flags, "--into", str(copy / "bare.json")])

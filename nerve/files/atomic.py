@@ -19,6 +19,8 @@ from typing import Any
 import filelock
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # disk, file size limit, quota
+# what locking says on a file system that cannot
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def temporary(path: str | Path) -> Path:
@@ -48,6 +50,8 @@ def lock(folder: str | Path, name: str = "") -> Iterator[None]:
             "wait for it, or choose another place"
         ) from error
     except OSError as error:
+        if error.errno not in NO_LOCKS:  # such as a folder that may not be written
+            raise
         print(
             f"note: {folder} lies on a file system without locks ({error.strerror}): "
             "never start two runs in it"

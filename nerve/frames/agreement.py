@@ -1,5 +1,6 @@
 """Near-identical frames, and how far their masks agree."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,21 @@ from nerve.records import Extracted
 from nerve.scoring import scores
 
 COMPARED = (48, 64)  # rows and columns at which frames are compared
-BLOCK = 256  # frames compared with all of their sweep at a time
+BLOCK = 256  # frames compared with all others at a time
 CONTRADICTORY = 0.5  # agreement below which a mask contradicts the others'
 COLUMNS = ("subject", "img", "agreement", "near_identical", "other_subject")
 COLUMNS += ("other_img", "similarity", "dice")
 
 
-def flatten(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return frames for comparison: float32 `(N, pixels)`, each of mean 0 and norm 1."""
+def find_alike(thumbnails: np.ndarray, least: float) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each row with its correlations to all rows, 0 where these are below `least`.
 
-    def work(row):
-        return normalized_thumbnail(images[row], *COMPARED)
-
-    return np.stack(list(machine.map_threads(work, rows)))
+    Args:
+        thumbnails: float32 array `(N, pixels)` of `geometry.normalized_thumbnail`.
+    """
+    for start in range(0, len(thumbnails), BLOCK):
+        values = thumbnails[start : start + BLOCK] @ thumbnails.T
+        yield from enumerate(np.where(values >= least, values, 0), start)
 
 
 def find_near_identical(
@@ -42,12 +45,12 @@ def find_near_identical(
     found = [None] * len(images)
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
-        flat = flatten(images, rows)
-        for start in range(0, len(rows), BLOCK):
-            alike = flat[start : start + BLOCK] @ flat.T
-            for k, values in enumerate(alike, start):
-                near = np.flatnonzero(values >= similarity)
-                found[rows[k]] = {int(rows[n]): float(values[n]) for n in near if n != k}
+        small = machine.map_threads(
+            lambda row: normalized_thumbnail(images[row], *COMPARED), rows
+        )
+        for k, values in find_alike(np.stack(list(small)), similarity):
+            near = np.flatnonzero(values)
+            found[rows[k]] = {int(rows[n]): float(values[n]) for n in near if n != k}
     return found
 
 

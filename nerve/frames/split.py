@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse
 
 from nerve.files.arrays import scratch_array
+from nerve.frames.agreement import find_alike
 from nerve.frames.geometry import normalized_thumbnail
 
 VALIDATION_SHARE = 635 / 5635  # the classic 5,000 : 635 of the challenge's frames
@@ -18,7 +19,6 @@ SAME_SWEEP = 0.08
 IDENTICAL = 1e-3  # likewise, in any set
 COUNTED = "those that share near-identical frames count as one"
 SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is taken
-COMPARED = 256  # frames compared with all others at a time
 
 
 def find_sweeps(images: np.ndarray, subjects: np.ndarray, folder: Path) -> dict[int, int]:
@@ -38,10 +38,8 @@ def find_sweeps(images: np.ndarray, subjects: np.ndarray, folder: Path) -> dict[
     mean = thumbnails.mean(axis=0)
     limit = 1 - max(SAME_SWEEP * (1 - mean @ mean), IDENTICAL)
     linked = scipy.sparse.lil_array((len(names), len(names)), dtype=bool)
-    for start in range(0, len(images), COMPARED):
-        alike = thumbnails[start : start + COMPARED] @ thumbnails.T >= limit
-        rows, others = np.nonzero(alike)
-        linked[index[rows + start], index[others]] = True
+    for row, alike in find_alike(thumbnails, limit):
+        linked[index[row], index[np.flatnonzero(alike)]] = True
     _, group = scipy.sparse.csgraph.connected_components(linked, directed=False)
     _, first = np.unique(group, return_index=True)  # of each its smallest subject
     return dict(zip(names.tolist(), names[first[group]].tolist(), strict=True))
