@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from nerve.records import Recipe
+
 SMOOTH = 1.0  # pixels; keeps an empty batch predicted empty at 1 instead of 0 / 0
 
 
@@ -75,10 +77,17 @@ def build_tversky_crossentropy_loss(missed_share: float, empty_smooth: float | N
     return tversky_crossentropy_loss
 
 
-# What a recipe's `loss` may be: recipe to function of (y_true, y_pred)
-LOSSES = {
-    "dice_coef_loss": lambda recipe: dice_coef_loss,
-    "tversky_crossentropy_loss": lambda recipe: build_tversky_crossentropy_loss(
-        recipe.missed_share, recipe.empty_smooth
-    ),
-}
+def build_loss(recipe: Recipe):
+    """Return the loss that a recipe names, a function of (y_true, y_pred).
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if recipe.loss == "dice_coef_loss":
+        return dice_coef_loss
+    if recipe.loss == "tversky_crossentropy_loss":
+        return build_tversky_crossentropy_loss(recipe.missed_share, recipe.empty_smooth)
+    raise ValueError(
+        f"recipe {recipe.name}: loss {recipe.loss!r}; expected dice_coef_loss or "
+        "tversky_crossentropy_loss (losses.py)"
+    )

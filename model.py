@@ -59,8 +59,13 @@ def build_unet(
     """Return the plain U-Net, uncompiled.
 
     Args:
+        height: Rows of the frames, in pixels, a multiple of `2 ** depth`.
+        width: Columns, likewise.
         filters: Channels of the first level; doubled at each further one.
-        depth: Number of times the contracting path halves the frame.
+        depth: Number of times the frame is halved.
+        dropout: Share of the channels at the bottom that a training step leaves out.
+        initial_logit: Of every pixel's probability before anything is learnt.
+        training: Whether it is going to be trained; makes no difference to this network.
 
     Returns:
         Functional model: float32 scaled frames `(batch, height, width, 1)` to nerve
@@ -102,29 +107,20 @@ def build_unet(
 
 
 def build_fast_unet(
-    height: int = 128,
-    width: int = 176,
-    filters: int = 32,
-    depth: int = 4,
-    dropout: float = 0.2,
-    initial_logit: float = -4.0,
-    training: bool = False,
+    height: int,
+    width: int,
+    filters: int,
+    depth: int,
+    dropout: float,
+    initial_logit: float,
+    training: bool,
 ) -> keras.Model:
     """Return a U-Net that computes nothing at full size, uncompiled.
 
     The first convolution halves the frame and the last one doubles it, skips are added
     instead of concatenated, 1 x 1 convolutions come before what they enlarge, convolutions
-    are followed by instance normalisation, and dropout leaves out whole channels.
-
-    Args:
-        filters: Channels of the first level, at half size; doubled at each further one.
-        depth: Number of times the frame is halved, the first convolution included.
-
-    Returns:
-        Functional model as of `build_unet`.
-
-    Raises:
-        ValueError: a size that `depth` does not divide.
+    are followed by instance normalisation. Arguments and result as of `build_unet`; the
+    first level has half of the frame's size.
 
     Source: https://arxiv.org/abs/1609.05158 for the last layer (a transposed convolution of
     2 x 2 with stride 2 is its 1 x 1 convolution and shuffle).
@@ -188,30 +184,23 @@ def expand(
 
 
 def build_lite_unet(
-    height: int = 192,
-    width: int = 256,
-    filters: int = 32,
-    depth: int = 4,
-    dropout: float = 0.2,
-    initial_logit: float = -4.0,
-    training: bool = False,
+    height: int,
+    width: int,
+    filters: int,
+    depth: int,
+    dropout: float,
+    initial_logit: float,
+    training: bool,
     stages: tuple[encoder.Stage, ...] = encoder.STAGES,
 ) -> keras.Model:
     """Return a U-Net whose contracting path is EfficientNet-Lite0's, uncompiled.
 
-    The expanding path is that of `build_fast_unet`, without its normalisation.
-
-    Args:
-        filters: Channels of the expanding path at half size; doubled at each further level.
-        depth: Number of times the frame is halved: 4, the encoder's.
-        training: Whether to standardise the kernels of the 3 x 3 convolutions; otherwise
-            all layers are Keras's own. `copy_weights` leads from one to the other.
-
-    Returns:
-        Functional model as of `build_unet`.
+    The expanding path is that of `build_fast_unet`, without its normalisation. Arguments
+    and result as of `build_unet`; while it trains, the kernels of its 3 x 3 convolutions
+    are standardised, and `copy_weights` leads from there to layers of Keras's own.
 
     Raises:
-        ValueError: another depth, or a size that it does not divide.
+        ValueError: another depth than the encoder's, or a size that it does not divide.
     """
     if depth != encoder.DEPTH:
         raise ValueError(f"depth {depth}; the encoder of ImageNet has {encoder.DEPTH}")
@@ -241,10 +230,6 @@ def build_network(
 ) -> keras.Model:
     """Return the network that a recipe describes, in Keras's dtype policy in force.
 
-    Args:
-        recipe: Its network, filters, depth, dropout and initial_logit are used.
-        training: Whether it is going to be trained, else all layers are Keras's own.
-
     Raises:
         ValueError: a network that is not in NETWORKS, or a size that does not fit it.
     """
@@ -253,15 +238,9 @@ def build_network(
             f"network {recipe.network!r} in the recipe; expected one of "
             f"{', '.join(NETWORKS)}"
         )
-    return NETWORKS[recipe.network](
-        height,
-        width,
-        recipe.filters,
-        recipe.depth,
-        recipe.dropout,
-        recipe.initial_logit,
-        training=training,
-    )
+    sizes = height, width, recipe.filters, recipe.depth
+    build = NETWORKS[recipe.network]
+    return build(*sizes, recipe.dropout, recipe.initial_logit, training)
 
 
 def summary(model: keras.Model) -> str:

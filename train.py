@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES)
     args = parse_args(argv, recipes)
     if args.init:
         look(args.init)
-    from losses import LOSSES, dice_coef, smooth_dice
+    from losses import build_loss, dice_coef, smooth_dice
     from model import build_network
     from nerve.training import (
         devices,  # here: TensorFlow takes seconds to import
@@ -147,9 +147,7 @@ def main(argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES)
         worker = devices.find_worker(
             process, num_processes, args.devices, recipe.batch_size
         )
-        design = loop.Design(
-            build_network, LOSSES[recipe.loss](recipe), dice_coef, smooth_dice
-        )
+        design = loop.Design(build_network, build_loss(recipe), dice_coef, smooth_dice)
         inputs = design, run, arrays, split.train, args.init, worker
         if args.dry_run:
             rehearse(*inputs)

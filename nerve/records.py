@@ -137,6 +137,13 @@ class Recipe:
     batch_size: int
     epochs: int
 
+    def __post_init__(self):
+        if self.schedule not in ("constant", "cosine"):
+            known = "expected constant or cosine"
+            raise ValueError(f"recipe {self.name}: schedule {self.schedule!r}; {known}")
+        if self.schedule == "cosine" and None in (self.warm_up, self.final_rate):
+            raise ValueError(f"recipe {self.name}: cosine needs warm_up and final_rate")
+
 
 def is_within(crop: list[int], size: str) -> bool:
     """Tell whether a crop, [top, left, height, width], lies in a frame of "HxW" pixels."""
