@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from losses import (
-    LOSSES,
+    build_loss,
     build_tversky_crossentropy_loss,
     dice_coef,
     dice_coef_loss,
 )
 from recipes import CLASSIC, MODERN
 
-tversky_crossentropy_loss = LOSSES[MODERN.loss](MODERN)  # 0.7 and a hundredth
+tversky_crossentropy_loss = build_loss(MODERN)  # 0.7 and a hundredth
 
 
 def masks(*frames):
@@ -115,12 +115,12 @@ def test_soft_masks_are_best_predicted_as_they_are():
 
 
 def test_the_recipe_decides_the_loss():
-    assert LOSSES[CLASSIC.loss](CLASSIC) is dice_coef_loss
+    assert build_loss(CLASSIC) is dice_coef_loss
     truth, predicted = masks([1, 1, 0, 0]), masks([0.5, 0.5, 0.5, 0.5])
     recipe = replace(MODERN, missed_share=0.9)
     # TP 1, FN 1, FP 1: (2 * 1 + 1) / (2 * (1 + 0.9 + 0.1) + 1) whatever the share; with
     # FN 1.5 and FP 0.5 not: TP 0.5, (1 + 1) / (2 * (0.5 + 0.9 * 1.5 + 0.1 * 0.5) + 1)
-    loss = LOSSES[recipe.loss](recipe)
+    loss = build_loss(recipe)
     assert float(loss(truth, predicted)[0]) == pytest.approx(1 - 0.6 + np.log(2), abs=1e-5)
     fewer = masks([0.25, 0.25, 0.25, 0.25])
     entropy = -np.log(0.25) / 2 - np.log(0.75) / 2
