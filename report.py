@@ -158,7 +158,8 @@ def plot_frames(dice: dict, areas: np.ndarray, predicted: np.ndarray) -> list[st
         values = [value for group in dice.values() for value in group]
         axes.hist(values, bins=20, range=(0, 1), color=plots.NEAR_FOUND)
     with plots.plot(shown, "area of the mask, pixels", "true", "predicted") as axes:
-        axes.axline((0, 0), slope=1, color="grey", linewidth=1)
+        most = max([1, *areas, *predicted])
+        axes.plot([0, most], [0, most], color="grey", linewidth=1)
         axes.plot(areas, predicted, ".", color=plots.NEAR_FOUND, markersize=4)
     return shown
 

@@ -52,10 +52,11 @@ def paint_history(
         validation: val_dice_coef of each; None or NaN without validation frames.
         kept: Number of the epoch to mark, or None.
     """
-    axes.plot(epochs, training, label="training")
+    marker = "." if len(epochs) == 1 else None  # one point makes no line
+    axes.plot(epochs, training, marker=marker, label="training")
     validation = np.array(validation, float)
     if not np.isnan(validation).all():
-        axes.plot(epochs, validation, label="validation")
+        axes.plot(epochs, validation, marker=marker, label="validation")
         if kept is not None:
             axes.plot(kept, validation[kept - 1], "ko", label=f"kept: epoch {kept}")
     axes.set(xlabel="epoch", ylabel="dice_coef", ylim=(0, 1))
