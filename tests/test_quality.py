@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ from conftest import ROOT, make_raw
 
 from nerve.files import atomic
 from nerve.frames import split
+from nerve.prediction.networks import read_trained
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import quality
 
-from recipes import RECIPES
+from recipes import CLASSIC
 
-TINY = {"height": 16, "width": 16, "filters": 2, "depth": 2, "batch_size": 4}
+TINY = replace(CLASSIC, height=16, width=16, filters=2, depth=2, batch_size=4, epochs=2)
 LINE = {"fold": 0, "seed": 0, "cpu_seconds": 1.0}
 
 
@@ -36,7 +38,7 @@ def results(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "FOLDS", folder / "folds.json")
         patch.setattr(quality, "RESULTS", folder / "results.jsonl")
-        patch.setitem(quality.ROWS, "tiny", {**RECIPES["classic"], **TINY, "epochs": 2})
+        patch.setitem(quality.ROWS, "tiny", quality.Row(TINY, soft_masks=False))
         flags = ["--raw", str(raw), "--work", str(folder / "work"), "--rows", "tiny"]
         for _ in range(2):  # the second finds both runs done
             quality.main([*flags, "--folds", "0", "1"])
@@ -114,8 +116,9 @@ def test_known_probabilities_are_scored_as_a_networks_are(results, tmp_path):
     data = next(work.glob("data_*_fold0"))
     weights, kept = work / "tiny_fold0_seed0.h5", tmp_path / "kept.npz"
     dice = quality.score_fold(weights, data, kept)
-    settings = {**json.loads(weights.with_suffix(".json").read_text())}
+    trained = read_trained(weights)
+    limits = replace(trained.limits, smallest_area=0.0)
     model = quality.Predicted(np.load(kept)["probabilities"])
-    settings["smallest_area"] = 0.0
-    again = quality.score_network(model, settings, data, tmp_path / "again.npz")
+    out = tmp_path / "again.npz"
+    again = quality.score_network(model, trained.inputs, limits, data, out)
     assert again == pytest.approx(dice, abs=2e-3)  # kept in half precision

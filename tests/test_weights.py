@@ -19,11 +19,9 @@ def test_a_file_is_what_the_card_says(name):
 
 @pytest.mark.parametrize("name", [n for n in LISTED if n != "lite0_imagenet.h5"])
 def test_a_network_has_its_record_and_what_it_was_trained_on(name):
-    settings = networks.read_settings(ROOT / "weights" / name, None)
-    assert settings["data"]["validation_subjects"] == []  # trained on all
-    ((frames, subjects),) = [
-        (p["frames"], p["subjects"]) for p in settings["trained_on"]
-    ]
-    assert (frames, len(subjects)) == (1915, 38)
+    trained = networks.read_trained(ROOT / "weights" / name)
+    assert trained.data.validation_subjects == []  # trained on all
+    (part,) = trained.trained_on
+    assert (part.frames, len(part.subjects)) == (1915, 38)
     rows = (ROOT / "weights" / name).with_suffix(".csv").read_text().splitlines()
-    assert len(rows) == 1 + settings["epochs"] == 1 + settings["kept"]["epoch"]
+    assert len(rows) == 1 + trained.recipe.epochs == 1 + trained.kept["epoch"]
