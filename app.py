@@ -195,7 +195,7 @@ def save(
         sure = f"{inference.presence(probability):.4f}", f"{probability.max():.4f}"
         row = [atomic.as_text(state.title), k, *frame.shape, *sure]
         writer.writerow([*row, *own_predictions.measure_mask(mask, state.spacing)])
-    paths[2].write_text(text.getvalue())
+    paths[2].write_text(text.getvalue(), encoding="utf-8", newline="")
     return [str(path) for path in paths]
 
 

@@ -28,12 +28,9 @@ BLOCK = 64  # frames resized by a thread at a time
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int, soft: bool) -> np.ndarray:
-    """Return a mask at another size, uint8 `(height, width)`.
+    """Return a uint8 mask of 0 or 255 at another size.
 
-    Args:
-        mask: uint8 array `(rows, columns)`, 0 or 255.
-        soft: Whether to keep each pixel's share of nerve, 0 to 255, instead of 255 where it
-            is half or more, else 0.
+    Soft, it keeps each pixel's share of nerve, 0 to 255; else 255 where that is half.
     """
     if not mask.any():  # as most are
         return np.zeros((height, width), np.uint8)
@@ -44,14 +41,10 @@ def resize_mask(mask: np.ndarray, height: int, width: int, soft: bool) -> np.nda
 def resize_frames(
     frames: np.ndarray, masks: np.ndarray, height: int, width: int, soft: bool, folder: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resize all frames and masks on all cores.
-
-    Args:
-        frames: uint8 array `(N, rows, columns)`, 0 to 255.
-        masks: uint8 array, same shape, 0 or 255.
+    """Resize all frames and masks, uint8 `(N, rows, columns)`, on all cores.
 
     Returns:
-        Two uint8 arrays `(N, height, width)` in scratch files: frames, masks.
+        Two uint8 arrays `(N, height, width)` in scratch files in `folder`: frames, masks.
     """
     shape = (len(frames), height, width)
     images = scratch_array(folder, shape, np.uint8)
@@ -83,12 +76,6 @@ def scaling(images: np.ndarray, rows: Iterable[int]) -> tuple[float, float]:
     if deviation == 0:
         raise ValueError("all training frames are one flat grey; nothing can be learnt")
     return float(mean), float(deviation)
-
-
-def smallest_area(areas: np.ndarray, shape: tuple[int, int]) -> float:
-    """Return the smallest mask's share of its frame's pixels; 0.0 where all are empty."""
-    positive = areas[areas > 0]
-    return float(positive.min() / (shape[0] * shape[1])) if len(positive) else 0.0
 
 
 def write_split(
@@ -125,19 +112,14 @@ def write_split(
 
 
 def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> Part:
-    """Return what preprocess.json says of training or of validation frames.
+    """Return what preprocess.json says of these rows of the extract.
 
     Args:
-        rows: int array, their rows in the extract.
-        subjects: int array `(N,)`, the subject of each row of the extract.
-        nerve: bool array `(N,)`, whether its mask shows a nerve.
+        subjects: int array, the subject of each row of the extract.
+        nerve: bool array, whether its mask shows a nerve.
     """
-    return Part(
-        subjects=np.unique(subjects[rows]).tolist(),
-        rows=rows.tolist(),
-        subject=subjects[rows].tolist(),
-        with_nerve=int(nerve[rows].sum()),
-    )
+    mine, with_nerve = subjects[rows], int(nerve[rows].sum())
+    return Part(np.unique(mine).tolist(), rows.tolist(), mine.tolist(), with_nerve)
 
 
 def report(split: Split, vanished: int, data: Path) -> None:
@@ -191,25 +173,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="hold out whole subjects; single frames (leaky: neighbours of one video on "
         "both sides); or nothing",
     )
-    add("--folds", type=command.whole(2), help="deal the subjects into this many parts")
+    text = "deal the subjects into this many parts"
+    add("--folds", type=command.whole(2), help=text)
     add("--fold", type=command.whole(0), help="the part held out, below FOLDS")
     add("--seed", type=command.whole(0), default=0, help="seed of the split")
-    add(
-        "--soft-masks",
-        action="store_true",
-        help="keep each pixel's share of nerve, 0 to 1, instead of 0 or 1",
-    )
-    add(
-        "--contradictory",
-        action="store_true",
-        help="list near-identical frames whose masks contradict each other",
-    )
-    add(
-        "--similarity",
-        type=command.number(0.5, 1),
-        default=0.99,
-        help="correlation of two frames from which they are near-identical",
-    )
+    text = "keep each pixel's share of nerve, 0 to 1, instead of 0 or 1"
+    add("--soft-masks", action="store_true", help=text)
+    text = "list near-identical frames whose masks contradict each other"
+    add("--contradictory", action="store_true", help=text)
+    text = "correlation of two frames from which they are near-identical"
+    add("--similarity", type=command.number(0.5, 1), default=0.99, help=text)
     args = parser.parse_args(argv)
     if (args.folds is None) != (args.fold is None):
         parser.error("--folds and --fold go together")
@@ -231,34 +204,35 @@ def main(argv: list[str] | None = None) -> None:
     with atomic.lock(args.data):
         extract, frames, masks = read_training_frames(args.data)
         subjects, areas = map(np.array, (extract.train.subject, extract.train.area))
-        nerve = areas > 0
         images, labels = resize_frames(
             frames, masks, args.height, args.width, args.soft_masks, args.data
         )
         group = find_sweeps(images, subjects, args.data)
         groups = np.array([group[subject] for subject in subjects])
         validation = split_frames(
-            args.split, groups, nerve, args.folds, args.fold, args.seed
+            args.split, groups, areas > 0, args.folds, args.fold, args.seed
         )
-        rows = {"train": np.flatnonzero(~validation), "val": np.flatnonzero(validation)}
+        train, val = np.flatnonzero(~validation), np.flatnonzero(validation)
         listed = args.data / "contradictory.csv"
         if args.contradictory:
             near = agreement.find_near_identical(images, groups, args.similarity)
             agreement.list_contradictory(listed, extract.train, labels, near)
-        shown = np.array([label.any() for label in labels])
-        mean, deviation = scaling(images, rows["train"])
+        mean, deviation = scaling(images, train)
         arrays = {}
-        for name, part in rows.items():
-            arrays |= write_split(args.data, name, images, labels, part, (mean, deviation))
+        for name, rows in (("train", train), ("val", val)):
+            written = write_split(args.data, name, images, labels, rows, (mean, deviation))
+            arrays |= written
+        shown = np.array([label.any() for label in labels])
+        unknown = args.split == "subject" and not extract.subjects_known
+        smallest = min(areas[train][areas[train] > 0], default=0)
         split = Split(
             height=args.height,
             width=args.width,
             mean=mean,
             standard_deviation=deviation,
-            smallest_area=smallest_area(areas[rows["train"]], frames.shape[1:]),
+            smallest_area=float(smallest / (extract.height * extract.width)),
             split=args.split,
-            leaky=args.split == "frames"
-            or (args.split == "subject" and not extract.subjects_known),
+            leaky=args.split == "frames" or unknown,
             subjects_known=extract.subjects_known,
             soft_masks=args.soft_masks,
             folds=args.folds,
@@ -267,15 +241,15 @@ def main(argv: list[str] | None = None) -> None:
             aspect=extract.width / extract.height,
             crops=extract.crops,
             same_sweep=[[s, g] for s, g in group.items() if s != g],
-            train=describe(rows["train"], subjects, shown),
-            val=describe(rows["val"], subjects, shown),
+            train=describe(train, subjects, shown),
+            val=describe(val, subjects, shown),
             extract={name: array.sha256 for name, array in extract.arrays.items()},
             arrays=arrays,
         )
         paths, stale = [args.data / name for name in arrays], []
         (paths if args.contradictory else stale).append(listed)
         atomic.publish(args.data / "preprocess.json", to_dict(split), paths, stale)
-    report(split, int((nerve & ~shown).sum()), args.data)
+    report(split, int(((areas > 0) & ~shown).sum()), args.data)
 
 
 if __name__ == "__main__":

@@ -140,10 +140,8 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
 @contextlib.contextmanager
 def write_csv(path: Path, columns: Iterable[str]) -> Iterator[Any]:
     """Yield a csv writer whose rows replace the file `path` once all are written."""
-    with (
-        writing(path),
-        open(temporary(path), "w", newline="", errors="backslashreplace") as file,
-    ):
+    how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    with writing(path), open(temporary(path), "w", **how) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         yield writer
@@ -199,7 +197,7 @@ def read_record(path: Path, repair: str) -> dict:
         ValueError: it is not a JSON object.
     """
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(f"{path} is missing; make it with: {repair}") from error
     except IsADirectoryError as error:
