@@ -63,7 +63,8 @@ class Help(argparse.HelpFormatter):
     def _get_help_string(self, action):
         notes = [str(action.type)] if isinstance(action.type, Number) else []
         value = action.default
-        if value not in (None, False, argparse.SUPPRESS) and action.option_strings:
+        said = value is not None and value is not False and value != argparse.SUPPRESS
+        if said and action.option_strings:
             values = value if isinstance(value, list) else [value]
             notes.append(f"default: {' '.join(map(str, values))}")
         return f"{action.help} ({'; '.join(notes)})" if notes else action.help
