@@ -1,6 +1,7 @@
 """The encoder of ImageNet: its weights by name, its place in a network, its absence."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -10,22 +11,36 @@ from conftest import ROOT, make_raw
 import extract_data
 import preprocess
 import train
-from model import build_lite_unet, build_network, copy_weights
+from losses import build_loss, dice_coef, smooth_dice
+from model import build_network
 from nerve.backend import keras
 from nerve.files import h5_file
 from nerve.network import encoder
+from nerve.network.convolutions import copy_weights
+from nerve.records import read_split
 from nerve.training import loop
-from recipes import ENCODER, RECIPES
+from nerve.training.plan import plan
+from recipes import ENCODER, MODERN
 
 WEIGHTS = ROOT / ENCODER
 SIZE = ["--height", "32", "--width", "48"]
 TINY = ["--recipe", "modern", "--filters", "4", "--batch-size", "4", "--epochs", "1"]
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    make_raw(folder / "raw", subjects=3, frames=4, test=2)
+    data = str(folder / "data")
+    extract_data.main(["--raw", str(folder / "raw"), "--data", data])
+    preprocess.main(["--data", data, *SIZE, "--soft-masks"])
+    return folder / "data"
+
+
 def features(seed=0):
     """Return the encoder with weights of ImageNet, and frames."""
     inputs = keras.layers.Input((32, 48, 1))
-    bottom, skips = encoder.contract(inputs, "float32", training=False)
+    bottom, skips = encoder.contract(inputs, training=False)
     model = keras.Model(inputs, [bottom, *skips])
     h5_file.load_encoder(model, WEIGHTS)
     frames = np.random.default_rng(seed).normal(size=(2, 32, 48, 1))
@@ -61,10 +76,14 @@ def test_weights_of_imagenet_answer_to_contrast_and_not_to_a_flat_frame():
     assert np.abs(noisy - flat).mean() > 0.1
 
 
-def test_training_starts_from_the_encoder_and_leaves_the_rest_to_the_seed():
-    settings = {**RECIPES["modern"], "precision": "float32", "height": 32, "width": 32}
+def test_training_starts_from_the_encoder_and_leaves_the_rest_to_the_seed(data):
+    split, loss = read_split(data), build_loss(MODERN)
+    design = loop.Design(build_network, loss, dice_coef, smooth_dice)
     one, two = (
-        loop.build_model({**settings, "seed": seed}, 10, None) for seed in (0, 1)
+        loop.build_model(
+            design, plan(MODERN, {}, seed, "best", "float32", None, split), 10, None
+        )
+        for seed in (0, 1)
     )
     with h5py.File(WEIGHTS) as file:
         kernel = file["model_weights/block5_expand/block5_expand/kernel:0"][()]
@@ -77,9 +96,9 @@ def test_training_starts_from_the_encoder_and_leaves_the_rest_to_the_seed():
 
 
 def test_plain_layers_compute_what_was_trained():
-    settings = {**RECIPES["modern"], "height": 32, "width": 48, "filters": 4}
-    trained = build_network(settings, training=True)
-    plain = build_network(settings)
+    recipe = replace(MODERN, filters=4)
+    trained = build_network(recipe, 32, 48, training=True)
+    plain = build_network(recipe, 32, 48)
     copy_weights(trained, plain)
     frames = features()[1]
     np.testing.assert_allclose(plain(frames), trained(frames), atol=1e-5)
@@ -88,40 +107,35 @@ def test_plain_layers_compute_what_was_trained():
 
 def test_another_depth_is_refused():
     with pytest.raises(ValueError, match="depth 3; the encoder of ImageNet has 4"):
-        build_lite_unet(32, 48, depth=3)
+        build_network(replace(MODERN, depth=3), 32, 48)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoder")
-    make_raw(folder / "raw", subjects=3, frames=4, test=2)
-    data = str(folder / "data")
-    extract_data.main(["--raw", str(folder / "raw"), "--data", data])
-    preprocess.main(["--data", data, *SIZE, "--soft-masks"])
-    return folder / "data"
+def starting_from(path):
+    """Return the modern recipe, by name, with another encoder."""
+    return {"modern": replace(MODERN, encoder=str(path))}
 
 
-def test_missing_weights_are_named(data, tmp_path, monkeypatch):
-    monkeypatch.setitem(RECIPES["modern"], "encoder", "weights/none.h5")
+def test_missing_weights_are_named(data, tmp_path):
+    flags = ["--data", str(data), "--out", str(tmp_path / "unet.h5"), *TINY]
     with pytest.raises(FileNotFoundError, match=r"none\.h5 is missing"):
-        train.main(["--data", str(data), "--out", str(tmp_path / "unet.h5"), *TINY])
+        train.main(flags, starting_from("weights/none.h5"))
 
 
-def test_weights_of_another_shape_are_refused(data, tmp_path, monkeypatch):
+def test_weights_of_another_shape_are_refused(data, tmp_path):
     inputs = keras.layers.Input((32, 32, 1))
     x = keras.layers.Conv2D(5, 3, name="stem")(inputs)
     other = tmp_path / "other.h5"
     h5_file.save(keras.Model(inputs, x), other, "mse", [], 1e-3)
-    monkeypatch.setitem(RECIPES["modern"], "encoder", str(other))
+    flags = ["--data", str(data), "--out", str(tmp_path / "unet.h5"), *TINY]
     with pytest.raises(ValueError, match=r"other\.h5 does not fit the encoder"):
-        train.main(["--data", str(data), "--out", str(tmp_path / "unet.h5"), *TINY])
+        train.main(flags, starting_from(other))
 
 
-def test_weights_to_start_from_take_the_encoders_place(data, tmp_path, monkeypatch):
+def test_weights_to_start_from_take_the_encoders_place(data, tmp_path):
     first, second = tmp_path / "first.h5", tmp_path / "second.h5"
     train.main(["--data", str(data), "--out", str(first), *TINY])
-    assert json.loads((tmp_path / "first.json").read_text())["encoder"]
-    monkeypatch.setitem(RECIPES["modern"], "encoder", "weights/none.h5")  # not needed
+    record = json.loads((tmp_path / "first.json").read_text())
+    assert record["recipe"]["encoder"] == ENCODER
     flags = ["--data", str(data), "--out", str(second), *TINY, "--init", str(first)]
-    train.main(flags)
+    train.main(flags, starting_from("weights/none.h5"))  # not needed
     assert second.exists()

@@ -1,5 +1,6 @@
 """Weights from strangers: each kind of hostile file is refused by a look, in one line."""
 
+import dataclasses
 import json
 import resource
 import subprocess
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from model import build_fast_unet, build_unet
+from model import build_network, build_unet
 from nerve.backend import keras
 from nerve.files import h5_file
 from nerve.files.h5_look import look
+from recipes import MODERN
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +49,7 @@ def replace(path, make):
 def external_storage(path):
     (path.parent / "secret.bin").write_bytes(bytes(144))
     external = [(str(path.parent / "secret.bin"), 0, 144)]
-    replace(
-        path, lambda g, n: g.create_dataset(n, (3, 3, 1, 4), "f4", external=external)
-    )
+    replace(path, lambda g, n: g.create_dataset(n, (3, 3, 1, 4), "f4", external=external))
 
 
 def external_link(path):
@@ -75,9 +75,7 @@ def virtual(path):
 
 
 def shape_bomb(path):
-    replace(
-        path, lambda group, name: group.create_dataset(name, (1 << 20, 1 << 20), "f4")
-    )
+    replace(path, lambda group, name: group.create_dataset(name, (1 << 20, 1 << 20), "f4"))
 
 
 def bomb_of_65_bits(path):
@@ -235,7 +233,8 @@ def test_hostile_files_are_refused(copy, damage):
 
 def test_good_files_pass(good, tmp_path):
     look(good)
-    fast = build_fast_unet(16, 32, filters=4, depth=3)
+    recipe = dataclasses.replace(MODERN, network="fast_unet", filters=4, depth=3)
+    fast = build_network(recipe, 16, 32)
     h5_file.save(fast, tmp_path / "a.h5", "dice_coef_loss", ["dice_coef"], 1e-5)
     look(tmp_path / "a.h5")
     build_unet(16, 24, filters=4, depth=2).save(tmp_path / "keras.h5")  # Keras's own
@@ -247,9 +246,7 @@ def test_good_files_pass(good, tmp_path):
 def test_a_folder_and_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is not an HDF5 file"):
         look(tmp_path)
-    with pytest.raises(
-        FileNotFoundError, match=r"none\.h5 is missing .*; train it with"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"none\.h5 is missing .*; train it with"):
         look(tmp_path / "none.h5")
 
 
@@ -267,8 +264,9 @@ def test_numbers_are_looked_at_in_parts(copy, monkeypatch):
 def test_the_look_is_quick_small_and_needs_no_tensorflow(copy):
     lambda_layer(copy)
     code = (
-        "import sys, h5_look, stage; sys.argv = ['h5_look.py', sys.argv[1]]; "
-        "status = stage.run(h5_look.main); assert 'tensorflow' not in sys.modules; "
+        "import sys; from nerve import command; from nerve.files.h5_look import look; "
+        "status = command.run(lambda: look(sys.argv[1])); "
+        "assert 'tensorflow' not in sys.modules; "
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]); "
         "sys.exit(status)"
     )
@@ -295,8 +293,9 @@ def test_hostile_weights_are_refused_before_tensorflow_is_imported(copy, script,
     lambda_layer(copy)
     copy.with_suffix(".json").write_text("{}")
     code = (
-        f"import sys, {script}, stage; sys.argv = ['{script}.py', '{flag}', sys.argv[1]]; "
-        f"status = stage.run({script}.main); assert 'tensorflow' not in sys.modules; "
+        f"import sys, {script}; from nerve import command; "
+        f"sys.argv = ['{script}.py', '{flag}', sys.argv[1]]; "
+        f"status = command.run({script}.main); assert 'tensorflow' not in sys.modules; "
         "sys.exit(status)"
     )
     done = subprocess.run(

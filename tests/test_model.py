@@ -7,17 +7,13 @@ import numpy as np
 import pytest
 
 import model as model_script
-from model import (
-    build_fast_unet,
-    build_lite_unet,
-    build_network,
-    build_unet,
-    summary,
-)
+from model import build_network, build_unet, summary
 from nerve.network.convolutions import StandardizedConv2D, copy_weights
-from recipes import CLASSIC, RECIPES
+from recipes import CLASSIC, MODERN, RECIPES
 
 ROOT = Path(__file__).parent.parent
+LITE = replace(MODERN, filters=4)
+FAST = replace(LITE, network="fast_unet", depth=3)
 
 
 def count_parameters(filters, depth):
@@ -98,7 +94,7 @@ def scramble(network):
 
 
 def test_the_fast_unet_gives_a_probability_of_the_input_size():
-    output = np.asarray(build_fast_unet(16, 32, 4, 3)(random_frames(16, 32)))
+    output = np.asarray(build_network(FAST, 16, 32)(random_frames(16, 32)))
     assert output.shape == (2, 16, 32, 1)
     assert 0 <= output.min() < output.max() <= 1
 
@@ -114,8 +110,8 @@ def test_standardised_kernels_have_mean_0_and_their_gain_as_norm():
 
 
 def test_a_trained_network_is_folded_into_stock_layers_that_predict_alike():
-    network = build_lite_unet(16, 32, 4, training=True)
-    plain = build_lite_unet(16, 32, 4)
+    network = build_network(LITE, 16, 32, training=True)
+    plain = build_network(LITE, 16, 32)
     scramble(network)
     copy_weights(network, plain)
     frames = random_frames(16, 32)
@@ -124,8 +120,8 @@ def test_a_trained_network_is_folded_into_stock_layers_that_predict_alike():
 
 
 def test_a_folded_network_taken_up_again_for_training_predicts_alike():
-    network, again = (build_lite_unet(16, 32, 4, training=True) for _ in range(2))
-    plain = build_lite_unet(16, 32, 4)
+    network, again = (build_network(LITE, 16, 32, training=True) for _ in range(2))
+    plain = build_network(LITE, 16, 32)
     scramble(network)
     copy_weights(network, plain)
     copy_weights(plain, again)
@@ -134,7 +130,7 @@ def test_a_folded_network_taken_up_again_for_training_predicts_alike():
 
 
 def test_each_frame_is_normalised_by_itself():
-    network = build_fast_unet(16, 32, 4, 3)
+    network = build_network(FAST, 16, 32)
     rng = np.random.default_rng(1)
     layer = network.get_layer("down1_conv1_norm")
     gamma, beta = rng.normal(size=(2, 4)).astype(np.float32)
@@ -147,7 +143,7 @@ def test_each_frame_is_normalised_by_itself():
 
 
 def test_a_frame_of_a_batch_changes_nothing_for_the_others():
-    network = build_fast_unet(16, 32, 4, 3)
+    network = build_network(FAST, 16, 32)
     frames = random_frames(16, 32)
     other = np.stack([frames[0], frames[0, ::-1]])
     one, two = (np.asarray(network(x)) for x in (frames, other))

@@ -1,11 +1,14 @@
 """Precision: what `auto` takes where, and that weights stay float32."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from model import build_fast_unet, build_unet
+from model import build_network
 from nerve import precision
 from nerve.backend import computing_in, keras
+from recipes import CLASSIC
 
 
 def choose(monkeypatch, devices, flags=(), capability=None):
@@ -40,15 +43,16 @@ def test_what_is_asked_for_is_taken():
     assert precision.choose_precision("float16") == ("float16", "as asked, on cpu:0")
 
 
-@pytest.mark.parametrize("build", [build_unet, build_fast_unet])
+@pytest.mark.parametrize("network", ["unet", "fast_unet"])
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
-def test_weights_and_probabilities_are_float32_in_every_precision(build, name):
+def test_weights_and_probabilities_are_float32_in_every_precision(network, name):
     policy = precision.dtype_policy(name)
+    recipe = replace(CLASSIC, network=network, filters=2, depth=2)
     with computing_in(policy):
-        network = build(16, 16, filters=2, depth=2)
+        model = build_network(recipe, 16, 16)
     assert keras.config.dtype_policy().name == "float32"  # as before
-    assert {np.asarray(w).dtype for w in network.weights} == {np.dtype("float32")}
-    output = network(np.zeros((1, 16, 16, 1), np.float32))
+    assert {np.asarray(w).dtype for w in model.weights} == {np.dtype("float32")}
+    output = model(np.zeros((1, 16, 16, 1), np.float32))
     assert keras.backend.standardize_dtype(output.dtype) == "float32"
-    computed = {layer.compute_dtype for layer in network.layers[1:-1]}
+    computed = {layer.compute_dtype for layer in model.layers[1:-1]}
     assert computed == {name}

@@ -11,14 +11,10 @@ import extract_data
 import preprocess
 import train
 from nerve.frames.overlays import PREDICTION_COLOUR, TRUTH_COLOUR
+from nerve.records import Inputs
 from nerve.training import progress
 
-SETTINGS = {
-    "mean": 100.0,
-    "standard_deviation": 50.0,
-    "aspect": 580 / 420,
-    "epochs": 60,
-}
+INPUTS = Inputs(16, 16, mean=100.0, standard_deviation=50.0, aspect=580 / 420, crops={})
 SMALL = ["--filters", "2", "--depth", "2", "--learning-rate", "0.01", "--epochs", "2"]
 
 
@@ -58,7 +54,7 @@ def test_a_strip_outlines_truth_and_prediction_in_frames_of_their_own_aspect():
     x = np.zeros((2, 16, 16, 1), np.float32)  # grey 100
     y, p = np.zeros((2, *x.shape), np.float32)
     y[0, 4:8, 4:8], p[1, 8:12, 8:12] = 1, 0.9
-    strip = progress.draw_strip(x, y, p, SETTINGS, 8)
+    strip = progress.draw_strip(x, y, p, INPUTS, "epoch 8 of 60")
     width = round(progress.HEIGHT * 580 / 420)
     assert strip.shape == (progress.HEIGHT + progress.MARGIN, 2 * width, 3)
     frames = strip[progress.MARGIN :, :width], strip[progress.MARGIN :, width:]

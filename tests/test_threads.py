@@ -32,7 +32,7 @@ def folders(tmp_path_factory):
             patch.setattr(machine, "num_threads", lambda count=count: count)
             data = ["--data", str(folder / "data")]
             extract_data.main(["--raw", str(parent / "raw"), *data])
-            flags = ["--height", "16", "--width", "16", "--contradictory", "repair"]
+            flags = ["--height", "16", "--width", "16", "--contradictory"]
             preprocess.main([*data, *flags])
             if count == COUNTS[0]:
                 out = ["--out", str(parent / "unet.h5")]
