@@ -10,10 +10,8 @@ Reads   weights/*.h5 with their .json
 """
 
 import argparse
-import csv
 import dataclasses
 import functools
-import io
 import itertools
 import os
 import sys
@@ -27,7 +25,7 @@ import numpy as np
 from nerve import command
 from nerve.files import atomic
 from nerve.frames import sources
-from nerve.frames.overlays import PREDICTION_COLOUR, outline
+from nerve.frames.overlays import PREDICTION_COLOUR, outline, write_picture
 from nerve.phantom.anatomy import draw_mask
 from nerve.phantom.scanner import make_subject, render
 from nerve.phantom.sweep import plan_frames
@@ -183,19 +181,15 @@ def save(
     """
     folder = Path(tempfile.mkdtemp(dir=folder))
     stem = sources.stem_of(state.title)
-    frame, _, _, mask = find(state, number, threshold, smallest)
+    found = find(state, number, threshold, smallest)
     paths = [folder / f"{stem}_{n}" for n in ("mask.png", "overlay.png", "frames.csv")]
-    cv2.imwrite(str(paths[0]), mask * 255)
-    cv2.imwrite(str(paths[1]), outline(frame, mask, PREDICTION_COLOUR)[..., ::-1])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(own_predictions.COLUMNS)
-    for k in range(1, len(state.predictions) + 1):
-        frame, _, probability, mask = find(state, k, threshold, smallest)
-        sure = f"{inference.presence(probability):.4f}", f"{probability.max():.4f}"
-        row = [atomic.as_text(state.title), k, *frame.shape, *sure]
-        writer.writerow([*row, *own_predictions.measure_mask(mask, state.spacing)])
-    paths[2].write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_picture(paths[0], found.mask * 255)
+    write_picture(paths[1], outline(found.frame, found.mask, PREDICTION_COLOUR))
+    with atomic.write_csv(paths[2], own_predictions.COLUMNS) as writer:
+        for k in range(1, len(state.predictions) + 1):
+            each = find(state, k, threshold, smallest)
+            row = own_predictions.describe(state.title, k, each, state.spacing)
+            writer.writerow(row)
     return [str(path) for path in paths]
 
 

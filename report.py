@@ -111,19 +111,11 @@ def draw(frame: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> bytes:
 
 def table_of_scores(summary: dict) -> str:
     """Return the scores as a table."""
-    lines = []
-    for name, label in LABELS.items():
-        value = summary[name]
-        text = "-" if value is None else f"{value:.3f}"
-        if isinstance(value, int):
-            text = str(value)
-        interval = summary.get(f"{name}_interval")
-        spread = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-        lines.append(
-            f'<tr><td>{label}</td><td class="number">{text}</td><td>{spread}</td></tr>'
-        )
-    head = "<tr><th></th><th></th><th>95 % interval, by subject</th></tr>"
-    return f"<table>{head}{''.join(lines)}</table>"
+    lines = ["<tr><th></th><th></th><th>95 % interval, by subject</th></tr>"]
+    for name, value, interval in scores.format_scores(summary, 3):
+        cells = f'{LABELS[name]}</td><td class="number">{value}</td><td>{interval}'
+        lines.append(f"<tr><td>{cells}</td></tr>")
+    return f"<table>{''.join(lines)}</table>"
 
 
 def show_frames(heap: list[tuple]) -> str:

@@ -225,7 +225,8 @@ class Trained:
     def to_dict(self) -> dict:
         """Return what NAME.json holds; `inputs` and `limits` stand at its top."""
         values = dataclasses.asdict(self)
-        return values | values.pop("inputs") | values.pop("limits")
+        inputs, limits = values.pop("inputs"), values.pop("limits")
+        return values | inputs | limits
 
     @classmethod
     def from_dict(cls, values: dict, path: Path) -> Self:

@@ -71,6 +71,22 @@ def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
     ]
 
 
+def describe(
+    name: str, number: int, found: Prediction, spacing: tuple[float, float] | None
+) -> list:
+    """Return a frame's row of frames.csv: the values of COLUMNS.
+
+    Args:
+        name: Of the file that it is from.
+        number: Of the frame in it, from 1.
+        found: The frame with its mask.
+        spacing: As of `measure_mask`.
+    """
+    sure = f"{presence(found.probability):.4f}", f"{found.probability.max():.4f}"
+    row = [atomic.as_text(name), number, *found.frame.shape, *sure]
+    return [*row, *measure_mask(found.mask, spacing)]
+
+
 @contextlib.contextmanager
 def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that appends an RGB picture to an MP4, named at the end.
@@ -196,21 +212,19 @@ def write_found(
     number, begin, (writer, watch) = 0, time.monotonic(), seen
     overlay = out / "overlays" / f"{source.stem}.mp4"
     with write_video(overlay, source.rate) as append:
-        for number, (frame, _, probability, mask) in enumerate(found, 1):
-            watch.see(frame, probability, mask)
-            picture = outline(frame, mask, PREDICTION_COLOUR)
+        for number, frame in enumerate(found, 1):
+            watch.see(frame.frame, frame.probability, frame.mask)
+            picture = outline(frame.frame, frame.mask, PREDICTION_COLOUR)
             if source.moving:
                 append(picture)
                 stem = f"{source.stem}_{number:05}"
             else:
                 stem = source.stem
                 write_picture(out / "overlays" / f"{stem}.png", picture)
-            write_picture(out / "masks" / f"{stem}.png", mask * 255)
-            values = f"{presence(probability):.4f}", f"{probability.max():.4f}"
-            row = [atomic.as_text(source.name), number, *frame.shape, *values]
-            writer.writerow([*row, *measure_mask(mask, source.spacing)])
+            write_picture(out / "masks" / f"{stem}.png", frame.mask * 255)
+            writer.writerow(describe(source.name, number, frame, source.spacing))
             if keep:
-                keep(mask)
+                keep(frame.mask)
     if source.moving:
         end = f": {overlay}" if overlay.exists() else ""
         rate = number / max(time.monotonic() - begin, 1e-9)

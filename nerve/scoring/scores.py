@@ -1,6 +1,6 @@
 """Scores of a predicted mask against the true one, and of many frames together."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -147,17 +147,19 @@ def summarize(rows: list[dict], clusters: list | np.ndarray) -> dict:
     }
 
 
-def format_table(summary: dict) -> str:
-    """Return a summary as lines of text, '-' where a score is not defined."""
-    lines = []
+def format_scores(summary: dict, digits: int) -> Iterator[tuple[str, str, str]]:
+    """Yield `(name, value, interval)` of a summary as text; '-' where it is not defined."""
     for name, value in summary.items():
-        if name.endswith("_interval"):
-            continue
-        text = "-" if value is None else f"{value:.4f}"
-        if isinstance(value, int):
-            text = str(value)
-        interval = summary.get(f"{name}_interval")
-        if interval:
-            text += f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
-        lines.append(f"{name:26}{text}")
-    return "\n".join(lines)
+        if not name.endswith("_interval"):
+            text = "-" if value is None else f"{value:.{digits}f}"
+            ends = summary.get(f"{name}_interval") or ()
+            interval = " to ".join(f"{end:.{digits}f}" for end in ends)
+            yield name, str(value) if isinstance(value, int) else text, interval
+
+
+def format_table(summary: dict) -> str:
+    """Return a summary as lines of text."""
+    return "\n".join(
+        f"{name:26}{value}" + (f"  (95 % interval {interval})" if interval else "")
+        for name, value, interval in format_scores(summary, 4)
+    )
