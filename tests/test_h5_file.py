@@ -1,4 +1,4 @@
-"""The saved .h5 in Keras 3 and in Keras 2 (tf-keras), by the README's own lines."""
+"""The saved .h5 in Keras 3 and in Keras 2 (tf-keras), by the documentation's own lines."""
 
 import hashlib
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,14 +14,15 @@ import numpy as np
 import pytest
 
 import predict
-from model import build_fast_unet, build_unet
+from model import build_network, build_unet
 from nerve.backend import keras
 from nerve.files import h5_file
 from nerve.phantom.scanner import make_subject, render
 from nerve.phantom.sweep import plan_frames
+from recipes import MODERN
 
 ROOT = Path(__file__).parent.parent
-# What is done with `model` after the README's own lines, in either Keras.
+# What is done with `model` after those lines, in either Keras.
 USE = """
 import numpy as np
 frames = np.load({frames!r})
@@ -36,10 +38,16 @@ print("made by", type(model).__module__)
 """
 
 
-def readme_lines(keras_2, path):
-    """Return the README's lines for one of the Kerases, with the path filled in."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    blocks = [block for block in blocks if "dice_coef_loss" in block]
+def documented_blocks(word):
+    """Return the blocks of Python in the README and in docs/ that hold a word."""
+    texts = [path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))]
+    blocks = re.findall(r"```python\n(.*?)```", "\n".join(texts), re.S)
+    return {block for block in blocks if word in block}
+
+
+def documented_lines(keras_2, path):
+    """Return the documented lines for one of the Kerases, with the path filled in."""
+    blocks = documented_blocks("dice_coef_loss")
     (block,) = (block for block in blocks if ("options=None" in block) == keras_2)
     documented = (
         "keras.models.load_model('path to pretrained weights', "
@@ -66,7 +74,9 @@ def either(saved, request, tmp_path_factory):
     """Return the like of `saved` for each of the networks."""
     if request.param == "unet":
         return saved
-    network = build_fast_unet(16, 24, filters=4, depth=3)
+    network = build_network(
+        replace(MODERN, network="fast_unet", filters=4, depth=3), 16, 24
+    )
     path = tmp_path_factory.mktemp("h5") / "fast_unet.h5"
     h5_file.save(network, path, "dice_coef_loss", ["dice_coef"], 1e-5)
     return network, path, saved[2], np.asarray(network(saved[2]))
@@ -77,7 +87,7 @@ def test_the_documented_lines_open_it_and_it_trains_on(either, tmp_path, version
     network, path, frames, expected = either
     np.save(tmp_path / "frames.npy", frames)
     out = tmp_path / "out.npy"
-    code = readme_lines(version == 2, path)
+    code = documented_lines(version == 2, path)
     # three steps at 1e-5 move the loss by less than dropout does
     noisy = network.name == "fast_unet"
     code += USE.format(frames=str(tmp_path / "frames.npy"), out=str(out), noisy=noisy)
@@ -95,17 +105,14 @@ def test_the_documented_lines_open_it_and_it_trains_on(either, tmp_path, version
     np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
 
 
-def test_the_readmes_lines_predict_without_this_repository(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    (block,) = (block for block in blocks if "compile=False" in block)
+def test_the_documented_lines_predict_without_this_repository(tmp_path):
+    (block,) = documented_blocks("compile=False")
     (tmp_path / "weights").mkdir()
     for suffix in (".h5", ".json"):
         shutil.copy(ROOT / "weights" / f"unet_nerve{suffix}", tmp_path / "weights")
     subject = make_subject(0, 1)
     frame = next(f for f in plan_frames(24, 1, 4, 0) if f.subject == 1 and f.nerve)
-    cv2.imwrite(
-        str(tmp_path / "frame.png"), render(subject, frame.sweep, frame.visibility)
-    )
+    cv2.imwrite(str(tmp_path / "frame.png"), render(subject, frame.sweep, frame.visibility))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", f"{block}\nimport numpy\nnumpy.save('mask', mask)"],
