@@ -15,6 +15,7 @@ resumed.
 import argparse
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,9 @@ import transfer
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from nerve.files import atomic, run_length
-from nerve.prediction import inference, networks
+from nerve.files import run_length
+from nerve.prediction import inference
+from nerve.records import read_extract, read_training_frames
 from nerve.scoring import scores
 
 HISTOGRAM = 32  # bins
@@ -61,11 +63,10 @@ def histogram_scores(train, labels, test):
 
 def originals(data):
     """Return the frames of ORIGINALS in a folder, and whether they show a nerve."""
-    record, frames, _ = quality.read_extract(data)
-    train = record["train"]
-    names = list(zip(train["subject"], train["image"], strict=True))
+    extract, frames, _ = read_training_frames(data)
+    names = list(zip(extract.train.subject, extract.train.image, strict=True))
     rows = [names.index(name) for name in ORIGINALS]
-    return frames[rows], np.array(train["area"])[rows] > 0
+    return frames[rows], np.array(extract.train.area)[rows] > 0
 
 
 def read_truth(folder):
@@ -84,6 +85,11 @@ def train_phantom(args, row):
     return out, data, quality.train_row(row, data, out, ["--seed", 0])
 
 
+def how_sure(predictions):
+    """Return the presence of each prediction, a float array."""
+    return np.array([inference.presence(found.probability) for found in predictions])
+
+
 def run_presence(args):
     """Score presence on the phantom's test subjects, for the row and for classic."""
     subjects, masks, nerve = read_truth(args.phantom)
@@ -92,30 +98,24 @@ def run_presence(args):
         if any(r["run"] == name for r in transfer.results()):
             continue
         out, data, seconds = train_phantom(args, row)
-        settings = networks.read_settings(out, None)
-        model = networks.load_network(out, settings)
+        model, trained = quality.load(out)
         frames = np.load(data / "imgs_test.npy", mmap_mode="r")
-        found = list(inference.find_masks(model, frames, settings))
-        rows = [scores.frame_scores(m, f[2]) for m, f in zip(masks, found, strict=True)]
+        predictions = inference.predict_frames(model, frames, trained.inputs)
+        found = list(inference.find_masks(predictions, trained.limits))
+        pairs = zip(masks, found, strict=True)
+        rows = [scores.frame_scores(mask, each.mask) for mask, each in pairs]
         line = {"run": name, "repeat": 0, "cpu_seconds": round(seconds, 1)}
         line["summary"] = scores.summarize(rows, subjects)
-        sure = np.array([inference.presence(f[1]) for f in found])
-        line["presence_auc"] = round(area_under_curve(sure, nerve), 4)
-        frames, shown = originals(
-            transfer.prepare_all(args.work, "real", row, ["--raw", args.raw])
-        )
-        sure = [
-            inference.presence(p)
-            for p in inference.predict_frames(model, frames, settings)
-        ]
-        line["originals_auc"] = round(area_under_curve(np.array(sure), shown), 4)
+        line["presence_auc"] = round(area_under_curve(how_sure(found), nerve), 4)
+        data = transfer.prepare_all(args.work, "real", row, ["--raw", args.raw])
+        frames, shown = originals(data)
+        sure = how_sure(inference.predict_frames(model, frames, trained.inputs))
+        line["originals_auc"] = round(area_under_curve(sure, shown), 4)
         transfer.append(line)
     if not any(r["run"] == "presence, histogram" for r in transfer.results()):
-        data = transfer.prepare_all(
-            args.work, "phantom", args.row, ["--raw", args.phantom]
-        )
-        record, frames, _ = quality.read_extract(data)
-        labels = np.array(record["train"]["area"]) > 0
+        data = transfer.prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
+        extract, frames, _ = read_training_frames(data)
+        labels = np.array(extract.train.area) > 0
         test = np.load(data / "imgs_test.npy", mmap_mode="r")
         value = area_under_curve(histogram_scores(frames, labels, test), nerve)
         transfer.append(
@@ -125,38 +125,35 @@ def run_presence(args):
 
 def run_difficulty(args):
     """Train on frames with a nerve of as many phantom as real subjects."""
-    phantom = transfer.prepare_all(
-        args.work, "phantom", args.row, ["--raw", args.phantom]
-    )
-    train = atomic.read_record(phantom / "extract.json", "-")["train"]
-    count = len(set(train["subject"]))
+    phantom = transfer.prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
+    train = read_extract(phantom).train
+    count = len(set(train.subject))
     run = f"{args.row}, {count} phantom subjects"
     if not any(r["run"] == run for r in transfer.results()):
-        rows = np.flatnonzero(train["area"])
+        rows = np.flatnonzero(train.area)
         stem = transfer.stem_of("difficulty phantom", args.row, count)
-        data = transfer.copy_data(phantom, args.work / stem, rows, [])
+        data = transfer.copy_data(phantom, args.work / stem, rows, transfer.NONE)
         out = args.work / f"{stem}.h5"
         seconds = quality.train_row(args.row, data, out, ["--seed", 0])
-        settings = {**networks.read_settings(out, None), "smallest_area": 0.0}
-        model = networks.load_network(out, settings)
+        model, trained = quality.load(out)
+        limits = replace(trained.limits, smallest_area=0.0)
         frames = np.load(phantom / "imgs_test.npy", mmap_mode="r")
-        dice = {}
-        found = inference.find_masks(model, frames, settings)
-        truth = zip(*read_truth(args.phantom), found, strict=True)
-        for image, (subject, mask, nerve, result) in enumerate(truth, 1):
+        predictions = inference.predict_frames(model, frames, trained.inputs)
+        results, dice = inference.find_masks(predictions, limits), {}
+        truth = zip(*read_truth(args.phantom), results, strict=True)
+        for image, (subject, mask, nerve, found) in enumerate(truth, 1):
             if nerve:
-                dice[f"{subject}_{image}"] = round(scores.dice(mask, result[2]), 4)
+                dice[f"{subject}_{image}"] = round(scores.dice(mask, found.mask), 4)
         transfer.append_dice(run, 0, seconds, dice)
     real = transfer.prepare_all(args.work, "real", args.row, ["--raw", args.raw])
-    train = atomic.read_record(real / "extract.json", "-")["train"]
-    subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
+    train = read_extract(real).train
+    subjects, nerve = np.array(train.subject), np.array(train.area) > 0
     for fold in DIFFICULTY_FOLDS:
         held_out = json.loads(quality.FOLDS.read_text())[str(fold)]
         others = np.setdiff1d(np.unique(subjects), held_out)
         chosen = np.random.default_rng(0).permutation(others)[:count]
         rows, val_rows = (
-            np.flatnonzero(np.isin(subjects, part) & nerve)
-            for part in (chosen, held_out)
+            np.flatnonzero(np.isin(subjects, part) & nerve) for part in (chosen, held_out)
         )
         stem = transfer.stem_of("difficulty", fold, args.row, count)
         data = transfer.copy_data(real, args.work / stem, rows, val_rows)

@@ -12,27 +12,31 @@ the two masks, so that a mirrored frame which shows something else changes nothi
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import measure
 import numpy as np
 import quality
 
-from nerve.files import atomic
-from nerve.prediction import inference, networks
+from nerve.prediction import inference
+from nerve.records import read_split, read_training_frames
 from nerve.scoring import scores
 
 
 def predict(weights, frames):
-    """Return `(probabilities, mirrored back)` of frames, float32 `(N, height, width)`."""
-    settings = {**networks.read_settings(weights, None), "smallest_area": 0.0}
-    model = networks.load_network(weights, settings)
+    """Return `(record, probabilities, those mirrored back)` of frames.
+
+    The probabilities are float32 `(N, height, width)`.
+    """
+    model, trained = quality.load(weights)
 
     def run(frames):
-        return np.stack(list(inference.predict_frames(model, frames, settings)))
+        found = inference.predict_frames(model, frames, trained.inputs)
+        return np.stack([each.probability for each in found])
 
     plain = run(iter(frames))
-    return settings, plain, run(frame[:, ::-1] for frame in frames)[..., ::-1]
+    return trained, plain, run(frame[:, ::-1] for frame in frames)[..., ::-1]
 
 
 def by_agreement(one, other):
@@ -41,29 +45,28 @@ def by_agreement(one, other):
     return (1 - weight) * one + weight * other
 
 
-def score(probabilities, masks, names, settings):
+def score(probabilities, masks, names, trained):
     """Return `{frame: Dice}` of the frames with a nerve, at their own size."""
-    found = {}
+    found, limits = {}, replace(trained.limits, smallest_area=0.0)
     for name, mask, probability in zip(names, masks, probabilities, strict=True):
         if mask.any():
-            mine = inference.to_mask(probability, mask.shape, settings)
+            geometry = inference.find_geometry(mask.shape, trained.inputs)
+            mine = inference.to_mask(probability, geometry, limits)
             found[name] = scores.dice(mask > 0, mine)
     return found
 
 
 def measure_fold(work, row, fold, seeds):
     """Return `{way: {frame: Dice}}` of one fold."""
-    _, _, flags, _ = quality.row_recipe(row)
-    data = quality.prepare(work, flags, fold)
-    extract, frames, masks = quality.read_extract(data)
-    rows = atomic.read_record(data / "preprocess.json", "-")["val"]["rows"]
+    data = quality.prepare(work, quality.data_flags(row), fold)
+    extract, frames, masks = read_training_frames(data)
+    rows, train = read_split(data).val.rows, extract.train
     frames, masks = frames[rows], masks[rows]
-    train = extract["train"]
-    names = [f"{train['subject'][r]}_{train['image'][r]}" for r in rows]
+    names = [f"{train.subject[r]}_{train.image[r]}" for r in rows]
     plain = []
     for seed in seeds:
         weights = quality.weights_path(work, row, fold, seed)
-        settings, maps, mirrored = predict(weights, frames)
+        trained, maps, mirrored = predict(weights, frames)
         if not plain:
             pairs = list(zip(maps, mirrored, strict=True))
             ways = {
@@ -75,7 +78,7 @@ def measure_fold(work, row, fold, seeds):
         plain.append(maps)
     if len(seeds) > 1:
         ways[f"mean of {len(seeds)} networks"] = np.mean(plain, axis=0)
-    return {way: score(maps, masks, names, settings) for way, maps in ways.items()}
+    return {way: score(maps, masks, names, trained) for way, maps in ways.items()}
 
 
 def parse_args(argv=None):

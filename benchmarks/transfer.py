@@ -16,6 +16,7 @@ trainings are resumed.
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import measure
@@ -26,11 +27,14 @@ from scipy.sparse.csgraph import connected_components
 from nerve.files import atomic
 from nerve.files.arrays import ArrayWriter
 from nerve.frames import agreement
+from nerve.records import read_extract, read_split, to_dict
 from nerve.scoring import scores
+from preprocess import describe
 
 RESULTS = quality.ROOT / "benchmarks" / "transfer.jsonl"
 BLOCK = 16  # pixels, of the erased anatomy
 REAL_SUBJECTS, DRAWS = 5, 3
+NONE = np.array([], int)  # rows
 USGRA_FRAMES, USGRA_REPEATS, NEAR = 30, 5, 0.9  # correlation that makes one sweep
 
 
@@ -45,8 +49,8 @@ def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
     Args:
         source: Folder made with `--split none`.
         out: Folder to make.
-        rows: Rows of the extract to train on.
-        val_rows: Rows of the extract to score on.
+        rows: Rows of the extract to train on, int array.
+        val_rows: Rows of the extract to score on, likewise.
         change: What to do to each training frame, float32 `(height, width)`.
     """
     if (out / "preprocess.json").exists():
@@ -56,46 +60,45 @@ def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
         if path.name.startswith(("imgs_", "extract")):
             (out / path.name).unlink(missing_ok=True)
             (out / path.name).hardlink_to(path)
-    record = atomic.read_record(source / "preprocess.json", "-")
+    split, train = read_split(source), read_extract(source).train
     x, y = (np.load(source / f"{n}_train.npy", mmap_mode="r")[rows] for n in "xy")
     rng = np.random.default_rng(0)
     x = np.stack([change(frame[..., 0], rng) for frame in x])[..., np.newaxis]
     mean, deviation = x.mean(dtype=np.float64), x.std(dtype=np.float64)
-    arrays = {"x_train": (x - mean) / deviation, "y_train": y}
-    record["mean"] += record["standard_deviation"] * float(mean)
-    record["standard_deviation"] *= float(deviation)
-    extract = atomic.read_record(out / "extract.json", "-")["train"]
-    areas = np.array(extract["area"])
-    for part, chosen in (("train", rows), ("val", val_rows)):
-        subject = [extract["subject"][row] for row in chosen]
-        record[part] = {
-            "subjects": sorted(set(subject)),
-            "rows": [int(row) for row in chosen],
-            "subject": subject,
-            "with_nerve": int((areas[chosen] > 0).sum()) if len(chosen) else 0,
-        }
-    empty = np.zeros((0, *x.shape[1:]), np.float32)
-    arrays |= {
-        "x_val": empty,
-        "y_val": empty,
-    }  # scored at their own size, by score_fold
+    empty = np.zeros(
+        (0, *x.shape[1:]), np.float32
+    )  # scored at their own size, by score_fold
+    arrays = {
+        "x_train.npy": (x - mean) / deviation,
+        "y_train.npy": y,
+        "x_val.npy": empty,
+        "y_val.npy": empty,
+    }
+    written = {}
     for name, array in arrays.items():
-        writer = ArrayWriter(out / f"{name}.npy", array.shape, np.float32)
+        writer = ArrayWriter(out / name, array.shape, np.float32)
         for frame in array:
-            writer.append(frame.astype(np.float32))
-        record["arrays"][f"{name}.npy"] = writer.close()
-    record["split"] = "none"  # of what train.py sees
-    paths = [out / f"{name}.npy" for name in arrays]
-    atomic.publish(out / "preprocess.json", record, paths)
+            writer.append(frame)
+        written[name] = writer.close()
+    subjects, nerve = np.array(train.subject), np.array(train.area) > 0
+    split = replace(
+        split,
+        mean=split.mean + split.standard_deviation * float(mean),
+        standard_deviation=split.standard_deviation * float(deviation),
+        split="none",  # of what train.py sees
+        train=describe(rows, subjects, nerve),
+        val=describe(val_rows, subjects, nerve),
+        arrays=written,
+    )
+    paths = [out / name for name in arrays]
+    atomic.publish(out / "preprocess.json", to_dict(split), paths)
     return out
 
 
 def erase(frame, rng):
     """Return a frame with its blocks shuffled: its greys and texture without anatomy."""
     height, width = (size // BLOCK * BLOCK for size in frame.shape)
-    whole = frame[:height, :width].reshape(
-        height // BLOCK, BLOCK, width // BLOCK, BLOCK
-    )
+    whole = frame[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK)
     blocks = rng.permutation(whole.swapaxes(1, 2).reshape(-1, BLOCK, BLOCK))
     blocks = blocks.reshape(height // BLOCK, width // BLOCK, BLOCK, BLOCK)
     result = frame.copy()
@@ -112,7 +115,7 @@ def prepare_all(work, name, row, source):
         row: Key of quality.ROWS.
         source: Flags of extract_data.py.
     """
-    _, _, flags, _ = quality.row_recipe(row)
+    flags = quality.data_flags(row)
     data = work / "_".join([name, *(flag.lstrip("-") for flag in flags)])
     if not (data / "preprocess.json").exists():
         python = sys.executable
@@ -170,20 +173,21 @@ def append(line):
 def run_phantom(args):
     """Train on phantoms, with and without anatomy; and on few subjects after them."""
     real = prepare_all(args.work, "real", args.row, ["--raw", args.raw])
-    train = atomic.read_record(real / "extract.json", "-")["train"]
-    subjects, nerve = np.array(train["subject"]), np.array(train["area"]) > 0
+    train = read_extract(real).train
+    subjects, nerve = np.array(train.subject), np.array(train.area) > 0
     held_out = json.loads(quality.FOLDS.read_text())["0"]
     phantom = prepare_all(args.work, "phantom", args.row, ["--raw", args.phantom])
     weights = args.work / f"{stem_of('phantom', args.row)}.h5"
     seconds = quality.train_row(args.row, phantom, weights, ["--seed", 0])
     name = "phantom, empty frames too, on real"
     score_elsewhere(args, name, weights, seconds, real, nerve)
-    areas = atomic.read_record(phantom / "extract.json", "-")["train"]["area"]
-    rows = np.flatnonzero(areas)  # nearly all real frames show a nerve
+    rows = np.flatnonzero(
+        read_extract(phantom).train.area
+    )  # nearly all real frames show a nerve
     # the last ones, of nerves, are what few subjects start from
     for kind, change in (("erased", (erase,)), ("nerves", ())):
         stem = stem_of("phantom", kind, args.row)
-        data = copy_data(phantom, args.work / stem, rows, [], *change)
+        data = copy_data(phantom, args.work / stem, rows, NONE, *change)
         weights = args.work / f"{stem}.h5"
         seconds = quality.train_row(args.row, data, weights, ["--seed", 0])
         score_elsewhere(args, f"phantom {kind} on real", weights, seconds, real, nerve)

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,16 +15,15 @@ import presence
 import quality
 import transfer
 
-from recipes import RECIPES
+from recipes import CLASSIC
 
-TINY = {"height": 32, "width": 32, "filters": 2, "depth": 2, "batch_size": 4}
+TINY = replace(CLASSIC, height=32, width=32, filters=2, depth=2, batch_size=4, epochs=1)
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """Flags of a run that takes seconds; its results go to `tmp_path`."""
-    row = {**RECIPES["classic"], **TINY, "epochs": 1, "--soft-masks": True}
-    monkeypatch.setitem(quality.ROWS, "modern", row)
+    monkeypatch.setitem(quality.ROWS, "modern", quality.Row(TINY))
     monkeypatch.setattr(transfer, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(quality, "FOLDS", tmp_path / "folds.json")
     (tmp_path / "folds.json").write_text(json.dumps({"0": [1, 2]}))
@@ -48,8 +48,7 @@ def test_presence_is_scored_beside_a_histogram(tiny, tmp_path, monkeypatch, caps
     make_raw(tmp_path / "phantom", height=420, width=580, subjects=2, frames=5, test=6)
     make_raw(tmp_path / "real", subjects=2, frames=5, test=0, seed=1)
     (tmp_path / "real" / "test").rmdir()
-    tiny_classic = {**RECIPES["classic"], **TINY, "epochs": 1}
-    monkeypatch.setitem(quality.ROWS, "classic", tiny_classic)
+    monkeypatch.setitem(quality.ROWS, "classic", quality.Row(TINY, soft_masks=False))
     monkeypatch.setattr(presence, "ORIGINALS", ((1, 1), (1, 2), (1, 4), (1, 5)))
     folders = ["--phantom", str(tmp_path / "phantom"), "--raw", str(tmp_path / "real")]
     presence.main(["presence", *folders, *tiny])
@@ -68,9 +67,7 @@ def test_presence_is_scored_beside_a_histogram(tiny, tmp_path, monkeypatch, caps
     assert "presence, classic: presence_auc" in capsys.readouterr().out
 
 
-def test_difficulty_is_compared_on_nerves_of_as_many_subjects(
-    tiny, tmp_path, monkeypatch
-):
+def test_difficulty_is_compared_on_nerves_of_as_many_subjects(tiny, tmp_path, monkeypatch):
     make_raw(tmp_path / "phantom", height=420, width=580, subjects=2, frames=5, test=6)
     make_raw(tmp_path / "real", subjects=5, frames=5, test=0, seed=1)
     (tmp_path / "real" / "test").rmdir()

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,17 +16,16 @@ import transfer
 
 from model import build_network
 from nerve.files import h5_file
-from recipes import RECIPES
+from recipes import CLASSIC
 
-TINY = {"height": 32, "width": 32, "filters": 2, "depth": 2, "batch_size": 4}
+TINY = replace(CLASSIC, height=32, width=32, filters=2, depth=2, batch_size=4, epochs=1)
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """Flags of a run that takes seconds; its results go to `tmp_path`."""
-    row = {**RECIPES["classic"], **TINY, "epochs": 1, "--soft-masks": True}
     monkeypatch.setattr(transfer, "DRAWS", 1)
-    monkeypatch.setitem(quality.ROWS, "modern", row)
+    monkeypatch.setitem(quality.ROWS, "modern", quality.Row(TINY))
     monkeypatch.setattr(transfer, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(quality, "FOLDS", tmp_path / "folds.json")
     (tmp_path / "folds.json").write_text(json.dumps({"0": [1, 2]}))
@@ -89,7 +89,7 @@ def test_few_frames_of_another_collection(tiny, tmp_path, monkeypatch):
         picture = Image.fromarray(mask, "P")
         picture.putpalette([0, 0, 0, 200, 0, 0, 0, 0, 200])
         picture.save(tmp_path / f"usgra/masks/{number:04}.png")
-    network = build_network({**RECIPES["classic"], **TINY})
+    network = build_network(TINY, TINY.height, TINY.width)
     h5_file.save(network, tmp_path / "init.h5", "dice_coef_loss", ["dice_coef"], 1e-3)
     flags = ["--usgra", str(tmp_path / "usgra"), "--init", str(tmp_path / "init.h5")]
     transfer.main(["usgra", *flags, *tiny])
