@@ -1,6 +1,6 @@
 """Redraw the README's pictures from committed tables and phantom frames.
 
-    python figures.py
+    python benchmarks/figures.py
 
 Reads   images/sample.csv (the mask that `make demo` predicts for one test frame) and
         images/learning_curve.csv (its weights/unet.csv)
@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import measure
 import numpy as np
 from skimage.color import label2rgb
 from skimage.measure import label
+
+sys.path.insert(0, str(measure.ROOT))
 
 from nerve import command
 from nerve.files import atomic, run_length
@@ -30,7 +33,7 @@ from nerve.training.checkpoint import COLUMNS, kept_epoch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-DEMO = {"train": 400, "test": 100, "subjects": 16, "seed": 0}  # the Makefile's phantom
+DEMO = {"train": 400, "test": 100, "subjects": 16, "seed": 0}  # demo.py's phantom
 SAMPLE = ("img", "pixels")
 
 

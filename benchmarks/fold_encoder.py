@@ -58,7 +58,7 @@ def fold(weights, convolution, norm, depthwise):
 def build(weights):
     """Return the encoder with the weights, a Keras model."""
     inputs = keras.layers.Input((32, 32, 1), name="image")
-    bottom, _ = encoder.contract(inputs, "float32", training=False)
+    bottom, _ = encoder.contract(inputs, training=False)
     model = keras.Model(inputs, bottom)
     for layer in model.layers:
         if layer.name == "stem":

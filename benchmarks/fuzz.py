@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 atheris.enabled_hooks.add("RegEx")
-with atheris.instrument_imports(include=["run_length"]):
+with atheris.instrument_imports(include=["nerve"]):
     from nerve.files import run_length
 
 HEIGHT, WIDTH = 6, 5

@@ -20,21 +20,19 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from nerve.files import atomic  # noqa: E402
+from nerve.records import Recipe, build, read_split  # noqa: E402
 from nerve.training import batches  # noqa: E402
 
-EMPTY_LOGIT = -4.0  # model.py's
-WARM_UP, FINAL_RATE, AVERAGED_SHARE = 0.1, 0.01, 0.1  # recipes.py's, which has Keras
 NETWORKS = ("monai", "smp")
 
 
-def build(name):
+def build_network(name, recipe):
     """Return a network of grey frames to logits, `(batch, 1, height, width)` both."""
     if name == "monai":
         from monai.networks.nets import BasicUNet
 
         model = BasicUNet(spatial_dims=2, in_channels=1, out_channels=1)
-        torch.nn.init.constant_(model.final_conv.bias, EMPTY_LOGIT)
+        torch.nn.init.constant_(model.final_conv.bias, recipe.initial_logit)
         return model
     import segmentation_models_pytorch
 
@@ -43,15 +41,14 @@ def build(name):
     )
 
 
-def rate(step, steps, highest):
+def rate(step, steps, recipe):
     """Return the learning rate of a step, as Keras's CosineDecay with warm-up."""
-    warm_up = round(WARM_UP * steps)
+    warm_up, final = round(recipe.warm_up * steps), recipe.final_rate
     if step < warm_up:
-        return highest * step / warm_up
+        return recipe.learning_rate * step / warm_up
     done = min(1.0, (step - warm_up) / max(1, steps - warm_up))
-    return highest * (
-        FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * done)) / 2
-    )
+    share = final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+    return recipe.learning_rate * share
 
 
 def padded(x):
@@ -66,13 +63,11 @@ def train(model, data, recipe, seed):
     from monai.losses import DiceCELoss
 
     x, y = (np.load(data / f"{n}_train.npy", mmap_mode="r") for n in "xy")
-    subjects = np.array(
-        atomic.read_record(data / "preprocess.json", "-")["train"]["subject"]
-    )
-    size, epochs = recipe["batch_size"], recipe["epochs"]
+    subjects = np.array(read_split(data).train.subject)
+    size, epochs = recipe.batch_size, recipe.epochs
     steps, step = epochs * -(-len(x) // size), 0
     optimizer = torch.optim.Adam(model.parameters(), fused=True, eps=1e-7)  # Keras's
-    momentum = 1 - 1 / (AVERAGED_SHARE * steps)
+    momentum = 1 - 1 / (recipe.average * steps)
     average = torch.optim.swa_utils.AveragedModel(
         model,
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(momentum),
@@ -82,8 +77,9 @@ def train(model, data, recipe, seed):
     for epoch in range(epochs):
         order, total = batches.draw_balanced(subjects, seed, epoch), 0.0
         model.train()
-        for frames, masks in batches.batches(x, y, order, size, (seed, epoch)):
-            optimizer.param_groups[0]["lr"] = rate(step, steps, recipe["learning_rate"])
+        changes = recipe.augmentation, seed, epoch
+        for frames, masks in batches.batches(x, y, order, size, changes):
+            optimizer.param_groups[0]["lr"] = rate(step, steps, recipe)
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(padded(frames))
@@ -106,8 +102,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    model = build(args.network).to(memory_format=torch.channels_last)
-    model = train(model, args.data, args.recipe, args.seed)
+    recipe = build(Recipe, args.recipe)
+    model = build_network(args.network, recipe).to(memory_format=torch.channels_last)
+    model = train(model, args.data, recipe, args.seed)
     x, found = np.load(args.data / "x_val.npy", mmap_mode="r"), []
     for start in range(0, len(x), 32):
         frames = x[start : start + 32]

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from nerve.files import atomic
+from nerve import command
 from nerve.files.run_length import decode, read_train_masks
 
 ORIGINALS = {(1, image) for image in range(1, 51)} | {(10, 100)}
@@ -155,4 +155,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(atomic.run(main))
+    sys.exit(command.run(main))

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 CLASSIC = {"height": 96, "width": 96, "filters": 32, "batch_size": 32}  # the recipe's
 DEPTH = 4
-EMPTY_LOGIT = -4.0  # model.py's
+EMPTY_LOGIT = -4.0  # the recipe's
 SMOOTH = 1.0  # losses.py's
 PRODUCTS, WARM_UP = 5, 2  # timed, and before
 
@@ -132,9 +132,7 @@ def parse_args(argv=None):
     )
     add = parser.add_argument
     add("what", choices=("unet", "monai", "product"), help="what to measure")
-    add(
-        "--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of it"
-    )
+    add("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of it")
     add("--layout", choices=("contiguous", "channels_last"), default="contiguous")
     add("--compile", action="store_true", help="by torch.compile; needs g++")
     add("--size", type=int, default=3072, help="rows of the product's matrices")
