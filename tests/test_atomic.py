@@ -1,0 +1,320 @@
+"""Files are handed over whole, a record last, by one writer at a time."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from nerve.files import atomic
+from nerve.files.arrays import ArrayWriter
+
+REPAIR = "python make_it.py --data there"
+
+HOLD_LOCK = """
+import sys, time
+from nerve.files import atomic
+with atomic.lock(sys.argv[1], *sys.argv[2:]):
+    open(sys.argv[1] + "/.half.npy.tmp", "w").write("half")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def held_folder(tmp_path):
+    """A folder that another process has locked, and that process."""
+    folder = tmp_path / "data"
+    command = [sys.executable, "-c", HOLD_LOCK, str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "held\n"
+        yield folder, run
+        run.kill()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "csv", "array"])
+def test_a_file_beyond_the_limit_is_named_and_the_old_one_intact(tmp_path, kind):
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def write():
+        if kind == "bytes":
+            atomic.write_bytes(path, bytes(20_000))
+        elif kind == "csv":
+            with atomic.write_csv(path, ("a", "b")) as writer:
+                writer.writerows([("1234567", "1234567")] * 2000)
+        else:
+            ArrayWriter(path, (20, 1000), np.uint8)
+
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(OSError, match=r"x could not be written: .*MB are free"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 18) - 1, 1 << 18, (1 << 19) + 3])
+def test_sha256_is_that_of_the_whole_content(tmp_path, size):
+    content = bytes(k % 251 for k in range(size))
+    (tmp_path / "f").write_bytes(content)
+    assert atomic.sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+
+
+def write_array(path):
+    """Write an array of one row under its temporary name."""
+    writer = ArrayWriter(path, (1, 2), np.uint8)
+    writer.append(np.zeros(2, np.uint8))
+    writer.close()
+
+
+def listing(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"}
+
+
+def test_publish_puts_the_record_last_and_removes_the_stale(tmp_path, monkeypatch):
+    for name in ("stage.json", "a.npy", "old.npy"):
+        (tmp_path / name).write_text("old")
+    for name in ("a.npy", "b.npy"):
+        atomic.write_temporary(tmp_path / name, b"new")
+    steps, replace = [], os.replace
+
+    def logged(source, target):
+        present = (tmp_path / "stage.json").exists()
+        steps.append((target.name, present, (tmp_path / "old.npy").exists()))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", logged)
+    names = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    atomic.publish(tmp_path / "stage.json", {"n": 1}, names, [tmp_path / "old.npy"])
+    # (file, record present, stale file present) before each rename
+    assert steps == [
+        ("a.npy", False, False),
+        ("b.npy", False, False),
+        ("stage.json", False, False),
+    ]
+    found = listing(tmp_path)
+    assert json.loads(found.pop("stage.json")) == {"n": 1}
+    assert found == {"a.npy": b"new", "b.npy": b"new"}
+
+
+def test_files_are_on_disk_before_they_get_their_names(tmp_path, monkeypatch):
+    steps, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("rename"), replace(a, b)))
+    write_array(tmp_path / "x.npy")
+    atomic.publish(tmp_path / "stage.json", {}, [tmp_path / "x.npy"])
+    # the array, the record; both renames; the folder
+    assert steps == ["fsync", "fsync", "rename", "rename", "fsync"]
+
+
+def test_a_record_that_cannot_be_written_leaves_the_previous_outputs(tmp_path):
+    before = {"stage.json": b"old", "x.npy": b"old", "stale.npy": b"old"}
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+
+    def run():
+        with atomic.lock(tmp_path):
+            atomic.write_temporary(tmp_path / "x.npy", b"new")
+            atomic.publish(
+                tmp_path / "stage.json",
+                {"mean": float("nan")},
+                [tmp_path / "x.npy"],
+                [tmp_path / "stale.npy"],
+            )
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run()
+    assert listing(tmp_path) == before
+
+
+def test_a_stop_between_the_renames_leaves_no_record(tmp_path, monkeypatch):
+    (tmp_path / "stage.json").write_text("old")
+    replace = os.replace
+
+    def stops_at_b(source, target):
+        if target.name == "b.npy":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    for name in ("a.npy", "b.npy"):
+        atomic.write_temporary(tmp_path / name, b"new")
+    monkeypatch.setattr(os, "replace", stops_at_b)
+    with pytest.raises(KeyboardInterrupt):
+        atomic.publish(
+            tmp_path / "stage.json", {}, [tmp_path / "a.npy", tmp_path / "b.npy"]
+        )
+    assert not (tmp_path / "stage.json").exists()
+
+
+def test_a_failed_run_leaves_its_folder_as_it_was(tmp_path):
+    (tmp_path / "x.npy").write_bytes(b"old")
+
+    def run():
+        with atomic.lock(tmp_path):
+            write_array(tmp_path / "x.npy")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert listing(tmp_path) == {"x.npy": b"old"}
+
+
+def test_write_bytes_replaces_in_one_step(tmp_path, monkeypatch):
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    seen, replace = [], os.replace
+
+    def logged(source, target):
+        seen.append((source.read_bytes(), target.read_bytes()))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", logged)
+    atomic.write_bytes(path, b"new")
+    assert seen == [(b"new", b"old")]
+    assert listing(tmp_path) == {"f": b"new"}
+
+
+def test_a_csv_replaces_the_old_one_only_when_all_rows_are_written(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("old")
+
+    def fail():
+        with atomic.write_csv(path, ["a", "b"]) as writer:
+            writer.writerow([1, 2])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_text() == "old"
+    with atomic.write_csv(path, ["a", "b"]) as writer:
+        writer.writerow([1, "x,y"])
+        assert path.read_text() == "old"
+    assert path.read_bytes() == b'a,b\n1,"x,y"\n'
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.tif", "+1.png", "-x", "@a"])
+def test_a_name_that_a_spreadsheet_would_run_is_written_as_text(name):
+    assert atomic.as_text(name) == "'" + name
+    assert atomic.as_text("a" + name) == "a" + name
+
+
+def test_a_record_is_json_with_one_line_a_key():
+    record = {"rows": [1, 2, 3], "mean": 0.1, "none": None, "deep": {"a": [True]}}
+    text = atomic.to_json(record)
+    assert json.loads(text) == record
+    assert len(text.splitlines()) == len(record) + 2  # and the two braces
+
+
+@pytest.mark.parametrize("place", ["absent.json", "file/stage.json"])
+def test_a_missing_record_is_named_with_its_repair(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileNotFoundError, match=f"{place} is missing; .*: {REPAIR}$"):
+        atomic.read_record(tmp_path / place, REPAIR)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is not valid JSON"),
+        (b'{"a": 1', "is not valid JSON"),
+        (b'{"a": "\xff"}', "is not valid JSON"),
+        (b"[" * 200_000, "is not valid JSON"),
+        (b"[1, 2]", "holds no JSON object"),
+        (b"null", "holds no JSON object"),
+    ],
+    ids=["empty", "cut", "not-utf8", "deep", "list", "null"],
+)
+def test_a_damaged_record_is_refused(tmp_path, content, expected):
+    (tmp_path / "s.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"s\.json {expected}; make it .*: {REPAIR}$"):
+        atomic.read_record(tmp_path / "s.json", REPAIR)
+
+
+def test_a_folder_in_the_record_s_place_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is a folder, a JSON file was expected"):
+        atomic.read_record(tmp_path, REPAIR)
+
+
+def test_a_folder_that_another_process_writes_is_refused(held_folder):
+    folder, _ = held_folder
+    expected = rf"another run is writing {folder}.* \(it holds {folder}/\.lock\); wait"
+    with pytest.raises(ValueError, match=expected), atomic.lock(folder):
+        pass
+    assert (folder / ".half.npy.tmp").exists()  # the other's files are left alone
+
+
+def test_a_killed_process_frees_its_lock(held_folder):
+    folder, run = held_folder
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    with atomic.lock(folder):
+        pass
+    assert not (folder / ".half.npy.tmp").exists()  # the next run cleans up after it
+
+
+def test_results_of_two_names_are_locked_apart(tmp_path):
+    atomic.write_temporary(tmp_path / "other.npy", b"half")
+    with atomic.lock(tmp_path, "a.h5"):
+        with atomic.lock(tmp_path, "b.h5"):
+            pass
+        with (
+            pytest.raises(ValueError, match=r"another run is writing .*a\.h5 .*a\.h5\."),
+            atomic.lock(tmp_path, "a.h5"),
+        ):
+            pass
+    assert atomic.temporary(tmp_path / "other.npy").exists()
+    with atomic.lock(tmp_path, "a.h5"):
+        pass
+
+
+def test_a_table_takes_names_that_are_no_text(tmp_path):
+    with atomic.write_csv(tmp_path / "a.csv", ["name"]) as writer:
+        writer.writerow([os.fsdecode(b"\xdcbung.png")])
+    assert (tmp_path / "a.csv").read_text() == "name\n\\udcdcbung.png\n"
+
+
+def test_a_folders_lock_leaves_what_a_run_on_a_name_is_writing(tmp_path):
+    with atomic.lock(tmp_path, "net"):
+        atomic.write_temporary(tmp_path / "net.h5", b"half")
+        with atomic.lock(tmp_path):
+            atomic.write_temporary(tmp_path / "network.npy", b"half")
+        assert atomic.temporary(tmp_path / "net.h5").exists()
+        assert not atomic.temporary(tmp_path / "network.npy").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys, number):
+    def refuse(*_):
+        raise OSError(number, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with atomic.lock(tmp_path):
+        pass
+    assert "without locks (No locks available)" in capsys.readouterr().out
+
+
+def test_a_lock_that_cannot_be_opened_is_an_error(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(OSError, match=r"\.lock"), atomic.lock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ValueError, match=f"{place} is a file or lies below one; a folder"),
+        atomic.lock(tmp_path / place),
+    ):
+        pass
