@@ -157,9 +157,7 @@ def test_without_subjects_each_frame_is_its_own_cluster(files):
 def test_predictions_by_subject_need_a_truth_by_subject(tmp_path):
     predicted = write(tmp_path / "p.csv", [(1, 1, "")], "subject,img,pixels")
     truth = write(tmp_path / "t.csv", [(1, "")])
-    with pytest.raises(
-        ValueError, match=rf"^{truth} has no column 'subject'; its first"
-    ):
+    with pytest.raises(ValueError, match=rf"^{truth} has no column 'subject'; its first"):
         score(predicted, truth)
 
 
@@ -403,9 +401,7 @@ def test_the_screen_shows_the_table_and_the_files(files, capsys):
     )
 
 
-def test_the_table_is_printed_even_where_no_file_can_be_written(
-    files, capsys, monkeypatch
-):
+def test_the_table_is_printed_even_where_no_file_can_be_written(files, capsys, monkeypatch):
     def full(*_):
         raise OSError("no space")
 

@@ -468,9 +468,7 @@ def test_a_table_read_along_the_rows_is_refused(folder):
 
 def test_a_malformed_row_is_refused_with_its_frame(folder):
     edit_table(folder, lambda rows: ["1,1,5 2 1 2", *rows[1:]])
-    refuse(
-        folder, r"train_masks\.csv, row of 1_1_mask\.tif: runs are out of order: 5 2"
-    )
+    refuse(folder, r"train_masks\.csv, row of 1_1_mask\.tif: runs are out of order: 5 2")
     edit_table(folder, lambda rows: ["1,1,5120 2", *rows[1:]])  # 64 x 80 = 5,120
     refuse(folder, r"row of 1_1_mask\.tif: a run ends at pixel 5121 of 5120")
 
