@@ -82,7 +82,7 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
     assert "phantom.png" in text
     write_clip(tmp_path / "c.avi", 5)
     state = app.analyse(networks, "unet_nerve", str(tmp_path / "c.avi"))
-    assert len(state["predictions"]) == 5
+    assert len(state.predictions) == 5
     assert "| frame | 1 of 5 |" in app.show(state, 1, 0.5, 0)[2]
     monkeypatch.setattr(app, "MAX_FRAMES", 5)
     assert app.read_upload(str(tmp_path / "c.avi"))[2]  # all of them
@@ -96,7 +96,7 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
 def test_the_page_finds_what_predict_finds(weights, tmp_path):
     write_clip(tmp_path / "c.avi", 3)
     state = app.analyse(app.Networks(weights), "unet_nerve", str(tmp_path / "c.avi"))
-    limits = state["limits"]
+    limits = state.limits
     flags = ["--input", str(tmp_path / "c.avi"), "--out", str(tmp_path / "out")]
     predict.main([*flags, "--weights", str(weights / "unet_nerve.h5")])
     sliders = limits.threshold, 100 * limits.smallest_area
@@ -104,7 +104,8 @@ def test_the_page_finds_what_predict_finds(weights, tmp_path):
         mask = app.find(state, number, *sliders).mask
         found = cv2.imread(str(tmp_path / f"out/masks/c_{number:05}.png"), 0)
         np.testing.assert_array_equal(255 * mask, found)
-    state["limits"] = dataclasses.replace(limits, presence=1.5)  # more than there is
+    # more than there is
+    state = state._replace(limits=dataclasses.replace(limits, presence=1.5))
     assert not app.find(state, 1, *sliders).mask.any()
     assert "below 1.50: left empty" in app.show(state, 1, *sliders)[2]
 

@@ -428,9 +428,9 @@ def test_a_required_gain_over_predicting_nothing_is_checked(files):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--height", "0"], "--height 0; expected 1 to 10000"),
-        (["--width", "10001"], "--width 10001; expected 1 to 10000"),
-        (["--width", "x"], "invalid int value: 'x'"),
+        (["--height", "0"], "--height: 0; expected 1 to 10000"),
+        (["--width", "10001"], "--width: 10001; expected 1 to 10000"),
+        (["--width", "x"], "--width: x; expected 1 to 10000"),
     ],
 )
 def test_flags_out_of_range_end_with_status_2(flags, expected, capsys):
