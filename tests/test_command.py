@@ -1,0 +1,224 @@
+"""The command line: ranges, help, one line for a mistake, Ctrl-C."""
+
+import importlib
+import math
+import re
+import signal
+import sys
+
+import pytest
+from conftest import ROOT
+
+from nerve import command
+from nerve.command import number, whole
+
+SCRIPTS = sorted(p.stem for p in ROOT.glob("*.py") if "command.Parser" in p.read_text())
+
+
+# ---------------------------------------------------------------- ranges
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (whole(0), "0", 0),
+        (whole(0), "+7", 7),
+        (whole(1, 6), "1", 1),
+        (whole(1, 6), "6", 6),
+        (whole(0), "1" + "0" * 400, 10**400),  # no float holds it
+        (number(0, 1), "0", 0.0),
+        (number(0, 1), "1", 1.0),
+        (number(0, 1, above=True), "1", 1.0),
+        (number(0, 1, above=True), "5e-324", 5e-324),
+        (number(0, 1, below=True), "0", 0.0),
+        (number(-1, 1, above=True, below=True), "-0.999", -0.999),
+    ],
+)
+def test_a_number_in_its_range_is_taken(kind, text, value):
+    found = kind(text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        (whole(1), "0", "1 or more"),
+        (whole(1, 6), "0", "1 to 6"),
+        (whole(1, 6), "7", "1 to 6"),
+        (whole(1, 6), "2.0", "1 to 6"),
+        (whole(1, 6), "1e400", "1 to 6"),
+        (whole(1, 6), "nan", "1 to 6"),
+        (whole(1, 6), "six", "1 to 6"),
+        (whole(1, 6), "", "1 to 6"),
+        (whole(1, 10**6), "1000001", "1 to 1000000"),
+        (whole(1), "9" * 5000, "1 or more"),  # more digits than Python reads
+        (number(0, 1), "nan", "0 to 1"),
+        (number(0, 1), "1e400", "0 to 1"),  # float gives inf
+        (number(0, 1), "-1e400", "0 to 1"),
+        (number(0, math.inf), "nan", "0 or more"),
+        (number(0, 1), "text", "0 to 1"),
+        (number(0, 1), "1.0000000000000002", "0 to 1"),
+        (number(0, 1, above=True), "0", "above 0, up to 1"),
+        (number(0, 1, above=True), "-0.0", "above 0, up to 1"),
+        (number(0, 1, below=True), "1", "0 to below 1"),
+        (number(0.5, 2, above=True, below=True), "0.5", "above 0.5, below 2"),
+        (number(0.5, 2, above=True, below=True), "2", "above 0.5, below 2"),
+    ],
+)
+def test_another_is_refused_with_what_was_given_and_the_range(kind, text, expected):
+    with pytest.raises(command.argparse.ArgumentTypeError) as caught:
+        kind(text)
+    assert str(caught.value) == f"{text}; expected {expected}"
+
+
+def test_the_line_names_the_flag_the_value_and_the_range(capsys):
+    parser = command.Parser("Train.\n\nMore.")
+    parser.add_argument("--epochs", type=whole(1, 10**6), help="times")
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--epochs", "0"])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith("error: argument --epochs: 0; expected 1 to 1000000")
+
+
+# ---------------------------------------------------------------- help
+
+
+def paragraph(parser, action):
+    """Return what the help says of a flag, on one line."""
+    formatter = parser._get_formatter()
+    formatter.add_argument(action)
+    return " ".join(formatter.format_help().split())
+
+
+def test_help_says_range_and_default_where_there_are_such():
+    parser = command.Parser("Train a network.\n\nMore.")
+    add = parser.add_argument
+    flags = [
+        (
+            add("--width", type=whole(1, 60), default=5, help="px"),
+            "(1 to 60; default: 5)",
+        ),
+        (add("--seed", type=whole(0), default=0, help="seed"), "(0 or more; default: 0)"),
+        (add("--rate", type=number(0, 1), help="of learning"), "(0 to 1)"),
+        (add("--out", default="a.h5", help="file"), "(default: a.h5)"),
+        (add("--init", help="weights"), "weights"),
+        (add("--resume", action="store_true", help="go on"), "go on"),
+    ]
+    for action, end in flags:
+        assert paragraph(parser, action).endswith(end)
+    assert parser.description == "Train a network."
+
+
+@pytest.fixture(params=SCRIPTS)
+def shown(request, monkeypatch, capsys):
+    """Return `(parser, help)` of a script, as `--help` prints it."""
+    made = []
+
+    class Kept(command.Parser):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
+
+    script = importlib.import_module(request.param)
+    monkeypatch.setattr(command, "Parser", Kept)
+    parse_args = getattr(script, "parse_args", script.main)
+    with pytest.raises(SystemExit, match="0"):
+        parse_args(["--help"])
+    (parser,) = made
+    return parser, capsys.readouterr().out
+
+
+def test_every_script_has_help_and_no_python_in_it(shown):
+    parser, text = shown
+    assert parser.description in " ".join(text.split())
+    for word in (r"\bNone\b", r"Path\(", "PosixPath", r"\binf\b", r"\bnan\b", r"Number\("):
+        assert not re.search(word, text)
+    for action in parser._actions:
+        assert action.help, action
+
+
+def test_every_flag_says_its_range_and_default_once(shown):
+    parser, _ = shown
+    for action in parser._actions:
+        line = paragraph(parser, action)
+        assert line.lower().count("default") <= 1, line
+        assert action.type not in (int, float), f"{line}: without a range"
+        if isinstance(action.type, command.Number):
+            assert line.count(str(action.type)) == 1, line
+            if action.default is not None:
+                assert line.endswith(f"; default: {action.default})"), line
+
+
+def test_a_default_is_within_its_range(shown):
+    parser, _ = shown
+    for action in parser._actions:
+        if isinstance(action.type, command.Number) and action.default is not None:
+            assert action.type(str(action.default)) == action.default
+
+
+def test_all_scripts_were_asked_for_help():
+    assert set(SCRIPTS) >= {"train", "predict", "evaluate", "preprocess", "demo"}
+    rest = {p.stem for p in ROOT.glob("*.py")} - set(SCRIPTS)
+    assert rest == {"losses", "recipes"}
+
+
+# ---------------------------------------------------------------- run
+
+
+def run_with(monkeypatch, capsys, main):
+    monkeypatch.setattr(sys, "argv", ["somewhere/script.py"])
+    status = command.run(main)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, OSError])
+def test_a_foreseeable_mistake_is_one_line_and_status_1(monkeypatch, capsys, kind):
+    def main():
+        raise kind("x.tif is missing")
+
+    found = run_with(monkeypatch, capsys, main)
+    assert found == (1, "", "script.py: x.tif is missing\n")
+
+
+def test_an_interrupt_is_one_line_and_status_130(monkeypatch, capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    status, out, err = run_with(monkeypatch, capsys, main)
+    assert (status, out) == (130, "")
+    # a line feed ends the line that shows ^C or the progress bar
+    assert err == "\nstopped; the previous outputs are intact, run it again\n"
+
+
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+def test_an_interrupt_that_tensorflow_made_an_error_of(monkeypatch, capsys, kind):
+    def main():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise kind("Failed to convert elements to Tensor") from None
+
+    status, out, err = run_with(monkeypatch, capsys, main)
+    assert (status, out) == (130, "")
+    assert err == "\nstopped; the previous outputs are intact, run it again\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_ignored_interrupt_stays_ignored(monkeypatch, capsys):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job behind `&`
+    try:
+        found = run_with(monkeypatch, capsys, lambda: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == (0, "", "")
+
+
+def test_success_is_status_0_and_silent(monkeypatch, capsys):
+    assert run_with(monkeypatch, capsys, lambda: None) == (0, "", "")
+
+
+def test_a_programming_error_is_not_hidden(monkeypatch, capsys):
+    with pytest.raises(ZeroDivisionError):
+        run_with(monkeypatch, capsys, lambda: 1 / 0)
