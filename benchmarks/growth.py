@@ -9,9 +9,12 @@ submission.csv, by an untrained network of --filters: its memory matters here.
 """
 
 import functools
+import itertools
 import json
+import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import measure
@@ -21,7 +24,9 @@ sys.path.insert(0, str(measure.ROOT))
 
 from nerve.files import atomic
 from nerve.files.arrays import ArrayWriter
+from nerve.records import Inputs
 from nerve.training.batches import batches, draw_order
+from recipes import CLASSIC, MODERN
 
 TASKS = ("batches", "batches, augmented", "prediction")
 BATCH_SIZE = 32
@@ -34,11 +39,18 @@ COLUMNS = {
 
 
 def write_rows(path, rows, num_rows):
-    """Write an array of rows, repeated until there are enough; return its record."""
+    """Write an array of rows, repeated until there are enough."""
     writer = ArrayWriter(path, (num_rows, *rows.shape[1:]), rows.dtype)
-    for k in range(num_rows):
-        writer.append(rows[k % len(rows)])
-    return writer.close()
+    for row in repeated(rows, num_rows):
+        writer.append(row)
+    writer.close()
+    os.replace(atomic.temporary(path), path)
+    atomic.sha256(path)  # written past the page cache, read into it here
+
+
+def repeated(rows, num_rows):
+    """Yield rows, again and again until there are enough."""
+    return itertools.islice(itertools.cycle(rows), num_rows)
 
 
 def write_data(folder, num_frames, size):
@@ -49,31 +61,21 @@ def write_data(folder, num_frames, size):
         num_frames: Numbers of frames.
         size: Rows and columns of a frame, in pixels.
     """
+    import prediction  # here: it has no part in the memory that is measured
+
     x, y = measure.draw_frames(DISTINCT, size, size)
-    paths = [folder / "x.npy", folder / "y.npy"]
-    records = {
-        path.name: write_rows(path, array, max(num_frames))
-        for path, array in zip(paths, (x, y), strict=True)
-    }
-    atomic.publish(folder / "growth.json", {"arrays": records}, paths)
-    for path in paths:  # written past the page cache, read into it here
-        atomic.sha256(path)
+    write_rows(folder / "x.npy", x, max(num_frames))
+    write_rows(folder / "y.npy", y, max(num_frames))
     grey = (128 + 40 * x[..., 0]).clip(0, 255).astype(np.uint8)
     for count in num_frames:
-        data = folder / str(count)
-        data.mkdir()
-        path = data / "imgs_test.npy"
-        record = {"test": {"image": list(range(1, count + 1))}}
-        record["arrays"] = {path.name: write_rows(path, grey, count)}
-        atomic.publish(data / "extract.json", record, [path])
+        shape = count, size, size
+        prediction.write_extract(folder / str(count), repeated(grey, count), shape)
 
 
 def read_batches(folder, count, augmented):
     """Make an epoch's batches of the first `count` frames; return the seconds."""
-    x, y = (
-        np.load(folder / name, mmap_mode="r")[:count] for name in ("x.npy", "y.npy")
-    )
-    changes = (0, 0) if augmented else None
+    x, y = (np.load(folder / name, mmap_mode="r")[:count] for name in ("x.npy", "y.npy"))
+    changes = (MODERN.augmentation, 0, 0) if augmented else None
 
     def read():
         for _ in batches(x, y, draw_order(count, 0, 0), BATCH_SIZE, changes):
@@ -84,21 +86,16 @@ def read_batches(folder, count, augmented):
 
 def predict_all(folder, count, size, filters):
     """Predict the `count` test frames into submission.csv; return the seconds."""
-    import predict
+    import predict_engine
+
     from model import build_unet
 
-    settings = {
-        "height": size,
-        "width": size,
-        "mean": 128.0,
-        "standard_deviation": 40.0,
-    }
-    settings |= {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.0}
-    settings |= {"aspect": 1.0, "crops": {}}
+    inputs = Inputs(size, size, 128.0, 40.0, aspect=1.0, crops={})
+    trained = measure.untrained(replace(CLASSIC, filters=filters), inputs)
     model = build_unet(size, size, filters)
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        arguments = model, folder / str(count), Path(out), settings, 0
-        return measure.seconds_of(functools.partial(predict.predict_test, *arguments))
+        arguments = model, folder / str(count), Path(out), trained
+        return measure.seconds_of(functools.partial(predict_engine.submit, *arguments))
 
 
 def run_task(task, folder, count, size, filters):

@@ -14,6 +14,7 @@ import math
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import measure
@@ -21,19 +22,20 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
+from nerve.records import Inputs
+from recipes import RECIPES
+
 # Keras is imported in the functions: TensorFlow reads at its import which kernels to take,
 # and `stock` has its own choice, the others that of backend.py.
 
 WARM_UP = 2  # calls before those that are timed
 PRODUCTS = 5  # that are
-SIZES = ("height", "width", "filters", "batch_size")
+SIZES = ("height", "width", "filters", "batch_size")  # of a recipe
 
 
 def convolution_gflop(layer):
     """Return the GFLOP of a layer's convolution, forward, of one frame."""
-    grows = (
-        type(layer).__name__ == "Conv2DTranspose"
-    )  # each input pixel meets the kernel
+    grows = type(layer).__name__ == "Conv2DTranspose"  # each input pixel meets the kernel
     pixels = math.prod((layer.input if grows else layer.output).shape[1:3])
     return 2 * math.prod(layer.kernel.shape) * pixels / 1e9
 
@@ -53,13 +55,24 @@ def step_gflop(model, batch_size):
     return batch_size * (2 * first + 3 * sum(rest))
 
 
-def choose_settings(recipe, changes):
-    """Return a recipe's settings with some changed, at the precision `auto`."""
+def plan(name, changes):
+    """Return the record of a recipe with some values changed, at the precision `auto`."""
     from nerve.precision import choose_precision
-    from recipes import RECIPES
 
     precision, _ = choose_precision("auto")
-    return {"seed": 0, **RECIPES[recipe], **changes, "precision": precision}
+    recipe = replace(RECIPES[name], **changes)
+    inputs = Inputs(recipe.height, recipe.width, 0.0, 1.0, recipe.width / recipe.height, {})
+    return measure.untrained(recipe, inputs, precision)
+
+
+def build_model(run, num_frames):
+    """Return the compiled network as train.py builds it."""
+    from losses import build_loss, dice_coef, smooth_dice
+    from model import build_network
+    from nerve.training import loop
+
+    design = loop.Design(build_network, build_loss(run.recipe), dice_coef, smooth_dice)
+    return loop.build_model(design, run, num_frames, None)
 
 
 def measure_stock(changes, steps):
@@ -69,8 +82,8 @@ def measure_stock(changes, steps):
     from losses import dice_coef, dice_coef_loss
     from model import build_unet
 
-    settings = choose_settings("classic", changes)
-    height, width, filters, batch_size = (settings[name] for name in SIZES)
+    recipe = replace(RECIPES["classic"], **changes)
+    height, width, filters, batch_size = (getattr(recipe, name) for name in SIZES)
     x, y = measure.draw_frames(batch_size * steps, height, width)
     model = build_unet(height, width, filters)
     optimizer = keras.optimizers.Adam(learning_rate=1e-5)
@@ -89,12 +102,13 @@ def measure_stock(changes, steps):
     }
 
 
-def time_epoch(model, settings, steps):
+def time_epoch(model, run, steps):
     """Train two epochs from memory-mapped arrays; return the second's seconds a step."""
     from nerve.training.batches import batches, draw_order
     from nerve.training.loop import train_batches
 
-    height, width, _, batch_size = (settings[name] for name in SIZES)
+    recipe = run.recipe
+    height, width, _, batch_size = (getattr(recipe, name) for name in SIZES)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in ("x.npy", "y.npy")]
         frames = measure.draw_frames(batch_size * steps, height, width)
@@ -103,8 +117,8 @@ def time_epoch(model, settings, steps):
         x, y = (np.load(path, mmap_mode="r") for path in paths)
 
         def train(epoch):
-            order = draw_order(len(x), settings["seed"], epoch)
-            changes = (settings["seed"], epoch) if settings["augment"] else None
+            order = draw_order(len(x), run.seed, epoch)
+            changes = recipe.augmentation and (recipe.augmentation, run.seed, epoch)
             pairs = batches(x, y, order, batch_size, changes)
             train_batches(model, pairs, len(x), batch_size, f"epoch {epoch}")
 
@@ -114,16 +128,14 @@ def time_epoch(model, settings, steps):
 
 def measure_ours(changes, steps):
     """Train as train.py does; return seconds and GFLOP of a step."""
-    from nerve.training.loop import build_model
-
-    settings = choose_settings("classic", changes)
-    batch_size = settings["batch_size"]
-    model = build_model(settings, batch_size * steps, None)
+    run = plan("classic", changes)
+    batch_size = run.recipe.batch_size
+    model = build_model(run, batch_size * steps)
     return {
-        "seconds": time_epoch(model, settings, steps),
+        "seconds": time_epoch(model, run, steps),
         "frames": batch_size,
         "gflop": step_gflop(model, batch_size),
-        "precision": settings["precision"],
+        "precision": run.precision,
     }
 
 
@@ -168,11 +180,9 @@ def measure_modern(changes, steps, rounds):
         changed at random; `share`, of `step`, that the convolutions take together;
         `convolutions`, `{layer name: {"seconds", "gflop", "what"}}`. All medians.
     """
-    from nerve.training.loop import build_model
-
-    settings = choose_settings("modern", changes)
-    height, width, _, batch_size = (settings[name] for name in SIZES)
-    model = build_model(settings, batch_size * steps, None)
+    run = plan("modern", changes)
+    height, width, _, batch_size = (getattr(run.recipe, name) for name in SIZES)
+    model = build_model(run, batch_size * steps)
     layers = convolutions(model)
     functions = {
         layer.name: convolution_alone(layer, batch_size, layer is layers[0])
@@ -186,7 +196,7 @@ def measure_modern(changes, steps, rounds):
     for _ in range(rounds):
         for name, function in functions.items():
             times[name].append(measure.seconds_of(function, steps))
-        times["fed_step"].append(time_epoch(model, settings, steps))
+        times["fed_step"].append(time_epoch(model, run, steps))
     medians = {name: measure.median(values) for name, values in times.items()}
     sums = np.sum([times[layer.name] for layer in layers], axis=0)
     alone = {}
@@ -203,7 +213,7 @@ def measure_modern(changes, steps, rounds):
         "fed_step": medians["fed_step"],
         "share": measure.median((sums / times["step"]).tolist()),
         "frames": batch_size,
-        "precision": settings["precision"],
+        "precision": run.precision,
         "convolutions": alone,
     }
 

@@ -87,9 +87,7 @@ def take_turns(commands, rounds):
     samples = {name: [] for name in commands}
     for number in range(rounds):
         for name, command in commands.items():
-            print(
-                f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True
-            )
+            print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
             _, peak, output = run(command)
             sample = json.loads(output.splitlines()[-1])
             samples[name].append({**sample, "peak_anonymous_mb": peak})
@@ -179,9 +177,7 @@ def add_step_flags(parser):
     add = parser.add_argument
     add("--height", type=int, help="rows, in pixels; default: the recipe's")
     add("--width", type=int, help="columns, in pixels; default: the recipe's")
-    add(
-        "--filters", type=int, help="channels of the first level; default: the recipe's"
-    )
+    add("--filters", type=int, help="channels of the first level; default: the recipe's")
     add("--batch-size", type=int, help="frames a step; default: the recipe's")
     add("--steps", type=int, default=10, help="steps timed in a round, 1 or more")
 
@@ -225,6 +221,23 @@ def draw_frames(num_frames, height, width, seed=0):
     shape = (num_frames, height, width, 1)
     x = np.random.default_rng(seed).standard_normal(shape, np.float32)
     return x, draw_masks(*shape[:3], seed).reshape(shape).astype(np.float32)
+
+
+def untrained(recipe, inputs, precision="float32"):
+    """Return the record of a network that has learnt nothing."""
+    from nerve.records import Limits, Trained  # here: torch_step.py has PyTorch alone
+
+    return Trained(
+        recipe=recipe,
+        seed=0,
+        precision=precision,
+        keep="last",
+        init_sha256=None,
+        inputs=inputs,
+        limits=Limits(threshold=0.5, smallest_area=0.0, presence=0.0),
+        data=None,
+        trained_on=[],
+    )
 
 
 def machine():

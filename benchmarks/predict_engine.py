@@ -24,7 +24,6 @@ from run_length_speed import snippet
 sys.path.insert(0, str(measure.ROOT))
 
 import predict
-from nerve.files import atomic
 from nerve.prediction import engines, inference, networks
 
 ENGINES = ("predict", "stock", "onnxruntime", "openvino", "predict-openvino")
@@ -75,10 +74,12 @@ def load_openvino(path, precision, batch_size):
     return SimpleNamespace(predict_on_batch=predict_on_batch, precision=chosen)
 
 
-def load_engine(engine, weights, settings, precision, batch_size):
+def load_engine(engine, weights, trained, precision, batch_size):
     """Return the engine's network; its `predict_on_batch` takes and gives batches."""
     if engine == "predict":
-        return networks.load_network(weights, settings, precision)
+        from model import build_network  # here: other engines do without TensorFlow
+
+        return networks.load_network(build_network, weights, trained, precision)
     if engine == "stock":
         return load_stock(weights)
     path = weights.with_suffix(".onnx")
@@ -89,13 +90,13 @@ def load_engine(engine, weights, settings, precision, batch_size):
     return load_openvino(path, precision, batch_size)
 
 
-def resize_stock(frames, settings):
+def resize_stock(frames, inputs):
     """Return frames resized and scaled as a user does, float32 `(N, height, width, 1)`."""
     import cv2
 
-    size = settings["width"], settings["height"]  # cv2: width first
+    size = inputs.width, inputs.height  # cv2: width first
     x = np.stack([cv2.resize(frame, size) for frame in frames])[..., np.newaxis]
-    return (x.astype(np.float32) - settings["mean"]) / settings["standard_deviation"]
+    return (x.astype(np.float32) - inputs.mean) / inputs.standard_deviation
 
 
 def stock_mask(probability, shape):
@@ -105,10 +106,10 @@ def stock_mask(probability, shape):
     return (cv2.resize(probability, shape[::-1]) > 0.5).astype(np.uint8)
 
 
-def submit_stock(model, data, out, settings):
+def submit_stock(model, data, out, inputs):
     """Write submission.csv of the test frames, as a user does it."""
     frames = np.load(data / "imgs_test.npy")
-    probabilities = model.predict(resize_stock(frames, settings), verbose=0)
+    probabilities = model.predict(resize_stock(frames, inputs), verbose=0)
     with open(out / "submission.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("img", "pixels"))
@@ -117,34 +118,41 @@ def submit_stock(model, data, out, settings):
             writer.writerow([number, snippet(mask)])
 
 
-def time_submission(engine, model, data, settings):
+def submit(model, data, out, trained):
+    """Write submission.csv of the test frames, as predict.py does it."""
+    chosen = predict.select_test(trained, data)
+    predict.predict_selection(model, trained.limits, chosen, out)
+
+
+def time_submission(engine, model, data, trained):
     """Return the seconds from test frames to submission.csv, and their number."""
+    inputs = trained.inputs
     frames = np.load(data / "imgs_test.npy", mmap_mode="r")
     with tempfile.TemporaryDirectory() as out:
         out = Path(out)
         if engine == "stock":
-            model.predict(resize_stock(frames[: inference.BATCH], settings), verbose=0)
-            submit = functools.partial(submit_stock, model, data, out, settings)
+            model.predict(resize_stock(frames[: inference.BATCH], inputs), verbose=0)
+            work = functools.partial(submit_stock, model, data, out, inputs)
         else:
-            list(inference.predict_frames(model, frames[: inference.BATCH], settings))
-            arguments = model, data, out, settings, 0
-            submit = functools.partial(predict.predict_test, *arguments)
-        return {"seconds": measure.seconds_of(submit), "frames": len(frames)}
+            list(inference.predict_frames(model, frames[: inference.BATCH], inputs))
+            work = functools.partial(submit, model, data, out, trained)
+        return {"seconds": measure.seconds_of(work), "frames": len(frames)}
 
 
-def time_frames(engine, model, data, settings, calls):
+def time_frames(engine, model, data, trained, calls):
     """Return percentiles of the milliseconds from a frame to its mask."""
+    inputs = trained.inputs
     frames = np.load(data / "imgs_test.npy")
     times = []
     for k in range(WARM_UP + calls):
         frame = frames[k % len(frames)]
         start = time.perf_counter()
         if engine == "stock":
-            probability = model.predict(resize_stock([frame], settings), verbose=0)
+            probability = model.predict(resize_stock([frame], inputs), verbose=0)
             stock_mask(probability[0, ..., 0], frame.shape)
         else:
-            (probability,) = inference.predict_frames(model, [frame], settings)
-            inference.to_mask(probability, frame.shape, settings)
+            (found,) = inference.predict_frames(model, [frame], inputs)
+            inference.to_mask(found.probability, found.geometry, trained.limits)
         times.append(1000 * (time.perf_counter() - start))
     half, most = np.percentile(times[WARM_UP:], (50, 99)).tolist()
     return {"median_ms": half, "percentile_99_ms": most}
@@ -168,13 +176,13 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    settings = atomic.read_record(args.weights.with_suffix(".json"), "train.py")
+    trained = networks.read_trained(args.weights)
     batch_size = 1 if args.calls else inference.BATCH
-    model = load_engine(args.engine, args.weights, settings, args.precision, batch_size)
+    model = load_engine(args.engine, args.weights, trained, args.precision, batch_size)
     if args.calls:
-        result = time_frames(args.engine, model, args.data, settings, args.calls)
+        result = time_frames(args.engine, model, args.data, trained, args.calls)
     else:
-        result = time_submission(args.engine, model, args.data, settings)
+        result = time_submission(args.engine, model, args.data, trained)
     result["precision"] = getattr(model, "precision", args.precision)
     print(json.dumps(result))
 

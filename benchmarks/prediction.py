@@ -12,6 +12,7 @@ of noise and an untrained network are used, whose masks are all empty.
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import measure
@@ -21,10 +22,13 @@ sys.path.insert(0, str(measure.ROOT))
 
 from nerve.files import atomic
 from nerve.files.arrays import ArrayWriter
+from nerve.prediction.networks import load_network, read_trained
+from nerve.records import Extract, Extracted, Inputs, to_dict
+from recipes import CLASSIC
 
 HERE = measure.ROOT / "benchmarks"
-CLASSIC = {"network": "unet", "height": 96, "width": 96, "filters": 32, "depth": 4}
-NOISE = {"mean": 127.5, "standard_deviation": 73.9}  # of bytes, each as likely
+# of noise: bytes, each as likely
+NOISE = Inputs(96, 96, mean=127.5, standard_deviation=73.9, aspect=580 / 420, crops={})
 NOISE_FRAMES = 640
 STOCK = "stock Keras, float32"
 WHOLE_COLUMNS = {
@@ -42,28 +46,33 @@ SINGLE_COLUMNS = {
 
 def write_frames(folder, num_frames, height, width):
     """Write test frames of noise, as extract_data.py leaves them."""
+    rng = np.random.default_rng(0)
+    shape = height, width
+    frames = (rng.integers(0, 256, shape, np.uint8) for _ in range(num_frames))
+    write_extract(folder, frames, (num_frames, *shape))
+
+
+def write_extract(folder, frames, shape):
+    """Write test frames, uint8 arrays, as extract_data.py leaves them."""
     folder.mkdir()
-    path, rng = folder / "imgs_test.npy", np.random.default_rng(0)
-    writer = ArrayWriter(path, (num_frames, height, width), np.uint8)
-    for _ in range(num_frames):
-        writer.append(rng.integers(0, 256, (height, width), np.uint8))
-    record = {"test": {"image": list(range(1, num_frames + 1))}}
-    record["arrays"] = {path.name: writer.close()}
-    atomic.publish(folder / "extract.json", record, [path])
+    path = folder / "imgs_test.npy"
+    writer = ArrayWriter(path, shape, np.uint8)
+    for frame in frames:
+        writer.append(frame)
+    test = Extracted(image=list(range(1, shape[0] + 1)), skipped=[])
+    extract = Extract(*shape[1:], arrays={path.name: writer.close()}, test=test)
+    atomic.publish(folder / "extract.json", to_dict(extract), [path])
 
 
-LIMITS = {"threshold": 0.5, "smallest_area": 0.0, "presence": 0.0}
-LIMITS |= {"aspect": 580 / 420, "crops": {}}
-
-
-def write_untrained(path, settings):
+def write_untrained(path, trained):
     """Write an untrained network with the record that predict.py needs."""
     from model import build_network
     from nerve.files import h5_file
 
-    h5_file.save(build_network(settings), path, "dice_coef_loss", ["dice_coef"], 1e-5)
-    record = {**LIMITS, **settings}
-    record["h5_sha256"] = atomic.sha256(path)
+    recipe, inputs = trained.recipe, trained.inputs
+    model = build_network(recipe, inputs.height, inputs.width)
+    h5_file.save(model, path, "dice_coef_loss", ["dice_coef"], recipe.learning_rate)
+    record = replace(trained, h5_sha256=atomic.sha256(path)).to_dict()
     atomic.write_bytes(path.with_suffix(".json"), atomic.to_json(record).encode())
 
 
@@ -83,23 +92,22 @@ def prepare(folder, weights, filters):
         for suffix in (".h5", ".json"):
             shutil.copy(weights.with_suffix(suffix), whole.with_suffix(suffix))
     else:
-        write_untrained(whole, {**CLASSIC, **NOISE, "filters": filters})
-    settings = atomic.read_record(whole.with_suffix(".json"), "python train.py")
-    quarter = max(1, settings["filters"] // 4)
-    names = (*CLASSIC, *NOISE, *LIMITS)
-    write_untrained(small, {**{n: settings[n] for n in names}, "filters": quarter})
+        write_untrained(whole, measure.untrained(replace(CLASSIC, filters=filters), NOISE))
+    trained = read_trained(whole)
+    recipe, inputs = trained.recipe, trained.inputs
+    quarter = max(1, recipe.filters // 4)
+    write_untrained(small, measure.untrained(replace(recipe, filters=quarter), inputs))
     if measure.has("tf2onnx", "ONNX Runtime and OpenVINO"):
         for path in (whole, small):
             export(path)
-    return {f"{settings['filters']} filters": whole, f"{quarter} filters": small}
+    return {f"{recipe.filters} filters": whole, f"{quarter} filters": small}
 
 
 def export(path):
     """Write the .onnx of an .h5 beside it."""
-    from nerve.prediction.networks import load_network, read_settings
+    from model import build_network
 
-    settings = read_settings(path, None)
-    model = load_network(path, settings)
+    model = load_network(build_network, path, read_trained(path))
     model.predict_on_batch(np.zeros((1, *model.input_shape[1:]), np.float32))
     model.export(path.with_suffix(".onnx"), format="onnx", verbose=False)
 
@@ -139,9 +147,7 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("--data", type=Path, help="folder of extract_data.py with test frames")
     add("--weights", type=Path, help="trained .h5, its .json beside it")
-    add(
-        "--precisions", nargs="+", default=["float32", "bfloat16"], help="of predict.py"
-    )
+    add("--precisions", nargs="+", default=["float32", "bfloat16"], help="of predict.py")
     add("--calls", type=int, default=300, help="single frames timed, 1 or more")
     add("--frames", type=int, default=NOISE_FRAMES, help="of noise, without --data")
     add("--height", type=int, default=420, help="their rows, in pixels")

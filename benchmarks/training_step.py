@@ -66,9 +66,7 @@ def product_rows(pythons, size):
         for python in pythons:
             if release := measure.version("torch", python):
                 command = [*KEEP_FREED, python, HERE / "torch_step.py", *flags]
-                rows[f"{name}, PyTorch {release}"] = [
-                    *(*command, "--precision", precision)
-                ]
+                rows[f"{name}, PyTorch {release}"] = [*(*command, "--precision", precision)]
     return rows
 
 
@@ -110,9 +108,7 @@ def print_verdict(results):
     if OURS not in results:
         return
     ours = results[OURS]["images_per_second"]
-    print(
-        f"{OURS} ({results[OURS]['precision']}): {results[OURS]['ratio']:.2f} of stock"
-    )
+    print(f"{OURS} ({results[OURS]['precision']}): {results[OURS]['ratio']:.2f} of stock")
     others = {n: r for n, r in results.items() if n.startswith("PyTorch")}
     if others:
         best = max(others, key=lambda name: others[name]["images_per_second"])
@@ -123,9 +119,9 @@ def print_verdict(results):
 def measure_modern(flags, rounds):
     """Return the modern recipe's step and its convolutions, sorted by their time."""
     command = [sys.executable, HERE / "keras_step.py", "modern", *flags]
-    (result,) = measure.take_turns(
-        {"modern recipe": [*command, "--rounds", rounds]}, 1
-    )["modern recipe"]
+    (result,) = measure.take_turns({"modern recipe": [*command, "--rounds", rounds]}, 1)[
+        "modern recipe"
+    ]
     alone = result["convolutions"]
     for row in alone.values():
         row["gflops"] = row["gflop"] / row["seconds"]

@@ -16,10 +16,11 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
-import phantom
+from model import build_network
 from nerve import machine
 from nerve.phantom.anatomy import draw_mask
 from nerve.phantom.scanner import make_subject, render
+from nerve.phantom.sweep import plan_subjects
 from nerve.precision import choose_precision
 from nerve.prediction import inference, networks
 from nerve.scoring import scores
@@ -31,7 +32,7 @@ SEED = 7
 
 def make_sweeps():
     """Return `(frames, masks)` of each subject in the order of its sweep, uint8 arrays."""
-    plan = phantom.plan_subjects(SUBJECTS * FRAMES, SUBJECTS, FIRST_SUBJECT, 0.5, SEED)
+    plan = plan_subjects(SUBJECTS * FRAMES, SUBJECTS, FIRST_SUBJECT, 0.5, SEED)
     sweeps = {}
     for frame in sorted(plan, key=lambda f: (f.subject, f.sweep)):
         sweeps.setdefault(frame.subject, []).append(frame)
@@ -55,13 +56,16 @@ def main(argv=None):
     parser = measure.start_parser(__doc__, 1)
     parser.add_argument("--weights", type=Path, default="weights/unet.h5")
     args = parser.parse_args(argv)
-    settings = networks.read_settings(args.weights, None)
-    model = networks.load_network(args.weights, settings, choose_precision("auto")[0])
+    trained = networks.read_trained(args.weights)
+    precision, _ = choose_precision("auto")
+    model = networks.load_network(build_network, args.weights, trained, precision)
     found = {share: {"dice": [], "nerve": [], "flicker": []} for share in SHARES}
     for frames, masks in make_sweeps():
         for share, values in found.items():
-            results = inference.find_masks(model, frames, settings, share)
-            predicted = [mask for _, _, mask, _ in results]
+            predictions = inference.predict_frames(model, frames, trained.inputs)
+            smoothed = inference.smooth(predictions, share)
+            results = inference.find_masks(smoothed, trained.limits)
+            predicted = [each.mask for each in results]
             dice = [scores.dice(t, p) for t, p in zip(masks, predicted, strict=True)]
             values["dice"] += dice
             values["nerve"] += [d for d, t in zip(dice, masks, strict=True) if t.any()]

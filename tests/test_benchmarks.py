@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ import video
 from model import build_network, build_unet
 from nerve.backend import keras
 from nerve.files import run_length
-from recipes import RECIPES
+from recipes import CLASSIC, MODERN, RECIPES
 
 SMALL_STEP = ["--height", "32", "--width", "32", "--filters", "2"]
 SMALL_STEP += ["--batch-size", "2", "--steps", "2"]
@@ -141,8 +142,8 @@ def test_a_step_computes_each_convolution_three_times_and_the_first_twice():
 @pytest.fixture
 def few_convolutions(monkeypatch):
     """The modern recipe's step in this process, of a network with few to compile."""
-    network = {"network": "fast_unet", "encoder": None}
-    monkeypatch.setitem(RECIPES, "modern", {**RECIPES["modern"], **network})
+    recipe = replace(MODERN, network="fast_unet", encoder=None)
+    monkeypatch.setitem(RECIPES, "modern", recipe)
     original = measure.take_turns
 
     def take_turns(commands, rounds):
@@ -173,7 +174,7 @@ def test_training_step_measures_ours_beside_stock_keras(tmp_path, few_convolutio
     assert ours["gflop"] == stock["gflop"] > 0
     assert classic[product]["gflop"] == pytest.approx(2 * 32**3 / 1e9)
     seconds = [row["seconds"] for row in modern["convolutions"].values()]
-    network = build_network({**RECIPES["modern"], "filters": 2})
+    network = build_network(replace(RECIPES["modern"], filters=2), 32, 32)
     assert len(seconds) == len(keras_step.convolutions(network))
     assert seconds == sorted(seconds, reverse=True)
 
@@ -191,8 +192,8 @@ def test_video_compares_shares_of_smoothing(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "SUBJECTS", 1)
     monkeypatch.setattr(video, "FRAMES", 5)
     weights = tmp_path / "unet.h5"
-    settings = {**prediction.CLASSIC, **prediction.NOISE, "filters": 2}
-    prediction.write_untrained(weights, settings)
+    trained = measure.untrained(replace(CLASSIC, filters=2), prediction.NOISE)
+    prediction.write_untrained(weights, trained)
     line = run(video, tmp_path, "--weights", weights)
     assert list(line["results"]) == ["0", "0.3", "0.5", "0.7", "0.85"]
     empty, full = np.zeros((2, 1, 2), np.uint8), np.ones((2, 1, 2), np.uint8)
