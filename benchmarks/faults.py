@@ -9,6 +9,7 @@ TensorFlow already; outputs are compared byte for byte with those of an undistur
 
 import argparse
 import fcntl
+import functools
 import hashlib
 import os
 import random
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import measure
@@ -30,14 +32,15 @@ import phantom
 import predict
 import preprocess
 import train
+from nerve import command
 from nerve.files import atomic
 from nerve.training import loop  # noqa: F401 (with TensorFlow, which no run need import again)
-from recipes import RECIPES
+from recipes import MODERN
 
 SIZE = ["--height", "32", "--width", "32"]
 # with dropout, augmentation and averaged weights, and quick to build
-RECIPES["faults"] = {**RECIPES["modern"], "network": "fast_unet", "encoder": None}
-TINY = ["--recipe", "faults", "--filters", "4", "--depth", "2"]
+RECIPE = replace(MODERN, name="faults", network="fast_unet", encoder=None)
+TINY = ["--recipe", RECIPE.name, "--filters", "4", "--depth", "2"]
 # 9 frames to train on: batches of one size, so that TensorFlow traces one step
 TINY += ["--batch-size", "3", "--epochs", "4"]
 PHANTOM = ["--train", "12", "--test", "4", "--subjects", "4"]
@@ -57,7 +60,7 @@ SCRIPTS = {
         "data",
     ),
     "train.py": (
-        train.main,
+        functools.partial(train.main, recipes={RECIPE.name: RECIPE}),
         ["--data", "data", *TINY, "--resume"],
         ["data"],
         "weights",
@@ -106,7 +109,7 @@ def start(folder, script, before=None):
         main, flags, _, _ = SCRIPTS[script]
         if before:
             before()
-        status = atomic.run(lambda: main(flags))
+        status = command.run(lambda: main(flags))
     except KeyboardInterrupt:  # before the script began or after its end
         status = 130
     except BaseException:
@@ -238,9 +241,7 @@ def kill_in_saves(folder, reference, expected, script, most):
         if script == "train.py" and "unet.json" in found:
             record = atomic.read_record(trial / "weights" / "unet.json", "-")
             if record["h5_sha256"] != found.get("unet.h5"):
-                failures.append(
-                    f"step {count}: record and weights do not belong together"
-                )
+                failures.append(f"step {count}: record and weights do not belong together")
         if wait(start(trial, script)) != 0:
             failures.append(f"step {count}: second run: {last_line(trial)}")
         elif outputs(trial, SCRIPTS[script][3]) != whole:
