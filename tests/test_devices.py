@@ -28,10 +28,13 @@ REFUSED = r"KERAS_BACKEND=jax python train\.py"
 # train.py, its recipe modern with a network that JAX compiles in a tenth of the time
 QUICK = """
 import sys
-import recipes, stage, train
-recipes.RECIPES["modern"] |= {"network": "fast_unet", "encoder": None}
+from dataclasses import replace
+import train
+from nerve import command
+from recipes import MODERN, RECIPES
+quick = replace(MODERN, network="fast_unet", encoder=None)
 sys.argv[0] = "train.py"
-sys.exit(stage.run(train.main))
+sys.exit(command.run(lambda: train.main(recipes={**RECIPES, "modern": quick})))
 """
 
 
@@ -188,9 +191,7 @@ def test_two_devices_and_two_processes_give_the_losses_of_one(runs):
 def test_a_killed_process_ends_the_other_within_two_minutes_and_it_says_so(runs):
     other = 1 - runs["victim"]
     assert runs["status"] != 0
-    (line,) = [
-        text for text in runs["errors"].splitlines() if text.startswith("train.py:")
-    ]
+    (line,) = [text for text in runs["errors"].splitlines() if text.startswith("train.py:")]
     assert line.startswith(f"train.py: process {other} of 2 ")
     assert line.endswith(
         "ended or cannot be reached; see what it said, then start all "
@@ -225,7 +226,7 @@ def test_tensorflow_with_two_devices_names_the_way_that_works(data, tmp_path):
 
 
 def test_a_backend_that_is_not_installed_is_named(tmp_path):
-    code = "import sys; sys.modules['jax'] = None; import backend"
+    code = "import sys; sys.modules['jax'] = None; import nerve.backend"
     found = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
