@@ -224,8 +224,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--prevalence",
         type=number(0, 1),
-        help="share of the frames that show a nerve: at most that many are kept, those "
-        "whose highest probabilities are highest; instead of the weights' own limit",
+        help="share of the frames that show a nerve: that many are kept, the surest (all "
+        "that are equally sure), whatever the weights' own limit",
     )
     add(
         "--overlays",

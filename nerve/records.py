@@ -5,6 +5,7 @@ A field's type and range are checked where a file is read; what is wrong is one 
 """
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -65,16 +66,18 @@ def check(value: Any, kind: Any, name: str) -> Any:
         return outer(check(v, inner[0], name) for v in value)
     if kind is Any:
         return value
-    wanted, text = (kind, kind.__name__)
+    wanted, text = kind, kind.__name__
     if kind in (int, float):
         wanted = int if kind is int else (int, float)
         text = "a whole number" if kind is int else "a number"
-        if bounds:
-            text += f", {bounds.low} to {bounds.high}"
-    wrong = isinstance(value, bool) and kind is not bool
-    if wrong or not isinstance(value, wanted):
-        raise ValueError(f"{name} {value!r:.40}; expected {text}")
-    if bounds and not bounds.low <= value <= bounds.high:
+        low, high = (bounds.low, bounds.high) if bounds else (-math.inf, math.inf)
+        text += f", {low} to {high}" if bounds else ""
+    whole = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
+    if (
+        not whole
+        or kind in (int, float)
+        and not (low <= value <= high and math.isfinite(value))
+    ):
         raise ValueError(f"{name} {value!r:.40}; expected {text}")
     return value
 
@@ -235,7 +238,7 @@ class Trained:
         Raises:
             ValueError: a value is missing, of another type, or out of its range.
         """
-        if not isinstance(values.get("recipe"), dict):
+        if isinstance(values.get("recipe"), str):
             values = values | {"recipe": old_recipe(values)}
         parts = {"inputs": values, "limits": values}
         try:
