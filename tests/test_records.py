@@ -224,7 +224,7 @@ def change(values, place, value):
         ("recipe.augmentation.scale", 2, "scale 2; expected a list"),
         ("recipe.augmentation.flips", 2, "flips 2; expected a number, 0 to 1"),
         ("recipe.epochs", ..., "no epochs"),
-        X,
+        ("recipe", [], "recipe []; expected an object"),
         ("threshold", 2, "threshold 2; expected a number, 0 to 1"),
         ("threshold", -0.1, "threshold -0.1; expected a number, 0 to 1"),
         ("threshold", float("nan"), "threshold nan; expected a number, 0 to 1"),
