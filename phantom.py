@@ -82,11 +82,12 @@ def check_folder(out: Path, record: dict, frames: list[Frame]) -> bool:
     """
     everything = out.rglob("*") if out.is_dir() else ()
     found = {path.relative_to(out).as_posix() for path in everything if path.is_file()}
-    found -= {".lock"}
+    # the latter of a run killed before its first record
+    found -= {".lock", atomic.temporary(RECORD).as_posix()}
     mend = "choose another --out, or empty that folder"
     old = atomic.read_record(out / RECORD, RERUN) if RECORD in found else {}
     made = list_made(frames)
-    known = {RECORD, *made, *(atomic.temporary(n).as_posix() for n in (RECORD, *made))}
+    known = {RECORD, *made, *(atomic.temporary(n).as_posix() for n in made)}
     if found and old.get("made_by") != record["made_by"] or found - known:
         some = ", ".join(sorted(found - known or found)[:3])
         raise ValueError(f"{out}/ holds files not made by phantom.py ({some}); {mend}")
