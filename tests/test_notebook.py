@@ -1,4 +1,4 @@
-"""notebooks/transfer_learning.ipynb, run from top to bottom on phantoms."""
+"""docs/transfer_learning.ipynb, run from top to bottom on phantoms."""
 
 import csv
 
@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
 
-NOTEBOOK = ROOT / "notebooks" / "transfer_learning.ipynb"
+NOTEBOOK = ROOT / "docs" / "transfer_learning.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,7 @@ def done(tmp_path_factory):
         first.source = first.source.replace(old, new)
     for cell in book.cells:
         cell.source = cell.source.replace("--train 120", "--train 24")
-    NotebookClient(
-        book, timeout=600, resources={"metadata": {"path": folder}}
-    ).execute()
+    NotebookClient(book, timeout=600, resources={"metadata": {"path": folder}}).execute()
     return book, folder
 
 
