@@ -267,10 +267,8 @@ def main(argv: list[str] | None = None) -> None:
     networks = Networks(args.weights)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
+    with command.refusing("app.py needs: pip install -r requirements/app.txt", ImportError):
         import gradio
-    except ImportError as error:
-        raise ValueError("app.py needs: pip install -r requirements/app.txt") from error
     # of patients, perhaps: gone with the page
     with tempfile.TemporaryDirectory(prefix="nerve_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -1,10 +1,11 @@
 """A script's command line: flags with ranges, help, one line for a mistake, Ctrl-C."""
 
 import argparse
+import contextlib
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +76,16 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, doc: str):
         super().__init__(description=doc.splitlines()[0], formatter_class=Help)
+
+
+@contextlib.contextmanager
+def refusing(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Make errors of these kinds ValueErrors: `message`, then what was said, in a line."""
+    try:
+        yield
+    except kinds as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{message} ({said:.300})" if said else message) from error
 
 
 def run(main: Callable[[], None]) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from nerve.command import refusing
 from nerve.files.h5_look import look
 
 # What Keras 3 adds to a layer's configuration and Keras 2 refuses.
@@ -31,13 +32,9 @@ def load(model, path: Path) -> None:
         ValueError: the weights are of another architecture, or unsafe to load.
     """
     look(path)
-    try:
+    text = f"{path} does not fit this U-Net; filters and depth must be its own"
+    with refusing(text, ValueError, KeyError, OSError):
         model.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
-        raise ValueError(
-            f"{path} does not fit this U-Net ({' '.join(str(error).split())}); "
-            "filters and depth must be those it was trained with"
-        ) from error
 
 
 def load_encoder(model, path: Path) -> None:
@@ -47,12 +44,8 @@ def load_encoder(model, path: Path) -> None:
         ValueError: a layer of that name has other weights.
     """
     look(path)
-    try:
+    with refusing(f"{path} does not fit the encoder", ValueError, KeyError, OSError):
         model.load_weights(path, by_name=True)
-    except (ValueError, KeyError, OSError) as error:
-        raise ValueError(
-            f"{path} does not fit the encoder ({' '.join(str(error).split())})"
-        ) from error
 
 
 def old_value(value):

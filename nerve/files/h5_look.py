@@ -12,6 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from nerve.command import refusing
+
 MAX_OBJECTS, MAX_DEPTH = 20_000, 12  # of groups and arrays in a file; of groups
 READ = 1 << 24  # values looked at in one go
 # Layers of segmentation networks that hold no code
@@ -42,15 +44,10 @@ def look(path: Path) -> None:
         )
     if not path.is_file() or not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file; expected weights saved as .h5")
-    try:
-        with h5py.File(path, "r") as file:
-            problem = arrays_problem(file, path.stat().st_size) or names_problem(file)
-            problem = problem or layers_problem(file.attrs.get("model_config"))
-    except RecursionError as error:
-        raise ValueError(f"{path} describes layers nested too deep") from error
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"{path} is damaged or not of Keras ({text})") from error
+    damaged = OSError, RuntimeError, KeyError, TypeError, ValueError
+    with refusing(f"{path} is damaged or not of Keras", *damaged), h5py.File(path) as file:
+        problem = arrays_problem(file, path.stat().st_size) or names_problem(file)
+        problem = problem or layers_problem(file.attrs.get("model_config"))
     if problem:
         raise ValueError(f"{path} {problem}")
 
@@ -111,7 +108,10 @@ def layers_problem(config: str | bytes | None) -> str | None:
     """Return what is unsafe about a model's description (JSON text or None), or None."""
     if config is None:
         return None
-    open_values = [json.loads(config)]
+    try:
+        open_values = [json.loads(config)]
+    except RecursionError:
+        return "describes layers nested too deep"
     while open_values:
         value = open_values.pop()
         if isinstance(value, dict):

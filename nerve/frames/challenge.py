@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import TiffImagePlugin
 
+from nerve.command import refusing
 from nerve.files import run_length
 from nerve.frames.pictures import MAX_PIXELS
 
@@ -104,11 +105,9 @@ def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
         raise ValueError(f"{path} is missing; unpack the download again") from error
     if not content:
         raise ValueError(f"{path} is empty (0 bytes); download it again")
-    try:
+    with refusing(f"{path} is not a whole TIFF", *DAMAGED):
         image = GreyTiff(io.BytesIO(content))
         num_pages, turned = image.n_frames, image.tag_v2.get(ORIENTATION, 1)
-    except DAMAGED as error:
-        raise ValueError(f"{path} is not a whole TIFF (damaged header)") from error
     found = (image.height, image.width)
     if found[0] * found[1] > MAX_PIXELS:
         raise ValueError(f"{path} claims to be {found[0]} x {found[1]} pixels")
@@ -125,10 +124,8 @@ def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
         raise ValueError(f"{path} is stored turned (TIFF orientation {turned})")
     if num_pages != 1:
         raise ValueError(f"{path} has {num_pages} pages; expected one")
-    try:
+    with refusing(f"{path} is not a whole TIFF", *DAMAGED):
         return np.asarray(image)
-    except DAMAGED as error:
-        raise ValueError(f"{path} is not a whole TIFF ({error})") from error
 
 
 def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from nerve import machine
+from nerve.command import refusing
 from nerve.frames import pictures
 from nerve.frames.geometry import Geometry
 from nerve.frames.outlines import fill, read_cvat, read_labelme
@@ -116,13 +117,12 @@ def name_subjects(
         found = [match and match[group] for match in matches]
         lacking = f"--subject-pattern {pattern!r} finds none in"
     elif table:
-        try:
-            with open(table, newline="", encoding="utf-8-sig") as file:
-                rows = {row["name"]: row["subject"] for row in csv.DictReader(file)}
-        except (KeyError, UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(
-                f"{table} is no CSV with the columns name and subject"
-            ) from error
+        text = f"{table} is no CSV with the columns name and subject"
+        with (
+            refusing(text, KeyError, UnicodeDecodeError, csv.Error),
+            open(table, newline="", encoding="utf-8-sig") as file,
+        ):
+            rows = {row["name"]: row["subject"] for row in csv.DictReader(file)}
         found = [rows.get(name, rows.get(Path(name).stem)) for name in names]
         lacking = f"{table} names no subject for"
     else:

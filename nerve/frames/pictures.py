@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from nerve.command import refusing
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MOST_CLASSES = 32  # of a mask; more greys are a photograph or soft edges
@@ -65,10 +67,8 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         ValueError: no picture, a larger one, one of more bits, or one of several pages.
     """
-    try:
+    with refusing(f"{path} is not a whole picture", *DAMAGED):
         image = Image.open(path, formats=FORMATS)
-    except DAMAGED as error:
-        raise ValueError(f"{path} is not a whole picture ({error})") from error
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{path} claims to be {image.height} x {image.width}")
     if image.mode.startswith(("I", "F")) or bits_of(image, path) > 8:
@@ -116,12 +116,9 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         ValueError: not a whole picture, or of more than 8 bits a channel.
     """
-    with open_picture(path) as image:
-        try:
-            turn(image)
-            return np.asarray(image.convert("L"))
-        except DAMAGED as error:
-            raise ValueError(f"{path} is not a whole picture ({error})") from error
+    with open_picture(path) as image, refusing(f"{path} is not a whole picture", *DAMAGED):
+        turn(image)
+        return np.asarray(image.convert("L"))
 
 
 def flatten_colours(values: np.ndarray, path: Path) -> np.ndarray:
@@ -156,11 +153,9 @@ def read_mask(path: Path, label: str | None) -> np.ndarray:
             a JPEG; a picture of several colours, or not a whole picture.
     """
     with open_picture(path) as image:
-        try:
+        with refusing(f"{path} is not a whole picture", *DAMAGED):
             turn(image)
             values = np.asarray(image)
-        except DAMAGED as error:
-            raise ValueError(f"{path} is not a whole picture ({error})") from error
         lossy = image.format == "JPEG"
         opaque = [k for k, band in enumerate(image.getbands()) if band.upper() != "A"]
     if lossy and label is not None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from nerve.command import refusing
 from nerve.frames.pictures import MAX_PIXELS, SUFFIXES, read_picture
 
 # FFmpeg's own lines about damaged files; the errors here say what is wrong
@@ -224,23 +225,16 @@ def open_dicom(path: Path) -> Source:
     The dataset's pixels are read frame by frame. Inverted greys are turned, windows applied
     where it names one, and more than 8 bits scaled from lowest to highest.
     """
-    try:
+    text = f"{path} is DICOM, which needs: pip install -r requirements/dicom.txt"
+    with refusing(text, ImportError):
         import pydicom
         from pydicom.pixels import iter_pixels
-    except ImportError as error:
-        raise ValueError(
-            f"{path} is DICOM, which needs: pip install -r requirements/dicom.txt"
-        ) from error
     warnings.filterwarnings("ignore", module="pydicom")
-    try:
+    # zlib's errors, too, of a deflated file that is cut
+    with refusing(f"{path} is no DICOM file with pixels", Exception):
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=False)
         count = int(dataset.get("NumberOfFrames", 1) or 1)
         height, width = int(dataset.Rows), int(dataset.Columns)
-    except pydicom.errors.InvalidDicomError as error:
-        raise ValueError(f"{path} is no DICOM file") from error
-    except Exception as error:  # zlib's, too, of a deflated file that is cut
-        text = " ".join(str(error).split())
-        raise ValueError(f"{path} is no DICOM file with pixels ({text:.120})") from error
     if height * width > MAX_PIXELS or not 1 <= count <= MAX_FRAMES:
         raise ValueError(f"{path} claims to hold {count} frames of {height} x {width}")
 

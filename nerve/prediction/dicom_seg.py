@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nerve.command import refusing
 from nerve.files import atomic
 
 NAME = "ultrasound nerve segmentation"
@@ -21,12 +22,8 @@ def check_installed() -> None:
     Raises:
         ValueError: what to install.
     """
-    try:
+    with refusing("--dicom-seg needs: pip install -r requirements/dicom.txt", ImportError):
         import highdicom  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            "--dicom-seg needs: pip install -r requirements/dicom.txt"
-        ) from error
 
 
 def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
@@ -56,7 +53,8 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
             name=NAME, family=codes.DCM.ArtificialIntelligence, version="1"
         ),
     )
-    try:
+    # of damaged files pydicom may raise anything
+    with refusing(f"{path}: no DICOM Segmentation of it", Exception):
         dataset = pydicom.dcmread(path)
         count = int(dataset.get("NumberOfFrames", 1) or 1)
         sop_class = dataset.SOPClassUID
@@ -80,9 +78,6 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
             device_serial_number="0",
             omit_empty_frames=False,
         )
-    except Exception as error:  # of damaged files pydicom may raise anything
-        text = " ".join(str(error).split())
-        raise ValueError(f"{path}: no DICOM Segmentation of it ({text:.160})") from error
     if count > 1:
         add_frames(segmentation, masks, count)
         for sequence in references(segmentation):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nerve.backend import keras
+from nerve.command import refusing
 from nerve.files import atomic, h5_file
 from nerve.records import Trained
 
@@ -56,15 +57,12 @@ def load_state(path: Path, model: keras.Model, run: Trained) -> list[dict]:
     Raises:
         ValueError: the file is damaged, or the run was another one.
     """
-    try:
-        with np.load(path, allow_pickle=False) as state:
-            record = json.loads(str(state["record"]))
-            before, history = record["run"], record["history"]
-            arrays = {name: state[name] for name in state_arrays(model)}
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is damaged or of another version; remove it to start anew"
-        ) from error
+    damaged = ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile
+    text = f"{path} is damaged or of another version; remove it to start anew"
+    with refusing(text, *damaged), np.load(path, allow_pickle=False) as state:
+        record = json.loads(str(state["record"]))
+        before, history = record["run"], record["history"]
+        arrays = {name: state[name] for name in state_arrays(model)}
     now = json.loads(json.dumps(run.to_dict()))  # tuples become lists
     if change := find_change(before, now):
         name, old, new = change
