@@ -4,9 +4,12 @@ from conftest import make_raw, run_script
 """
 
 import csv
+import os
 import signal
+import site
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -16,6 +19,39 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 EMPTY_OF_FIVE = 2  # of every five frames in a row, two show no nerve: 40 %
+# how the caller's variables begin that would change what is tested
+FOREIGN = ("COLUMNS", "GRADIO_", "IPYTHON", "JAX_", "JUPYTER_", "KERAS_", "LANG", "LC_")
+FOREIGN += ("LINES", "MPL", "OPENCV_", "PYTHON", "TF_", "TQDM_", "XDG_", "XLA_")
+KEPT = ("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONPYCACHEPREFIX")
+
+
+def leave_the_shell():
+    """Have tests, and all that they start, run alike whoever started them, and how.
+
+    A job behind `&` ignores SIGINT, and so would its children. A home may be missing,
+    read-only, or hold settings of Keras. Two processes do not share a GPU's memory. A
+    proxy does not know 127.0.0.1.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.umask(0o022)
+    packages = site.getuserbase()  # below the home, where there are any
+    for name in list(os.environ):
+        foreign = name.startswith(FOREIGN) and name not in KEPT
+        if foreign or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "LC_ALL": "C.UTF-8"}
+    os.environ["PYTHONUSERBASE"] = packages
+    if "PYTEST_XDIST_WORKER" in os.environ:  # it has the home of its parent
+        return None
+    home = tempfile.TemporaryDirectory()
+    os.environ["HOME"] = home.name
+    return home
+
+
+HOME = leave_the_shell()  # gone with the process
 
 
 def slow_encode(mask):
@@ -120,11 +156,6 @@ def make_raw(folder, subjects=3, frames=4, height=64, width=80, test=3, seed=0):
     sample = [(number, "1 1") for number in range(1, test + 1)]
     write_table(folder / "sample_submission.csv", ("img", "pixels"), sample)
     return folder
-
-
-def heed_interrupts():
-    """Undo, in a process about to start, that jobs behind `&` ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_script(name, *args, cwd):
