@@ -190,7 +190,7 @@ def save(
         sure = f"{inference.presence(probability):.4f}", f"{probability.max():.4f}"
         row = [stage.as_text(state["title"]), k, *frame.shape, *sure]
         writer.writerow([*row, *own_predictions.measure_mask(mask, state["spacing"])])
-    paths[2].write_text(text.getvalue())
+    paths[2].write_text(text.getvalue(), encoding="utf-8")
     return [str(path) for path in paths]
 
 
@@ -278,6 +278,8 @@ def main(argv: list[str] | None = None) -> None:
     networks = Networks(args.weights)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
+    for name in ("NO_PROXY", "no_proxy"):  # gradio asks the page whether it is there
+        os.environ[name] = f"{os.environ.get(name, '')},127.0.0.1".lstrip(",")
     try:
         import gradio
     except ImportError as error:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 WRITE_BLOCK = 1 << 22  # bytes written at a time
+ESCAPED = "backslashreplace"  # what an encoding lacks, such as names of odd bytes
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # disk, file size limit, quota
 
 
@@ -237,7 +238,9 @@ def write_csv(path: Path, columns: Iterable[str]) -> Iterator[Any]:
     """Yield a csv writer whose rows replace the file `path` once all are written."""
     with (
         writing(path),
-        open(temporary(path), "w", newline="", errors="backslashreplace") as file,
+        open(
+            temporary(path), "w", newline="", encoding="utf-8", errors=ESCAPED
+        ) as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -299,7 +302,7 @@ def read_record(path: Path, repair: str) -> dict:
         ValueError: it is not a JSON object.
     """
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(f"{path} is missing; make it with: {repair}") from error
     except IsADirectoryError as error:
@@ -373,6 +376,8 @@ def run(main: Callable[[], None]) -> int:
     heeded = before is signal.default_int_handler  # not by a job behind `&`
     if heeded:
         signal.signal(signal.SIGINT, interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=ESCAPED)
     text = ""
     try:
         main()

@@ -491,6 +491,27 @@ def test_a_table_takes_names_that_are_no_text(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "name\n\\udcdcbung.png\n"
 
 
+def test_tables_are_utf8_and_output_is_no_error_in_any_locale(tmp_path):
+    code = (
+        "import sys, stage\n"
+        "def main():\n"
+        "    with stage.write_csv(sys.argv[1], ['\\xfc']):\n"
+        "        print('\\xfc')\n"
+        "sys.exit(stage.run(main))"
+    )
+    path = tmp_path / "a.csv"
+    odd = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=ROOT,
+        env=os.environ | odd,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xfc\n", "")
+    assert path.read_text(encoding="utf-8") == "\xfc\n"
+
+
 def test_a_folders_lock_leaves_what_a_run_on_a_name_is_writing(tmp_path):
     with stage.lock(tmp_path, "net"):
         stage.write_temporary(tmp_path / "net.h5", b"half")
