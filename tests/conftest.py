@@ -3,6 +3,7 @@
 from conftest import make_raw, run_script
 """
 
+import atexit
 import csv
 import os
 import signal
@@ -44,14 +45,13 @@ def leave_the_shell():
             del os.environ[name]
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "LC_ALL": "C.UTF-8"}
     os.environ["PYTHONUSERBASE"] = packages
-    if "PYTEST_XDIST_WORKER" in os.environ:  # it has the home of its parent
-        return None
-    home = tempfile.TemporaryDirectory()
-    os.environ["HOME"] = home.name
-    return home
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the home of its parent
+        home = tempfile.TemporaryDirectory()
+        atexit.register(home.cleanup)
+        os.environ["HOME"] = home.name
 
 
-HOME = leave_the_shell()  # gone with the process
+leave_the_shell()
 
 
 def slow_encode(mask):

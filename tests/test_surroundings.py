@@ -42,13 +42,14 @@ def test_it_is_the_same_where_the_caller_is_odd(tmp_path):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         os.umask(0o077)
 
+    outer = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     one = (
         f"{ROOT / 'tests' / 'test_surroundings.py'}::{test_what_a_test_finds.__name__}"
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", one],
         cwd=tmp_path,
-        env=os.environ | HOSTILE,
+        env=outer | HOSTILE,
         preexec_fn=prepare,
         capture_output=True,
         text=True,
