@@ -267,6 +267,8 @@ def main(argv: list[str] | None = None) -> None:
     networks = Networks(args.weights)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
+    for name in ("NO_PROXY", "no_proxy"):  # gradio asks the page whether it is there
+        os.environ[name] = f"{os.environ.get(name, '')},127.0.0.1".lstrip(",")
     with command.refusing("app.py needs: pip install -r requirements/app.txt", ImportError):
         import gradio
     # of patients, perhaps: gone with the page

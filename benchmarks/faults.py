@@ -25,7 +25,10 @@ from pathlib import Path
 
 import measure
 
+sys.path.insert(0, str(measure.ROOT / "tests"))
 sys.path.insert(0, str(measure.ROOT))
+
+import conftest  # noqa: F401 (signals and variables as the tests have them)
 
 import extract_data
 import phantom

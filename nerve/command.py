@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import math
 import signal
 import sys
@@ -103,6 +104,8 @@ def run(main: Callable[[], None]) -> int:
     heeded = before is signal.default_int_handler  # not by a job behind `&`
     if heeded:
         signal.signal(signal.SIGINT, interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that a locale lacks is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
     text = ""
     try:
         main()

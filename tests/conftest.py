@@ -3,10 +3,14 @@
 from conftest import make_raw, run_script
 """
 
+import atexit
 import csv
+import os
 import signal
+import site
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -16,6 +20,39 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 EMPTY_OF_FIVE = 2  # of every five frames in a row, two show no nerve: 40 %
+# how the caller's variables begin that would change what is tested
+FOREIGN = ("COLUMNS", "GRADIO_", "IPYTHON", "JAX_", "JUPYTER_", "KERAS_", "LANG", "LC_")
+FOREIGN += ("LINES", "MPL", "OPENCV_", "PYTHON", "TF_", "TQDM_", "XDG_", "XLA_")
+KEPT = ("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONPYCACHEPREFIX")
+
+
+def leave_the_shell():
+    """Have tests, and all that they start, run alike whoever started them, and how.
+
+    A job behind `&` ignores SIGINT, and so would its children. A home may be missing,
+    read-only, or hold settings of Keras. Two processes do not share a GPU's memory. A
+    proxy does not know 127.0.0.1.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):  # Windows has none of these
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.umask(0o022)
+    packages = site.getuserbase()  # below the home, where there are any
+    for name in list(os.environ):
+        foreign = name.startswith(FOREIGN) and name not in KEPT
+        if foreign or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "LC_ALL": "C.UTF-8"}
+    os.environ["PYTHONUSERBASE"] = packages
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # which has the home of its parent
+        home = tempfile.TemporaryDirectory()
+        atexit.register(home.cleanup)
+        os.environ["HOME"] = home.name
+
+
+leave_the_shell()
 
 
 def slow_encode(mask):
@@ -122,11 +159,6 @@ def make_raw(folder, subjects=3, frames=4, height=64, width=80, test=3, seed=0):
     return folder
 
 
-def heed_interrupts():
-    """Undo, in a process about to start, that jobs behind `&` ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def run_script(name, *args, cwd):
     """Run a script of the project in a process of its own.
 
@@ -134,9 +166,7 @@ def run_script(name, *args, cwd):
         (status, stdout, stderr).
     """
     command = [sys.executable, str(ROOT / name), *map(str, args)]
-    result = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=600
-    )
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
     return result.returncode, result.stdout, result.stderr
 
 

@@ -2,8 +2,10 @@
 
 import importlib
 import math
+import os
 import re
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -222,3 +224,26 @@ def test_success_is_status_0_and_silent(monkeypatch, capsys):
 def test_a_programming_error_is_not_hidden(monkeypatch, capsys):
     with pytest.raises(ZeroDivisionError):
         run_with(monkeypatch, capsys, lambda: 1 / 0)
+
+
+def test_tables_are_utf8_and_output_is_no_error_in_any_locale(tmp_path):
+    code = (
+        "import sys\n"
+        "from nerve import command\n"
+        "from nerve.files import atomic\n"
+        "def main():\n"
+        "    with atomic.write_csv(sys.argv[1], ['\\xfc']):\n"
+        "        print('\\xfc')\n"
+        "sys.exit(command.run(main))"
+    )
+    path = tmp_path / "a.csv"
+    odd = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=ROOT,
+        env=os.environ | odd,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xfc\n", "")
+    assert path.read_text(encoding="utf-8") == "\xfc\n"

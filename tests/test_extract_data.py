@@ -224,6 +224,7 @@ def test_an_empty_folder_is_refused(folder, name):
     ],
 )
 def test_a_name_of_another_form_is_refused(folder, name, example):
+    name = os.fsdecode(name.encode())  # in any locale
     shutil.copy(folder / "test" / "1.tif", folder / name)
     part, file = name.split("/")
     refuse(folder, re.escape(f"raw/{part} holds {file!r}; ") + f".*such as {example}$")

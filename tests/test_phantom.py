@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import heed_interrupts
 from PIL import Image
 from scipy.optimize import minimize
 from scipy.stats import rankdata
@@ -334,12 +333,7 @@ def start(folder):
     """Start phantom.py on `folder` and return once it has written a few frames."""
     command = [sys.executable, str(ROOT / "phantom.py"), "--out", str(folder)]
     flags = ["--train", "40", "--test", "4", "--subjects", "2", "--seed", "7"]
-    process = subprocess.Popen(
-        [*command, *flags],
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        preexec_fn=heed_interrupts,
-    )
+    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, cwd=ROOT)
     while len(list(folder.glob("train/*.tif"))) < 20 and process.poll() is None:
         time.sleep(0.01)
     return process, ["--out", str(folder), *flags]
