@@ -1,23 +1,35 @@
-"""Training: what is kept, resumed, refused."""
+"""Training: what is kept, resumed, refused, and that a record says all that decides it."""
 
+import ast
 import csv
+import dataclasses
 import hashlib
+import importlib
 import json
 import shutil
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_raw
+from conftest import ROOT, make_raw
 
 import extract_data
 import preprocess
 import train
-from model import build_network, build_unet, copy_weights
+from losses import build_loss, dice_coef, smooth_dice
+from model import build_network, build_unet
 from nerve import machine
 from nerve.files import atomic, h5_file
+from nerve.network.convolutions import copy_weights
+from nerve.records import Recipe, Trained, build
 from nerve.training import batches, checkpoint, loop, memory
-from nerve.training import plan as train_settings
-from recipes import RECIPES
+from nerve.training.plan import plan, read_data
+from recipes import CLASSIC, MODERN
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import train_recipe
 
 SMALL = [
     "--filters",
@@ -85,7 +97,11 @@ def test_the_record_says_all_that_predict_needs_and_where_the_weights_come_from(
     assert record["h5_sha256"] == atomic.sha256(trained / "unet.h5")
     for name in ("height", "width", "mean", "standard_deviation"):
         assert record[name] == split[name]
-    assert (record["filters"], record["depth"], record["threshold"]) == (2, 2, 0.5)
+    recipe = replace(
+        CLASSIC, filters=2, depth=2, batch_size=4, learning_rate=0.01, epochs=4
+    )
+    assert build(Recipe, record["recipe"]) == recipe
+    assert record["threshold"] == 0.5
     assert record["data"]["validation_subjects"] == split["val"]["subjects"]
     (part,) = record["trained_on"]
     assert part["subjects"] == split["train"]["subjects"]
@@ -158,14 +174,14 @@ def test_a_resumed_run_ends_in_the_same_bytes(
     assert digests(tmp_path) == digests(trained)
 
 
-MODERN = ["--recipe", "modern", "--depth", "4", "--epochs", "3"]
+FLAGS = ["--recipe", "modern", "--depth", "4", "--epochs", "3"]
 
 
 @pytest.fixture(scope="module")
 def modern(data, tmp_path_factory):
     """The folder of an undisturbed run of the modern recipe."""
     folder = tmp_path_factory.mktemp("modern")
-    run(data, folder / "unet.h5", *MODERN)
+    run(data, folder / "unet.h5", *FLAGS)
     return folder
 
 
@@ -181,15 +197,15 @@ def test_a_resumed_run_with_dropout_and_augmentation_ends_in_the_same_bytes(
 
     monkeypatch.setattr(loop, "train_epoch", interrupted)
     with pytest.raises(Killed):
-        run(data, tmp_path / "unet.h5", *MODERN)
+        run(data, tmp_path / "unet.h5", *FLAGS)
     monkeypatch.setattr(loop, "train_epoch", original)
-    run(data, tmp_path / "unet.h5", *MODERN, "--resume")
+    run(data, tmp_path / "unet.h5", *FLAGS, "--resume")
     assert digests(tmp_path) == digests(modern)
 
 
 def test_the_modern_recipe_leaves_averaged_weights_in_stock_layers(modern, data):
     record = json.loads((modern / "unet.json").read_text())
-    network = build_network(record)
+    network = build_network(build(Recipe, record["recipe"]), 16, 16)
     h5_file.load(network, modern / "unet.h5")
     x, y = np.load(data / "x_val.npy"), np.load(data / "y_val.npy")
     p = np.asarray(network(x), np.float64)
@@ -199,18 +215,19 @@ def test_the_modern_recipe_leaves_averaged_weights_in_stock_layers(modern, data)
 
 
 def test_a_copy_of_averaged_weights_leaves_the_training_as_it_was(data):
-    _, arrays = train_settings.read_data(data)
-    settings = {**RECIPES["modern"], "height": 16, "width": 16, "seed": 0}
-    settings |= {"filters": 2, "batch_size": 4, "precision": "float32"}
-    model = loop.build_model(settings, 15, None)
+    split, arrays = read_data(data)
+    recipe = replace(MODERN, filters=2, batch_size=4)
+    design = loop.Design(build_network, build_loss(recipe), dice_coef, smooth_dice)
+    planned = plan(recipe, {}, 0, "best", "float32", None, split)
+    model = loop.build_model(design, planned, 15, None)
     x, y = arrays["x_train"][:4], arrays["y_train"][:4]
     for _ in range(3):
         model.train_on_batch(x, y)
-    before, network = model.get_weights(), build_network(settings)
-    loop.copy_averaged(model, network, settings)
+    before, network = model.get_weights(), build_network(recipe, 16, 16)
+    loop.copy_averaged(model, network)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
-    last = build_network(settings)
+    last = build_network(recipe, 16, 16)
     copy_weights(model, last)
     pairs = zip(network.get_weights(), last.get_weights(), strict=True)
     assert not all(np.allclose(*pair, atol=1e-7) for pair in pairs)
@@ -239,9 +256,7 @@ def test_a_result_is_never_overwritten(trained, data):
 def test_weights_without_a_record_are_never_overwritten(trained, data, tmp_path):
     mine = shutil.copy(trained / "unet.h5", tmp_path / "mine.h5")
     for flags in ([], ["--resume"], ["--init", str(mine)]):
-        with pytest.raises(
-            ValueError, match=r"mine\.h5 is there, weights that are never"
-        ):
+        with pytest.raises(ValueError, match=r"mine\.h5 is there, weights that are never"):
             run(data, tmp_path / "mine.h5", "--epochs", "1", *flags)
     assert atomic.sha256(mine) == atomic.sha256(trained / "unet.h5")
 
@@ -255,15 +270,11 @@ def test_a_best_epoch_whose_weights_are_gone_is_not_called_kept(
     with pytest.raises(ZeroDivisionError):  # in the second epoch, behind its state
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     (tmp_path / "unet.h5").unlink()
-    message = (
-        r"unet\.json is there, but not .*unet\.h5; .*remove .*json and .*state\.npz"
-    )
+    message = r"unet\.json is there, but not .*unet\.h5; .*remove .*json and .*state\.npz"
     with pytest.raises(ValueError, match=message):
         run(data, tmp_path / "unet.h5", "--epochs", "3", "--resume")
     (tmp_path / "unet.json").unlink()
-    with pytest.raises(
-        ValueError, match=r"of epoch 1, the best so far; bring both back"
-    ):
+    with pytest.raises(ValueError, match=r"of epoch 1, the best so far; bring both back"):
         run(data, tmp_path / "unet.h5", "--epochs", "3", "--resume")
 
 
@@ -274,21 +285,21 @@ def test_init_trained_on_the_validation_subjects_is_refused(data, tmp_path):
         preprocess.main(["--data", str(folder), *size, "--folds", "4", "--fold", fold])
     run(tmp_path / "0", tmp_path / "first.h5", "--epochs", "1")
     flags = ["--epochs", "1", "--init", str(tmp_path / "first.h5")]
-    with pytest.raises(
-        ValueError, match=r"first\.h5 was trained on subjects \d, which"
-    ):
+    with pytest.raises(ValueError, match=r"first\.h5 was trained on subjects \d, which"):
         run(tmp_path / "1", tmp_path / "second.h5", *flags)
     run(tmp_path / "0", tmp_path / "second.h5", *flags)
 
 
-def test_resume_with_frames_drawn_otherwise_is_refused(data, tmp_path, monkeypatch):
+def test_resume_with_other_arrays_is_refused(data, tmp_path, monkeypatch):
     folder = shutil.copytree(data, tmp_path / "data")
     monkeypatch.setattr(loop, "save_result", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(folder, tmp_path / "unet.h5", "--epochs", "3")
-    flags = ["--height", "16", "--width", "16", "--contradictory", "downweight"]
+    flags = ["--height", "16", "--width", "16", "--soft-masks"]
     preprocess.main(["--data", str(folder), *flags])
-    with pytest.raises(ValueError, match="the interrupted run had data"):
+    with pytest.raises(
+        ValueError, match=r"the interrupted run had y_train\.npy [0-9a-f]+, now"
+    ):
         run(folder, tmp_path / "unet.h5", "--epochs", "3", "--resume")
 
 
@@ -298,9 +309,7 @@ def test_resume_with_other_settings_is_refused(data, tmp_path, monkeypatch):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
     with pytest.raises(ValueError, match="had epochs 3, now it is 4"):
         run(data, tmp_path / "unet.h5", "--epochs", "4", "--resume")
-    with pytest.raises(
-        ValueError, match="an interrupted run, which is never overwritten"
-    ):
+    with pytest.raises(ValueError, match="an interrupted run, which is never overwritten"):
         run(data, tmp_path / "unet.h5", "--epochs", "3")
 
 
@@ -333,13 +342,12 @@ def test_init_starts_from_the_weights_also_of_another_size(
         np.testing.assert_array_equal(one, two)
 
 
-def test_init_brings_filters_depth_and_the_subjects_it_has_seen(
-    trained, data, tmp_path
-):
+def test_init_brings_filters_depth_and_the_subjects_it_has_seen(trained, data, tmp_path):
     flags = ["--epochs", "1", "--init", str(trained / "unet.h5")]
     train.main(["--data", str(data), "--out", str(tmp_path / "unet.h5"), *flags])
     record = json.loads((tmp_path / "unet.json").read_text())
-    assert (record["filters"], record["depth"]) == (2, 2)
+    recipe = record["recipe"]
+    assert (recipe["filters"], recipe["depth"]) == (2, 2)
     assert len(record["trained_on"]) == 2
     assert record["init_sha256"] == atomic.sha256(trained / "unet.h5")
 
@@ -347,16 +355,30 @@ def test_init_brings_filters_depth_and_the_subjects_it_has_seen(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"filters": "x"}, "gives filters 'x'"),
-        ({"filters": 100_000}, "gives filters 100000"),
-        ({"trained_on": 7}, "is not laid out as a record"),
+        (
+            {"recipe": {"filters": "x"}},
+            "gives filters 'x'; expected a whole number, 1 to 256",
+        ),
+        ({"recipe": {"filters": 100_000}}, "gives filters 100000; expected a whole number"),
+        ({"recipe": {"filters": 256, "depth": 6}}, "is too small"),
+        ({"recipe": {"filters": True}}, "gives filters True"),
+        ({"recipe": {"network": []}}, r"gives network \[\]"),
+        ({"recipe": {"network": "vnet"}}, "network 'vnet' in the recipe; expected one of"),
+        ({"recipe": {"schedule": "step"}}, "schedule 'step'; expected constant or cosine"),
+        ({"recipe": {"augmentation": 7}}, "gives augmentation 7; expected an object"),
+        ({"trained_on": 7}, "gives trained_on 7; expected a list"),
+        ({"trained_on": [7]}, "gives trained_on 7; expected an object"),
+        ({"seed": None}, "gives seed None; expected a whole number"),
         ({"h5_sha256": "0"}, "is not the file that"),
-        ({"network": []}, "network \\[\\] in the settings"),
     ],
 )
 def test_init_whose_record_is_odd_is_refused(trained, data, tmp_path, change, message):
     shutil.copy(trained / "unet.h5", tmp_path / "a.h5")
-    record = json.loads((trained / "unet.json").read_text()) | change
+    record = json.loads((trained / "unet.json").read_text())
+    change = {
+        name: record[name] | v if name == "recipe" else v for name, v in change.items()
+    }
+    record |= change
     (tmp_path / "a.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=message):
         run(data, tmp_path / "b.h5", "--init", str(tmp_path / "a.h5"))
@@ -368,14 +390,8 @@ def test_a_damaged_state_is_refused(tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[:-100], whole[:200], b"", whole.replace(b"{", b"[", 1)):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="is damaged; remove it to start anew"):
-            checkpoint.load_state(path, None, {})
-
-
-def test_frames_that_are_drawn_less_often_shorten_the_schedule():
-    rows = {"rows": [0, 1, 2, 3]}
-    assert loop.frames_an_epoch(rows) == 4
-    assert loop.frames_an_epoch({**rows, "weight": [1.0, 0.5, 0.5, 0.0]}) == 2
+        with pytest.raises(ValueError, match="is damaged or of another version; remove it"):
+            checkpoint.load_state(path, None, None)
 
 
 def test_init_that_does_not_fit_is_refused(trained, data, tmp_path):
@@ -474,16 +490,12 @@ def test_changed_arrays_are_refused_with_the_command_that_mends_it(data, tmp_pat
     with open(tmp_path / "data" / "x_train.npy", "r+b") as file:
         file.seek(500)
         file.write(b"\x01")
-    with pytest.raises(
-        ValueError, match=r"x_train\.npy changed .* python preprocess\.py"
-    ):
+    with pytest.raises(ValueError, match=r"x_train\.npy changed .* python preprocess\.py"):
         run(tmp_path / "data", tmp_path / "unet.h5")
 
 
 def test_missing_arrays_name_the_command_that_makes_them(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"preprocess\.json is missing; make it"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"preprocess\.json is missing; make it"):
         run(tmp_path / "none", tmp_path / "unet.h5")
 
 
@@ -535,3 +547,209 @@ def test_init_of_another_size_is_said(trained, data, tmp_path, capsys):
     flags = ["--epochs", "1", "--init", str(trained / "unet.h5")]
     run(folder, tmp_path / "unet.h5", *flags)
     assert "was trained on 16 x 16 pixels" in capsys.readouterr().out
+
+
+def test_flags_change_the_recipe_and_nothing_else(data, tmp_path):
+    flags = ["--seed", "7", "--keep", "last", "--epochs", "1", "--precision", "float32"]
+    run(data, tmp_path / "unet.h5", *flags)
+    record = Trained.from_dict(json.loads((tmp_path / "unet.json").read_text()), tmp_path)
+    changed = {"filters": 2, "depth": 2, "batch_size": 4, "learning_rate": 0.01}
+    assert record.recipe == replace(CLASSIC, **changed, epochs=1)
+    assert (record.seed, record.keep, record.precision) == (7, "last", "float32")
+
+
+# ---------------------------------------------------------------- a record says all
+
+TINY = {"filters": 2, "batch_size": 4, "learning_rate": 0.01, "epochs": 2}
+AUGMENTATION = replace(MODERN.augmentation, rotation=5.0, flips=0.1)
+ODD = {
+    "classic": replace(
+        CLASSIC,
+        **TINY,
+        depth=2,
+        dropout=0.4,
+        initial_logit=-2.5,
+        augmentation=replace(AUGMENTATION, scale=(0.9, 1.4)),
+        balance=True,
+        schedule="cosine",
+        warm_up=0.3,
+        final_rate=0.2,
+        average=0.4,
+    ),
+    "modern": replace(
+        MODERN,
+        **TINY,
+        missed_share=0.6,
+        empty_smooth=0.03,
+        augmentation=AUGMENTATION,
+        average=0.3,
+        warm_up=0.25,
+        dropout=0.35,
+    ),
+}
+
+
+def retrain(data, out, record, **changes):
+    """Train with what a record says of its recipe, read as JSON, perhaps changed."""
+    recipe = json.dumps(record["recipe"] | changes)
+    flags = ["--seed", str(record["seed"]), "--precision", record["precision"]]
+    flags += ["--keep", record["keep"], "--data", str(data), "--out", str(out)]
+    train_recipe.main([recipe, *flags])
+
+
+@pytest.fixture(scope="module", params=ODD)
+def odd(request, data, tmp_path_factory):
+    """The folder of a run whose recipe has values of its own."""
+    folder = tmp_path_factory.mktemp("odd")
+    flags = ["--recipe", request.param, "--seed", "3", "--keep", "last"]
+    train.main(["--data", str(data), "--out", str(folder / "unet.h5"), *flags], ODD)
+    return folder
+
+
+def test_a_record_and_the_arrays_give_the_same_bytes_again(data, odd, tmp_path):
+    record = json.loads((odd / "unet.json").read_text())
+    assert build(Recipe, record["recipe"]) == ODD[record["recipe"]["name"]]
+    retrain(data, tmp_path / "unet.h5", record)
+    assert digests(tmp_path) == digests(odd)  # the record, too, and the history
+
+
+# A value of each field that a run hears of; `name`, `height` and `width` decide nothing,
+# and some others are wrong together with those of the run.
+OTHER = {
+    "network": "fast_unet",
+    "filters": 3,
+    "depth": 1,
+    "dropout": 0.6,
+    "initial_logit": -1.0,
+    "loss": "dice_coef_loss",
+    "missed_share": 0.9,
+    "empty_smooth": 0.3,
+    "learning_rate": 0.02,
+    "schedule": "constant",
+    "warm_up": 0.6,
+    "final_rate": 0.9,
+    "average": None,
+    "balance": False,
+    "augmentation": None,
+    "batch_size": 5,
+    "epochs": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def quick(data, tmp_path_factory):
+    """The folder of a run that every value of the recipe has a part in, but `encoder`."""
+    recipe = replace(
+        ODD["classic"],
+        loss="tversky_crossentropy_loss",
+        missed_share=0.6,
+        empty_smooth=0.03,
+    )
+    folder = tmp_path_factory.mktemp("quick")
+    flags = ["--recipe", "classic", "--keep", "last", "--precision", "float32"]
+    path = str(folder / "unet.h5")
+    train.main(["--data", str(data), "--out", path, *flags], {"classic": recipe})
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_each_value_of_a_recipe_has_its_part_in_the_outcome(data, quick, tmp_path, name):
+    record = json.loads((quick / "unet.json").read_text())
+    assert record["recipe"][name] != OTHER[name]
+    retrain(data, tmp_path / "unet.h5", record, **{name: OTHER[name]})
+    assert digests(tmp_path)["unet.h5"] != digests(quick)["unet.h5"]
+
+
+def test_no_value_of_a_recipe_is_left_out_above():
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    # test_encoder.py has the encoder; the arrays decide height and width
+    assert names - {*OTHER} == {"name", "height", "width", "encoder"}
+
+
+def test_resume_with_another_value_within_the_augmentation_is_refused(
+    data, tmp_path, monkeypatch
+):
+    def start(recipe, *flags):
+        flags = ["--recipe", "classic", *flags]
+        out = str(tmp_path / "unet.h5")
+        train.main(["--data", str(data), "--out", out, *flags], {"classic": recipe})
+
+    recipe = ODD["classic"]
+    monkeypatch.setattr(loop, "save_result", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        start(recipe)
+    for change, line in (
+        ({"rotation": 6.0}, r"had rotation 5\.0, now it is 6\.0"),
+        ({"scale": (0.9, 1.5)}, r"had scale \[0\.9, 1\.4\], now it is \[0\.9, 1\.5\]"),
+    ):
+        other = replace(recipe, augmentation=replace(recipe.augmentation, **change))
+        with pytest.raises(ValueError, match=line):
+            start(other, "--resume")
+    with pytest.raises(ValueError, match="had augmentation .*, now it is None"):
+        start(replace(recipe, augmentation=None), "--resume")
+    with pytest.raises(ZeroDivisionError):  # goes on, to the same place
+        start(recipe, "--resume")
+
+
+# Numbers of modules that training runs through, each with why it is no value of a recipe.
+CONSTANTS = {
+    "losses.SMOOTH": "the definition of dice_coef",
+    "model.SUMMARY_WIDTH": "of a table in a text file",
+    "nerve.network.convolutions.RELU_GAIN": "follows from ReLU: where a gain starts",
+    "nerve.network.encoder.STAGES": "what the network is",
+    "nerve.network.encoder.SMALL_STAGES": "what the network is",
+    "nerve.network.encoder.STEM_CHANNELS": "what the network is",
+    "nerve.network.encoder.DEPTH": "what the network is",
+    "nerve.training.loop.EMPTY_DICE": "of a warning",
+    "nerve.training.loop.EMPTY_EPOCHS": "of a warning",
+    "nerve.training.memory.MEMORY_FACTOR": "of a batch's refusal before training",
+    "nerve.training.progress.MOST_STRIPS": "of a picture",
+    "nerve.training.progress.FRAMES": "of a picture",
+    "nerve.training.progress.HEIGHT": "of a picture",
+    "nerve.training.progress.MARGIN": "of a picture",
+    "nerve.training.rehearsal.TRIED_STEPS": "of --dry-run",
+    "nerve.training.rehearsal.FORWARD_SHARE": "of --dry-run",
+}
+
+
+def has_number(value):
+    """Tell whether a value is a number or holds one, at any depth."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return any(map(has_number, value))
+    return isinstance(value, (int, float))
+
+
+def list_constants(tree):
+    """Return the names that a module's own lines give a value, also below an `if`."""
+    names, open_nodes = set(), list(tree.body)
+    while open_nodes:
+        node = open_nodes.pop()
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        open_nodes += ast.iter_child_nodes(node)
+    return names
+
+
+def test_names_with_values_are_found_in_a_modules_lines():
+    lines = "A, b = 1, 2\nC: int = 3\nif A:\n    D = 4\ndef f():\n    E = 5\n"
+    assert list_constants(ast.parse(lines)) == {"A", "b", "C", "D"}
+    assert has_number({"a": (1.5,)})
+    assert not has_number(("a", {"b": None}))
+
+
+def test_no_number_that_decides_a_training_stands_outside_of_the_recipe():
+    folders = ("nerve/training", "nerve/network")
+    paths = [path for folder in folders for path in (ROOT / folder).glob("*.py")]
+    paths += [ROOT / f"{name}.py" for name in ("losses", "model", "train")]
+    found = set()
+    for path in paths:
+        dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        module = importlib.import_module(dotted)
+        for name in list_constants(ast.parse(path.read_text())):
+            if has_number(getattr(module, name, None)):
+                found.add(f"{dotted}.{name}")
+    assert found == {*CONSTANTS}
