@@ -1,7 +1,7 @@
 """The number of threads changes no byte of what extraction to prediction write.
 
 Training is another matter: TensorFlow sums in another order with other thread counts, so
-its weights repeat only with the same count (README, "Changing things").
+its weights repeat only with the same count (docs/recipes.md, "Does it repeat").
 """
 
 import hashlib
