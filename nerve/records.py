@@ -66,7 +66,7 @@ def check(value: Any, kind: Any, name: str) -> Any:
         return outer(check(v, inner[0], name) for v in value)
     if kind is Any:
         return value
-    wanted, text = kind, kind.__name__
+    wanted, text = kind, {str: "text", bool: "true or false"}.get(kind)
     if kind in (int, float):
         wanted = int if kind is int else (int, float)
         text = "a whole number" if kind is int else "a number"
