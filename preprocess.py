@@ -90,8 +90,8 @@ def write_split(
 
     Args:
         name: "train" or "val".
-        images: uint8 array `(N, height, width)`, all frames; `labels` likewise, 0 to 255.
-        labels: Their masks.
+        images: uint8 array `(N, height, width)`, all frames.
+        labels: Their masks, 0 to 255.
         scaling: Mean and standard deviation of the training frames, in grey values.
 
     Returns:

@@ -115,7 +115,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def normalized_thumbnail(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return a frame's greys for correlations: float32 `(pixels,)` of mean 0 and norm 1.
 
-    Args: as of `resize`; a flat frame gives zeros.
+    A flat frame gives zeros.
     """
     flat = resize(image, height, width).ravel().astype(np.float32)
     flat -= flat.mean()

@@ -146,10 +146,7 @@ def validate(
 def epoch_batches(
     arrays: dict[str, np.ndarray], rows: Part, run: Trained, epoch: int, worker: Worker
 ) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int]:
-    """Return `(batches, number of frames)` of an epoch, counted from 0.
-
-    Args: as of `train_epoch`.
-    """
+    """Return `(batches, number of frames)` of an epoch, counted from 0."""
     recipe, x, y = run.recipe, arrays["x_train"], arrays["y_train"]
     if recipe.balance:
         order = draw_balanced(np.array(rows.subject), run.seed, epoch)
@@ -225,6 +222,13 @@ def train(
     """Train all epochs, continuing where a state lies; return the history.
 
     Of several processes the first alone writes; each validates for itself.
+
+    Args:
+        run: The training, as `plan` returned it.
+        arrays: x_train, y_train, x_val and y_val, by name.
+        rows: The training frames.
+        init: Pretrained .h5, or None.
+        board: What `progress.open_board` returned, or None.
     """
     state, recipe = out.with_suffix(".state.npz"), run.recipe
     size = run.inputs.height, run.inputs.width

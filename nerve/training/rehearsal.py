@@ -24,10 +24,7 @@ def rehearse(
     init: Path | None,
     worker: Worker,
 ) -> None:
-    """Print what a training needs, from a few of its steps; write nothing.
-
-    Args: as of `training.train`.
-    """
+    """Print what `loop.train` needs, from a few of its steps; write nothing."""
     recipe, x_val = run.recipe, arrays["x_val"]
     height, width = size = run.inputs.height, run.inputs.width
     with worker.scope():
