@@ -343,11 +343,12 @@ def test_init_starts_from_the_weights_also_of_another_size(
 
 
 def test_init_brings_filters_depth_and_the_subjects_it_has_seen(trained, data, tmp_path):
-    flags = ["--epochs", "1", "--init", str(trained / "unet.h5")]
+    flags = ["--epochs", "1", "--recipe", "modern", "--init", str(trained / "unet.h5")]
     train.main(["--data", str(data), "--out", str(tmp_path / "unet.h5"), *flags])
     record = json.loads((tmp_path / "unet.json").read_text())
     recipe = record["recipe"]
-    assert (recipe["filters"], recipe["depth"]) == (2, 2)
+    assert (recipe["network"], recipe["filters"], recipe["depth"]) == ("unet", 2, 2)
+    assert recipe["dropout"] == 0.0  # the network's, not the recipe's 0.2
     assert len(record["trained_on"]) == 2
     assert record["init_sha256"] == atomic.sha256(trained / "unet.h5")
 

@@ -87,7 +87,7 @@ def plan(
             init = read_trained(init_path, None)
         check_init(init, init_path, split, trained_on(init, split) if init else [])
     if init:  # pretrained weights bring their own
-        names = ("network", "filters", "depth")
+        names = ("network", "filters", "depth", "dropout")
         recipe = replace(recipe, **{n: getattr(init.recipe, n) for n in names})
     recipe = replace(recipe, **changes)
     if recipe.encoder and not init_path:
