@@ -15,6 +15,7 @@ Writes  predictions/validation.csv, validation_truth.csv, submission.csv and ove
 import argparse
 import contextlib
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,13 +152,13 @@ def report(chosen: Selection, watch: advice.Watch, results: list[dict], out: Pat
         )
         return
     print(scores.format_table(scores.summarize(results, [key[0] for key in chosen.keys])))
-    height, width = chosen.masks.shape[1:]
-    size = f" --height {height} --width {width}"
-    if (height, width) == (run_length.HEIGHT, run_length.WIDTH):
-        size = ""  # evaluate.py's own
+    words = ["python", "evaluate.py", *(str(out / name) for name in TABLES["val"])]
+    height, width = map(str, chosen.masks.shape[1:])
+    if chosen.masks.shape[1:] != (run_length.HEIGHT, run_length.WIDTH):  # evaluate.py's own
+        words += ["--height", height, "--width", width]
     print(
-        f"{watch.frames} validation frames: {out}/validation.csv; each one's score: python "
-        f"evaluate.py {out}/validation.csv {out}/validation_truth.csv{size}"
+        f"{watch.frames} validation frames: {out}/validation.csv; each one's score: "
+        f"{shlex.join(words)}"
     )
 
 

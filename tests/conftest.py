@@ -39,6 +39,8 @@ def leave_the_shell():
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.umask(0o022)
+    if sys.__stdin__ is None:  # closed, and yet IPython asks it for its encoding
+        sys.__stdin__ = open(os.devnull)  # noqa: SIM115
     packages = site.getuserbase()  # below the home, where there are any
     for name in list(os.environ):
         foreign = name.startswith(FOREIGN) and name not in KEPT

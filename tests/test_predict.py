@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shlex
 import shutil
 
 import cv2
@@ -186,7 +187,7 @@ def test_the_command_that_scores_names_the_frames_size(chain, two, tmp_path, cap
     text = capsys.readouterr().out
     command = text.split("python evaluate.py ")[1].splitlines()[0]
     assert command.endswith("--height 64 --width 80")
-    evaluate.main(command.split())
+    evaluate.main(shlex.split(command))  # its paths may have spaces
     assert " frames of 64 x 80 pixels scored" in capsys.readouterr().out
 
 
