@@ -12,7 +12,7 @@ demo: .venv/installed  ## phantom, fine-tuning and scores in a folder of its own
 	$(RUN) demo.py
 
 test: .venv/tested lint  ## lint and all tests, a file at a time in each of two processes
-	$(RUN) -m pytest --numprocesses=2 --dist=loadfile
+	$(RUN) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-all: .venv/tested  ## the long tests, two at a time: faults by the hundred
 	$(MAKE) --jobs=2 faults-kills faults-saves

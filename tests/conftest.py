@@ -26,6 +26,17 @@ FOREIGN += ("LINES", "MPL", "OPENCV_", "PYTHON", "TF_", "TQDM_", "XDG_", "XLA_")
 KEPT = ("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONPYCACHEPREFIX")
 
 
+# Of two processes neither is to begin with these when the other has nothing left to do.
+LONG = ("test_train", "test_docs_runs", "test_walkthrough", "test_devices", "test_quality")
+LONG += (
+    "test_benchmarks",
+    "test_presence",
+    "test_transfer",
+    "test_notebook",
+    "test_predict",
+)
+
+
 def leave_the_shell():
     """Have tests, and all that they start, run alike whoever started them, and how.
 
@@ -55,6 +66,12 @@ def leave_the_shell():
 
 
 leave_the_shell()
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest."""
+    places = {name: k for k, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 def slow_encode(mask):

@@ -278,5 +278,5 @@ def test_frames_without_any_nerve_are_no_ground_for_limits(copy, monkeypatch):
 def test_a_record_without_limits_is_refused_before_the_search(copy):
     (copy / "bare.json").write_text("{}")
     flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
-    with pytest.raises(ValueError, match=r"bare\.json gives name None; expected"):
+    with pytest.raises(ValueError, match=r"bare\.json gives no recipe"):
         tune.main([*flags, "--into", str(copy / "bare.json")])
