@@ -1,7 +1,6 @@
 """Soft Dice, the losses made of it, and cross-entropy."""
 
-from keras import ops
-
+from nerve.backend import ops
 from nerve.records import Recipe
 
 SMOOTH = 1.0  # pixels; keeps an empty batch predicted empty at 1 instead of 0 / 0

@@ -116,3 +116,13 @@ def test_what_a_dataclass_holds_is_not_looked_up_by_a_string(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
             assert node.slice.value not in HELD, f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*MODULES, *(ROOT / f"{name}.py" for name in SCRIPTS)],
+    ids=lambda path: path.stem,
+)
+def test_keras_comes_by_the_backend_which_settles_what_it_starts_with(path):
+    if path.name != "backend.py":
+        assert not [n for n in read_imports(path) if n.split(".")[0] == "keras"]
