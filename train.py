@@ -114,12 +114,10 @@ def main(argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES)
     args = parse_args(argv, recipes)
     if args.init:
         look(args.init)
+    # here: TensorFlow takes seconds to import
     from losses import build_loss, dice_coef, smooth_dice
     from model import build_network
-    from nerve.training import (
-        devices,  # here: TensorFlow takes seconds to import
-        loop,
-    )
+    from nerve.training import devices, loop
     from nerve.training.progress import open_board
     from nerve.training.rehearsal import rehearse
 

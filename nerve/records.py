@@ -64,8 +64,6 @@ def check(value: Any, kind: Any, name: str) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{name} {value!r:.40}; expected a list")
         return outer(check(v, inner[0], name) for v in value)
-    if kind is Any:
-        return value
     wanted, text = kind, {str: "text", bool: "true or false"}.get(kind)
     if kind in (int, float):
         wanted = int if kind is int else (int, float)

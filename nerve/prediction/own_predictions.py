@@ -245,7 +245,7 @@ def predict(
     """Predict pictures, videos and DICOM files, or a camera.
 
     Args:
-        paths: The files, or the camera's number, as `frames.list_files` returned them.
+        paths: The files, or the camera's number, as `sources.list_files` returned them.
         smoothing: Share of the frames before in a video's probabilities.
         most_frames: Of each source; None for all.
         segmentations: Whether to write DICOM Segmentations, too.
