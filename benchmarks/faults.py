@@ -108,6 +108,8 @@ def start(folder, script, before=None):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(writing, 1)
         os.dup2(writing, 2)
+        # new ones: the parent's remember whether a file or a terminal was behind them
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1) for number in (1, 2))
         sys.argv = [script]
         main, flags, _, _ = SCRIPTS[script]
         if before:
@@ -294,8 +296,9 @@ def hold(folder, reference, script):
     time.sleep(0.02)  # between the file and the lock on it
     os.kill(first, signal.SIGSTOP)
     failures = []
-    if wait(start(trial, script)) != 1 or "another run" not in last_line(trial)[0]:
-        failures.append(f"the second run said: {last_line(trial)}")
+    status, line = wait(start(trial, script)), last_line(trial)[0]
+    if status != 1 or "another run" not in line:
+        failures.append(f"the second run: status {status}, {line}")
     os.kill(first, signal.SIGCONT)
     if wait(first) != 0:
         failures.append("the first run failed")
