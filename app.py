@@ -32,7 +32,7 @@ from nerve.phantom.sweep import plan_frames
 from nerve.precision import choose_precision
 from nerve.prediction import inference, own_predictions
 from nerve.prediction.networks import load_network, read_trained
-from nerve.records import Limits
+from nerve.records import Trained
 
 MAX_FRAMES = 300  # of a clip, kept in memory
 MAX_UPLOAD = "200mb"
@@ -109,18 +109,18 @@ class State(NamedTuple):
     predictions: list[inference.Prediction]  # a frame each
     spacing: tuple[float, float] | None  # mm from row to row, from column to column
     whole: bool  # whether these are all frames of the file
-    limits: Limits  # the weights'
+    trained: Trained  # the weights' record
 
 
 def analyse(networks: Networks, name: str, path: str | None) -> State:
-    """Return the frames of a file with their probabilities, and the weights' limits."""
+    """Return the frames of a file with their probabilities."""
     model, trained = networks.get(name)
     source, frames, whole = read_upload(path)
     predictions = own_predictions.predict_source(
         model, source._replace(frames=frames), trained.inputs, own_predictions.SMOOTHING
     )
     found = list(predictions)
-    return State(source.name, found, source.spacing, whole, trained.limits)
+    return State(source.name, found, source.spacing, whole, trained)
 
 
 def find(
@@ -135,7 +135,7 @@ def find(
     predictions = state.predictions
     found = predictions[min(int(number), len(predictions)) - 1]
     limits = dataclasses.replace(
-        state.limits, threshold=threshold, smallest_area=smallest / 100
+        state.trained.limits, threshold=threshold, smallest_area=smallest / 100
     )
     mask = inference.to_mask(found.probability, found.geometry, limits)
     return found._replace(mask=mask)
@@ -158,13 +158,18 @@ def show(
     )
     unit = f" ({area_mm2} mm²)" if area_mm2 else ""
     length = f"{axis} pixels" + (f" ({axis_mm} mm)" if axis_mm else "") if axis else "-"
-    sure, least = inference.presence(found.probability), state.limits.presence
-    empty = f", below {least:.2f}: left empty" if sure < least else ""
+    sure, unlike = own_predictions.assess(found, state.trained)
+    empty = ""
+    if inference.presence(found.probability) < state.trained.limits.presence:
+        empty = ": below the weights' limit, left empty"
+    if unlike != own_predictions.NOT_KNOWN and float(unlike) > 1:
+        unlike += ": **unlike all training frames, the outline may be wrong**"
     cut = "" if state.whole else "; the file has more: predict.py does all of them"
     text = (
         f"| {state.title} | |\n|---|---|\n"
         f"| frame | {int(number)} of {len(state.predictions)}{cut} |\n"
-        f"| how sure a nerve is there | {sure:.2f}{empty} |\n"
+        f"| how sure a nerve is there | {sure}{empty} |\n"
+        f"| how unlike the training frames (above 1: foreign) | {unlike} |\n"
         f"| area | {area} pixels{unit} |\n"
         f"| longest axis | {length} |\n| parts | {parts} |\n"
     )
@@ -188,7 +193,9 @@ def save(
     with atomic.write_csv(paths[2], own_predictions.COLUMNS) as writer:
         for k in range(1, len(state.predictions) + 1):
             each = find(state, k, threshold, smallest)
-            row = own_predictions.describe(state.title, k, each, state.spacing)
+            row = own_predictions.describe(
+                state.title, k, each, state.spacing, state.trained
+            )
             writer.writerow(row)
     return [str(path) for path in paths]
 
@@ -236,7 +243,7 @@ def build(networks: Networks, folder: Path):
             except (ValueError, OSError) as error:
                 text = str(error).replace(str(path), Path(str(path)).name)
                 raise gradio.Error(text) from error
-            limits = found.limits
+            limits = found.trained.limits
             values = limits.threshold, round(100 * limits.smallest_area, 2)
             area = gradio.Slider(0, max(5.0, 2 * values[1]), values[1])
             count = len(found.predictions)

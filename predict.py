@@ -38,13 +38,18 @@ from nerve.frames.overlays import (
 from nerve.precision import PRECISIONS, choose_precision
 from nerve.prediction import advice, dicom_seg, engines, own_predictions
 from nerve.prediction.held_out import read_validation, trained_on
-from nerve.prediction.inference import find_masks, keep_share, predict_frames
+from nerve.prediction.inference import (
+    Mirrored,
+    as_used,
+    find_masks,
+    keep_share,
+    predict_frames,
+)
 from nerve.prediction.networks import load_networks, merge, read_trained
 from nerve.records import (
     EXTRACT,
     PREPROCESS,
     Inputs,
-    Limits,
     Trained,
     read_extract,
     read_split,
@@ -96,7 +101,7 @@ def select_test(trained: Trained, data: Path) -> Selection:
 
 def predict_selection(
     model,
-    limits: Limits,
+    trained: Trained,
     chosen: Selection,
     out: Path,
     prevalence: float | None = None,
@@ -117,8 +122,8 @@ def predict_selection(
         frames = (chosen.frames[row] for row in chosen.rows)
         return predict_frames(model, frames, chosen.inputs)
 
-    limits = keep_share(predictions(), prevalence, limits)
-    watch, results, total = advice.Watch(), [], len(chosen.rows)
+    limits = keep_share(predictions(), prevalence, trained.limits)
+    watch, results, total = advice.Watch(trained), [], len(chosen.rows)
     names = TABLES[chosen.part]
     made = [out / name for name in names]
     columns = ("subject", "img", "pixels")[-1 - len(chosen.keys[0]) :]
@@ -126,9 +131,10 @@ def predict_selection(
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(atomic.write_csv(p, columns)) for p in made]
         bar = tqdm(find_masks(predictions(), limits), chosen.part, total, disable=None)
-        for k, (picture, _, probability, mask) in enumerate(bar):
-            key, masks = chosen.keys[k], [mask]
-            watch.see(picture, probability, mask)
+        for k, found in enumerate(bar):
+            key, picture, mask = chosen.keys[k], found.frame, found.mask
+            masks = [mask]
+            watch.see(found)
             if chosen.masks is not None:
                 masks.append(chosen.masks[chosen.rows[k]] // 255)
                 results.append(scores.frame_scores(masks[1], mask))
@@ -223,6 +229,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "to compute in; auto takes bfloat16 where the machine has it"
     add("--precision", choices=PRECISIONS, default="auto", help=text)
     add(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="take the mean of a frame and its mirror, in twice the time; without either, "
+        "where the weights were trained on both, but not of a camera",
+    )
+    add(
         "--prevalence",
         type=number(0, 1),
         help="share of the frames that show a nerve: that many are kept, the surest (all "
@@ -275,11 +287,16 @@ def main(argv: list[str] | None = None) -> None:
     else:
         parts = find_parts(trained, len(records), args.data)
     model = load_model(args.weights, records, args.engine, args.precision)
+    if args.mirror:
+        model = Mirrored(model)
+    elif args.mirror is None and not (args.input and sources.is_camera(args.input)):
+        model = as_used(model, trained)
     select = {"validation": select_validation, "test": select_test}
 
     def advise(watch):
-        if text := watch.advise(trained, args.prevalence):
-            print(text)
+        for text in (watch.advise(args.prevalence), watch.advise_on_looks()):
+            if text:
+                print(text)
 
     with atomic.lock(args.out):
         atomic.make_folder(args.out / "overlays")
@@ -290,9 +307,7 @@ def main(argv: list[str] | None = None) -> None:
             made, how = [], (args.out, args.prevalence, args.overlays)
             for part in parts:
                 chosen = select[part](trained, args.data)
-                watch, results, written = predict_selection(
-                    model, trained.limits, chosen, *how
-                )
+                watch, results, written = predict_selection(model, trained, chosen, *how)
                 report(chosen, watch, results, args.out)
                 advise(watch)
                 made += written

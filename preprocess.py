@@ -1,10 +1,13 @@
 """Resize the extracted frames, scale them, and split them by subject.
 
     python preprocess.py --data data --height 96 --width 96
+    python preprocess.py --data own --like data
 
 Reads   data/imgs_train.npy, data/imgs_mask_train.npy, data/extract.json
 Writes  data/x_train.npy, data/y_train.npy, data/x_val.npy, data/y_val.npy,
         data/preprocess.json; with --contradictory also data/contradictory.csv
+
+Folders prepared with --like one of them are sources that train.py takes together.
 """
 
 import argparse
@@ -18,49 +21,69 @@ from tqdm import tqdm
 from nerve import command, machine
 from nerve.files import atomic
 from nerve.files.arrays import Array, ArrayWriter, scratch_array
-from nerve.frames import agreement
-from nerve.frames.geometry import resize
+from nerve.frames import agreement, foreign
+from nerve.frames.geometry import Geometry
 from nerve.frames.split import find_sweeps, split_frames
 from nerve.prediction.inference import scale
-from nerve.records import Part, Split, read_extract, read_training_frames, to_dict
+from nerve.records import (
+    Part,
+    Split,
+    read_extract,
+    read_split,
+    read_training_frames,
+    to_dict,
+)
 
+SIDE = 96  # pixels
 BLOCK = 64  # frames resized by a thread at a time
 
 
-def resize_mask(mask: np.ndarray, height: int, width: int, soft: bool) -> np.ndarray:
+def fit_mask(mask: np.ndarray, geometry: Geometry, soft: bool) -> np.ndarray:
     """Return a uint8 mask of 0 or 255 at another size.
 
     Soft, it keeps each pixel's share of nerve, 0 to 255; else 255 where that is half.
     """
     if not mask.any():  # as most are
-        return np.zeros((height, width), np.uint8)
-    small = resize(mask, height, width)
+        return np.zeros(geometry.size, np.uint8)
+    small = geometry.fit(mask)
     return small if soft else np.where(small >= 128, np.uint8(255), np.uint8(0))
 
 
-def resize_frames(
-    frames: np.ndarray, masks: np.ndarray, height: int, width: int, soft: bool, folder: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Resize all frames and masks, uint8 `(N, rows, columns)`, on all cores.
+def fit_frames(
+    frames: np.ndarray,
+    masks: np.ndarray,
+    size: tuple[int, int],
+    aspect: float,
+    soft: bool,
+    folder: Path,
+) -> tuple[list[Geometry], np.ndarray, np.ndarray]:
+    """Bring all frames and masks, uint8 `(N, rows, columns)`, to a size, on all cores.
+
+    Args:
+        size: (height, width) in pixels.
+        aspect: As of `Geometry.of`.
 
     Returns:
-        Two uint8 arrays `(N, height, width)` in scratch files in `folder`: frames, masks.
+        `(geometries, images, labels)`: the latter uint8 `(N, height, width)` in scratch
+        files in `folder`.
     """
-    shape = (len(frames), height, width)
+    shape, geometries = (len(frames), *size), [None] * len(frames)
     images = scratch_array(folder, shape, np.uint8)
     labels = scratch_array(folder, shape, np.uint8)
 
-    def resize_block(start):
+    def fit_block(start):
         stop = min(start + BLOCK, len(frames))
         for row in range(start, stop):
-            images[row] = resize(frames[row], height, width)
-            labels[row] = resize_mask(masks[row], height, width, soft)
+            frame = frames[row]
+            geometry = geometries[row] = Geometry.of(frame.shape, size, aspect, {}, frame)
+            images[row] = geometry.fit(frame)
+            labels[row] = fit_mask(masks[row], geometry, soft)
         return stop - start
 
     with tqdm(total=len(frames), desc="resize", unit=" frames", disable=None) as bar:
-        for count in machine.map_threads(resize_block, range(0, len(frames), BLOCK)):
+        for count in machine.map_threads(fit_block, range(0, len(frames), BLOCK)):
             bar.update(count)
-    return images, labels
+    return geometries, images, labels
 
 
 def scaling(images: np.ndarray, rows: Iterable[int]) -> tuple[float, float]:
@@ -164,8 +187,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command.Parser(__doc__)
     add, side = parser.add_argument, command.whole(8, 2048)
     add("--data", type=Path, default="data", help="folder to read and write")
-    add("--height", type=side, default=96, help="rows, in pixels")
-    add("--width", type=side, default=96, help="columns, in pixels")
+    add("--height", type=side, help=f"rows, in pixels, {SIDE} without it")
+    add("--width", type=side, help=f"columns, in pixels, {SIDE} without it")
+    add(
+        "--like",
+        type=Path,
+        help="folder of arrays whose size, scaling and aspect these get, so that train.py "
+        "takes both together",
+    )
     add(
         "--split",
         choices=("subject", "frames", "none"),
@@ -184,6 +213,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "correlation of two frames from which they are near-identical"
     add("--similarity", type=command.number(0.5, 1), default=0.99, help=text)
     args = parser.parse_args(argv)
+    if args.like and (args.height or args.width):
+        parser.error("--like brings the size: without --height and --width")
     if (args.folds is None) != (args.fold is None):
         parser.error("--folds and --fold go together")
     if args.folds is not None:
@@ -201,12 +232,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     read_extract(args.data)  # before a folder is made or locked
+    like = read_split(args.like) if args.like else None
     with atomic.lock(args.data):
         extract, frames, masks = read_training_frames(args.data)
         subjects, areas = map(np.array, (extract.train.subject, extract.train.area))
-        images, labels = resize_frames(
-            frames, masks, args.height, args.width, args.soft_masks, args.data
-        )
+        size, soft = (args.height or SIDE, args.width or SIDE), args.soft_masks
+        aspect = extract.width / extract.height
+        if like:
+            size, soft, aspect = (like.height, like.width), like.soft_masks, like.aspect
+        sized = size, aspect, soft, args.data
+        geometries, images, labels = fit_frames(frames, masks, *sized)
         group = find_sweeps(images, subjects, args.data)
         groups = np.array([group[subject] for subject in subjects])
         validation = split_frames(
@@ -218,33 +253,37 @@ def main(argv: list[str] | None = None) -> None:
             near = agreement.find_near_identical(images, groups, args.similarity)
             agreement.list_contradictory(listed, extract.train, labels, near)
         mean, deviation = scaling(images, train)
+        if like:
+            mean, deviation = like.mean, like.standard_deviation
         arrays = {}
         for name, rows in (("train", train), ("val", val)):
             written = write_split(args.data, name, images, labels, rows, (mean, deviation))
             arrays |= written
         shown = np.array([label.any() for label in labels])
         unknown = args.split == "subject" and not extract.subjects_known
-        smallest = min(areas[train][areas[train] > 0], default=0)
+        inner = (geometries[row].inner.of(images[row]) for row in train)
+        shares = (geometries[row].area_share(masks[row]) for row in train if areas[row])
         split = Split(
-            height=args.height,
-            width=args.width,
+            height=size[0],
+            width=size[1],
             mean=mean,
             standard_deviation=deviation,
-            smallest_area=float(smallest / (extract.height * extract.width)),
+            smallest_area=min(shares, default=0.0),
             split=args.split,
             leaky=args.split == "frames" or unknown,
             subjects_known=extract.subjects_known,
-            soft_masks=args.soft_masks,
+            soft_masks=soft,
             folds=args.folds,
             fold=args.fold,
             seed=args.seed,
-            aspect=extract.width / extract.height,
+            aspect=aspect,
             crops=extract.crops,
             same_sweep=[[s, g] for s, g in group.items() if s != g],
             train=describe(train, subjects, shown),
             val=describe(val, subjects, shown),
             extract={name: array.sha256 for name, array in extract.arrays.items()},
             arrays=arrays,
+            look=foreign.learn(inner, groups[train]),
         )
         paths, stale = [args.data / name for name in arrays], []
         (paths if args.contradictory else stale).append(listed)

@@ -79,7 +79,7 @@ class Tally:
             found: The frame with its mask.
             truth: True mask `(rows, columns)`, 0 and 1.
         """
-        frame, geometry, probability, mask = found
+        frame, geometry, probability, mask, _ = found
         row = scores.frame_scores(truth, mask)
         number = len(self.rows)
         self.rows.append(row)
@@ -233,11 +233,15 @@ def make_page(tally: Tally, trained: Trained, weights: Path, notes: list[str]) -
         f"{key.replace('_', ' ')} {value:.4g}"
         for key, value in dataclasses.asdict(trained.limits).items()
     )
+    sure = "not known"
+    if trained.calibration:
+        sure = f"calibrated with an error of {trained.calibration.error:.3f}"
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{name} on subjects it never saw</h1>
-<p>Recipe {recipe}, input {trained.inputs.height} x {trained.inputs.width} pixels; {limits}.
+<p>Recipe {recipe}, input {trained.inputs.height} x {trained.inputs.width} pixels; {limits};
+how sure a nerve is there: {sure}.
 Masks are compared at the frames' own size. Research only: not for diagnosis or for guiding
 a needle.</p>{note}
 <h2>Scores</h2>{table_of_scores(summary)}
@@ -274,6 +278,7 @@ def main(argv: list[str] | None = None) -> None:
     from model import build_network  # here: TensorFlow takes seconds to import
 
     model = load_network(build_network, args.weights, trained, precision)
+    model = inference.as_used(model, trained)
     predictions = inference.predict_frames(model, (frames[row] for row in rows), inputs)
     found, tally = inference.find_masks(predictions, trained.limits), Tally()
     bar = tqdm(found, "frames", total=len(rows), disable=None)

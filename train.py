@@ -1,6 +1,7 @@
 """Train the U-Net.
 
     python train.py --data data --out weights/unet.h5
+    python train.py --data data own --out weights/unet.h5
 
 Reads   data/x_train.npy, data/y_train.npy, data/x_val.npy, data/y_val.npy,
         data/preprocess.json
@@ -59,7 +60,13 @@ def parse_args(
 ) -> argparse.Namespace:
     parser = command.Parser(__doc__)
     add, whole = parser.add_argument, command.whole
-    add("--data", type=Path, default="data", help="folder of preprocess.py's arrays")
+    add(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=[Path("data")],
+        help="folders of preprocess.py's arrays, each a source of frames",
+    )
     add("--out", type=Path, default="weights/unet.h5", help="file to write, an .h5")
     add("--recipe", choices=recipes, default="classic", help="how to train")
     add("--seed", type=whole(0), default=0, help="seed of weights and order")
@@ -133,20 +140,19 @@ def main(argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES)
                 f"{args.out} and another --out)"
             )
             return
-        split, arrays = read_data(args.data)
+        splits, arrays, rows = read_data(args.data)
         changes = {name: getattr(args, name) for name in CHANGES}
         changes = {name: value for name, value in changes.items() if value is not None}
         precision, why = choose_precision(args.precision)
         print(f"precision {precision}: {why}")
-        run = plan(
-            recipes[args.recipe], changes, args.seed, args.keep, precision, args.init, split
-        )
+        how = args.seed, args.keep, precision, args.init
+        run = plan(recipes[args.recipe], changes, *how, splits)
         recipe = run.recipe
         worker = devices.find_worker(
             process, num_processes, args.devices, recipe.batch_size
         )
         design = loop.Design(build_network, build_loss(recipe), dice_coef, smooth_dice)
-        inputs = design, run, arrays, split.train, args.init, worker
+        inputs = design, run, arrays, rows, args.init, worker
         if args.dry_run:
             rehearse(*inputs)
             return

@@ -5,50 +5,81 @@
 
 Each weights file predicts the validation frames of its data folder. Of `threshold`,
 `smallest_area` and `presence` those are kept under which the challenge's score over all of
-these frames is best.
+these frames is best. How sure a nerve is there is calibrated on the same frames; where
+hardly any lacks a nerve, on pairs of crops of them, one with the nerve and one without.
 
 Reads   DATA/imgs_train.npy, DATA/imgs_mask_train.npy, DATA/preprocess.json; the .h5 and
         .json of the weights
-Writes  the three limits into the weights' .json, or into the one named by --into
+Writes  the three limits and the calibration into the weights' .json, or into that of --into
 """
 
 import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from nerve import command
 from nerve.files import atomic
+from nerve.frames.crops import crop_pair
 from nerve.precision import PRECISIONS, choose_precision
+from nerve.prediction import sureness
+from nerve.prediction.advice import FEW_EMPTY
 from nerve.prediction.held_out import read_validation
-from nerve.prediction.inference import predict_frames
+from nerve.prediction.inference import as_used, predict_frames, presence
 from nerve.prediction.limits import Measures, measure, score_at, search
 from nerve.prediction.networks import load_network, read_trained
-from nerve.records import TRAIN, Trained
+from nerve.records import TRAIN, Calibration, Trained
 
 FEW = 30  # frames: limits chosen on fewer fit these
 
 
+class HeldOut(NamedTuple):
+    """What limits and calibration are searched on: arrays `(N,)` of frames, or of crops."""
+
+    presence: np.ndarray
+    nerve: np.ndarray  # whether it shows one
+    subject: np.ndarray
+    crops: np.ndarray  # whether it is a crop
+
+
 def measure_held_out(
     weights: Path, data: Path, precision: str
-) -> tuple[Measures, list[int]]:
+) -> tuple[Measures, HeldOut, list[int]]:
     """Measure one network on the validation frames of a data folder.
 
     Returns:
-        `(what measure returned, subjects)`.
+        `(what measure returned, what to calibrate on, subjects)`.
     """
     trained = read_trained(weights)
     inputs, split, _, frames, masks = read_validation(trained, data)
-    rows = split.val.rows
+    rows, subjects = split.val.rows, split.val.subject
     if not rows:
         raise ValueError(f"{data}/ holds no validation frames to search on")
     from model import build_network  # here: TensorFlow takes seconds to import
 
-    model = load_network(build_network, weights, trained, precision)
+    model = as_used(load_network(build_network, weights, trained, precision), trained)
     predictions = predict_frames(model, (frames[r] for r in rows), inputs)
-    return measure(predictions, (masks[r] for r in rows)), split.val.subjects
+    measures = measure(predictions, (masks[r] for r in rows))
+    sure, nerve, crops = measures.presence, ~measures.empty, []
+    if measures.empty.mean() < FEW_EMPTY:
+        crops = [
+            (crop, part.any(), subject)
+            for row, subject in zip(rows, subjects, strict=True)
+            if masks[row].any()
+            for crop, part in crop_pair(frames[row], masks[row], np.random.default_rng(row))
+        ]
+    if crops:
+        pictures, nerve, subjects = zip(*crops, strict=True)
+        found = predict_frames(model, pictures, inputs)
+        bar = tqdm(found, "crops", len(crops), unit=" crops", disable=None)
+        sure = [presence(each.probability) for each in bar]
+    marks = np.full(len(sure), bool(crops))
+    columns = map(np.array, (sure, nerve, subjects))
+    return measures, HeldOut(*columns, marks), split.val.subjects
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -87,6 +118,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def report(calibration: Calibration | None) -> None:
+    """Print what is known of how sure a nerve is there."""
+    if calibration is None:
+        print(
+            "how sure a nerve is there: not known: it takes held-out frames, "
+            f"{sureness.FEW} with a nerve and as many without, of {sureness.PARTS} subjects"
+        )
+        return
+    what = "crops" if calibration.crops else "frames"
+    print(
+        f"how sure a nerve is there: calibrated on {calibration.frames} {what} of "
+        f"{calibration.subjects} subjects; calibration error of subjects held out "
+        f"{calibration.error:.3f}"
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     weights_records = [path.with_suffix(".json") for path in args.weights]
@@ -95,10 +142,11 @@ def main(argv: list[str] | None = None) -> None:
         precision, why = choose_precision(args.precision)
         print(f"precision {precision}: {why}")
         pairs = zip(args.weights, args.data, strict=True)
-        parts, subjects = zip(
+        parts, surenesses, subjects = zip(
             *(measure_held_out(*pair, precision) for pair in pairs), strict=True
         )
         columns = Measures(*map(np.concatenate, zip(*parts, strict=True)))
+        held_out = HeldOut(*map(np.concatenate, zip(*surenesses, strict=True)))
         if columns.empty.all():
             raise ValueError(
                 f"none of the {len(columns.empty)} validation frames shows a nerve: limits "
@@ -109,15 +157,19 @@ def main(argv: list[str] | None = None) -> None:
         before = score_at(columns, record.limits).mean()
         if len(columns.empty) < FEW:
             print(f"warning: {len(columns.empty)} frames are few to choose limits on")
-        if score <= before + 1e-9 and args.into in weights_records:
-            print(f"{len(columns.empty)} frames: nothing is gained over {before:.4f}")
-            return
-        record = dataclasses.replace(
-            record,
-            limits=limits,
-            limits_searched_on=sorted({s for part in subjects for s in part}),
-        )
+        calibration = sureness.calibrate(*held_out[:3], bool(held_out.crops.any()))
+        if gained := score > before + 1e-9 or args.into not in weights_records:
+            record = dataclasses.replace(
+                record,
+                limits=limits,
+                limits_searched_on=sorted({s for part in subjects for s in part}),
+            )
+        record = dataclasses.replace(record, calibration=calibration)
         atomic.write_bytes(args.into, atomic.to_json(record.to_dict()).encode())
+    report(calibration)
+    if not gained:
+        print(f"{len(columns.empty)} frames: nothing is gained over {before:.4f}")
+        return
     limits = dataclasses.asdict(limits)
     text = ", ".join(f"{name} {value:.4g}" for name, value in limits.items())
     print(f"{len(columns.empty)} frames: {text}: {args.into}")

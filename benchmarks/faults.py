@@ -109,7 +109,7 @@ def start(folder, script, before=None):
         os.dup2(writing, 1)
         os.dup2(writing, 2)
         # new ones: the parent's remember whether a file or a terminal was behind them
-        sys.stdout, sys.stderr = (open(number, "w", buffering=1) for number in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
         sys.argv = [script]
         main, flags, _, _ = SCRIPTS[script]
         if before:

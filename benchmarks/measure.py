@@ -235,7 +235,7 @@ def untrained(recipe, inputs, precision="float32"):
         init_sha256=None,
         inputs=inputs,
         limits=Limits(threshold=0.5, smallest_area=0.0, presence=0.0),
-        data=None,
+        data=[],
         trained_on=[],
     )
 

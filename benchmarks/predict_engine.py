@@ -121,7 +121,7 @@ def submit_stock(model, data, out, inputs):
 def submit(model, data, out, trained):
     """Write submission.csv of the test frames, as predict.py does it."""
     chosen = predict.select_test(trained, data)
-    predict.predict_selection(model, trained.limits, chosen, out)
+    predict.predict_selection(model, trained, chosen, out)
 
 
 def time_submission(engine, model, data, trained):

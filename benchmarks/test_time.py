@@ -19,6 +19,7 @@ import measure
 import numpy as np
 import quality
 
+from nerve.frames.geometry import Geometry
 from nerve.prediction import inference
 from nerve.records import read_split, read_training_frames
 from nerve.scoring import scores
@@ -50,7 +51,8 @@ def score(probabilities, masks, names, trained):
     found, limits = {}, replace(trained.limits, smallest_area=0.0)
     for name, mask, probability in zip(names, masks, probabilities, strict=True):
         if mask.any():
-            geometry = inference.find_geometry(mask.shape, trained.inputs)
+            size = trained.inputs.height, trained.inputs.width
+            geometry = Geometry.of(mask.shape, size, trained.inputs.aspect, {})
             mine = inference.to_mask(probability, geometry, limits)
             found[name] = scores.dice(mask > 0, mine)
     return found

@@ -195,8 +195,29 @@ class Frames:
 
 
 @dataclasses.dataclass(frozen=True)
+class Look:
+    """What a source's training frames look like: foreign.py."""
+
+    mean: list[float]
+    inverse: list[list[float]]  # of the covariance
+    limit: Annotated[float, Between(1e-9, 1e9)]  # of the squared distance
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How sure a nerve is there, by a network's presence: sureness.py."""
+
+    slope: float
+    intercept: float
+    error: Share  # of subjects held out
+    frames: int
+    subjects: int
+    crops: bool  # whether they are pairs of crops, for want of frames without a nerve
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
-    """Which arrays weights were trained on."""
+    """Which arrays of a source weights were trained on."""
 
     split: str
     leaky: bool
@@ -216,8 +237,10 @@ class Trained:
     init_sha256: str | None
     inputs: Inputs
     limits: Limits
-    data: Data | None  # None of several weights together that do not share it
-    trained_on: list[Frames]
+    data: list[Data]  # of each source; none of several weights that do not share them
+    trained_on: list[Frames]  # of each source, those of earlier trainings first
+    looks: list[Look] = dataclasses.field(default_factory=list)  # likewise, where known
+    calibration: Calibration | None = None
     limits_searched_on: list[int] = dataclasses.field(default_factory=list)
     h5_sha256: str | None = None
     kept: dict[str, float | None] | None = None  # row of NAME.csv
@@ -238,6 +261,8 @@ class Trained:
         """
         if isinstance(values.get("recipe"), str):
             values = values | {"recipe": old_recipe(values)}
+        if not isinstance(values.get("data"), list):
+            values = values | {"data": [values["data"]] if values.get("data") else []}
         parts = {"inputs": values, "limits": values}
         try:
             return build(cls, values | parts)
@@ -348,6 +373,7 @@ class Split:
     val: Part
     extract: dict[str, str]  # {array: SHA-256}
     arrays: dict[str, Array]
+    look: Look | None = None  # of the training frames, where there are subjects enough
 
     @property
     def inputs(self) -> Inputs:

@@ -19,7 +19,7 @@ import preprocess
 import train
 from model import build_network
 from nerve.files import atomic
-from nerve.frames import overlays
+from nerve.frames import foreign, overlays
 from nerve.frames.geometry import Geometry
 from nerve.prediction import advice, inference, networks
 from nerve.records import Frames, Inputs, Limits, Trained
@@ -141,9 +141,9 @@ def test_of_several_weights_all_subjects_trained_on_count(two):
     merged = networks.merge(two, records)
     assert merged.trained_on == 2 * records[0].trained_on
     assert merged.data == records[0].data
-    other = dataclasses.replace(records[1].data, arrays={})  # of another split
+    other = [dataclasses.replace(records[1].data[0], arrays={})]  # of another split
     records[1] = dataclasses.replace(records[1], data=other)
-    assert networks.merge(two, records).data is None
+    assert networks.merge(two, records).data == []
 
 
 def change_inputs(trained, **changes):
@@ -315,7 +315,7 @@ def test_a_record_of_other_weights_is_refused(chain, tmp_path):
         ),
         ({"trained_on": "all"}, "gives trained_on 'all'; expected a list"),
         ({"trained_on": [{"subjects": [1]}]}, "gives no imgs_train_sha256"),
-        ({"data": [1]}, r"gives data \[1\]; expected an object"),
+        ({"data": [1]}, "gives data 1; expected an object"),
         ({"kept": {"dice_coef": "high"}}, "gives kept dice_coef 'high'; expected a number"),
     ],
 )
@@ -393,10 +393,15 @@ def test_an_earlier_extraction_is_refused(chain, tmp_path):
         predict_again(chain, tmp_path / "out", "--data", str(tmp_path / "data"))
 
 
-def watch(frame, probability, mask, times=1):
-    seen = advice.Watch()
+def found(frame, probability, mask):
+    geometry = Geometry.of(frame.shape, frame.shape, 1.0, {})
+    return inference.Prediction(frame, geometry, probability, mask, foreign.describe(frame))
+
+
+def watch(frame, probability, mask, times=1, trained=None):
+    seen = advice.Watch(trained or TRAINED)
     for _ in range(times):
-        seen.see(frame, probability, mask)
+        seen.see(found(frame, probability, mask))
     return seen
 
 
@@ -408,7 +413,7 @@ TRAINED = Trained(
     init_sha256=None,
     inputs=Inputs(8, 8, mean=100.0, standard_deviation=50.0, aspect=1.0, crops={}),
     limits=Limits(threshold=0.5, smallest_area=0.0, presence=0.0),
-    data=None,
+    data=[],
     trained_on=[Frames("a", [1], frames=10, frames_with_nerve=4)],
     kept={"dice_coef": 0.8},
 )
@@ -419,49 +424,47 @@ SOME = np.eye(8, dtype=np.uint8)
 
 def test_usual_predictions_cause_no_warning():
     seen = watch(GREY, LOW, EMPTY)
-    seen.see(GREY, LOW + 0.5, SOME)
-    assert seen.advise(TRAINED, None) is None
-    assert advice.Watch().advise(TRAINED, None) is None
+    seen.see(found(GREY, LOW + 0.5, SOME))
+    assert seen.advise(None) is None
+    assert advice.Watch(TRAINED).advise(None) is None
 
 
 def test_all_empty_is_said_with_the_highest_probability():
-    text = watch(GREY, LOW, EMPTY, 3).advise(TRAINED, None)
+    text = watch(GREY, LOW, EMPTY, 3).advise(None)
     assert "no frame has a nerve predicted" in text
     assert "highest probability is 0.310, the threshold 0.5" in text
     assert "hardly trained" not in text
 
 
 def test_frames_of_0_and_1_are_recognised():
-    text = watch(GREY // 100, LOW, EMPTY).advise(TRAINED, None)
+    text = watch(GREY // 100, LOW, EMPTY).advise(None)
     assert "the frames hold only 0 and 1; expected greys of 0 to 255" in text
 
 
 def test_another_gain_is_recognised():
-    text = watch(GREY * 2, LOW, EMPTY).advise(TRAINED, None)
+    text = watch(GREY * 2, LOW, EMPTY).advise(None)
     assert "mean grey is 200, the training frames' 100" in text
 
 
 def test_hardly_trained_weights_are_recognised():
     trained = dataclasses.replace(TRAINED, kept={"dice_coef": 0.02})
-    text = watch(GREY, LOW, EMPTY).advise(trained, None)
+    text = watch(GREY, LOW, EMPTY, trained=trained).advise(None)
     assert "hardly trained (dice_coef 0.020)" in text
 
 
 def test_all_positive_is_said_with_the_share_of_empty_training_frames():
     trained_on = [Frames("a", [1], frames=50, frames_with_nerve=49)]
     trained = dataclasses.replace(TRAINED, trained_on=trained_on)
-    seen = watch(GREY, LOW, SOME, 20)
-    text = seen.advise(trained, None)
+    text = watch(GREY, LOW, SOME, 20, trained).advise(None)
     assert "20 of 20 frames have a nerve predicted" in text
     assert "2.0% of the training frames were without a nerve" in text
-    assert "no cause found" in seen.advise(TRAINED, None)
-    few = watch(GREY, LOW, SOME, 3)
-    assert few.advise(TRAINED, None) is None  # too few to tell
-    assert "never learnt" in few.advise(trained, None)
+    assert "no cause found" in watch(GREY, LOW, SOME, 20).advise(None)
+    assert watch(GREY, LOW, SOME, 3).advise(None) is None  # too few to tell
+    assert "never learnt" in watch(GREY, LOW, SOME, 3, trained).advise(None)
 
 
 def test_full_masks_are_said():
-    text = watch(GREY * 0, LOW, EMPTY + 1).advise(TRAINED, None)
+    text = watch(GREY * 0, LOW, EMPTY + 1).advise(None)
     assert "every mask covers its whole frame" in text
 
 
@@ -595,13 +598,13 @@ def test_the_mean_of_folds_predicts_test_frames_alone(chain, tmp_path, capsys):
 
 
 def test_limits_that_empty_masks_are_named():
-    seen = watch(GREY, np.full((8, 8), 0.7), EMPTY, 3)
     limits = Limits(threshold=0.5, smallest_area=0.001, presence=0.9)
     trained = dataclasses.replace(TRAINED, limits=limits)
-    text = seen.advise(trained, None)
+    seen = watch(GREY, np.full((8, 8), 0.7), EMPTY, 3, trained)
+    text = seen.advise(None)
     assert "emptied by the weights' presence 0.9 or smallest_area 0.001" in text
     # --prevalence stands in place of the weights' presence
-    text = seen.advise(trained, 0.05)
+    text = seen.advise(0.05)
     assert "emptied by --prevalence 0.05 or the weights' smallest_area 0.001" in text
 
 

@@ -111,7 +111,8 @@ def test_a_pixel_is_nerve_where_half_of_it_or_more_is(factor):
         block[:count] = 255
         columns = slice(factor * count, factor * (count + 1))
         mask[:, columns] = block.reshape(factor, factor)
-    label = preprocess.resize_mask(mask, 1, area + 1, soft=False)
+    fitted = geometry.Geometry.of(mask.shape, (1, area + 1), area + 1, {})
+    label = preprocess.fit_mask(mask, fitted, soft=False)
     assert label[0].tolist() == [255 * (2 * n >= area) for n in range(area + 1)]
 
 

@@ -86,7 +86,7 @@ def test_the_page_holds_all_it_shows_and_the_scores_of_predict(chain, capsys):
 
 def see(tally, image, frame, truth, probability, mask, inputs):
     """Count a frame of subject 1 with a mask of its own choosing."""
-    geometry = inference.find_geometry(frame.shape, inputs)
+    geometry = inference.find_geometry(frame, inputs)
     found = inference.Prediction(frame, geometry, probability, mask)
     tally.see((1, image), found, truth)
 

@@ -223,10 +223,10 @@ def test_the_modern_recipe_leaves_averaged_weights_in_stock_layers(modern, data)
 
 
 def test_a_copy_of_averaged_weights_leaves_the_training_as_it_was(data):
-    split, arrays = read_data(data)
+    splits, arrays, _ = read_data([data])
     recipe = replace(MODERN, filters=2, batch_size=4)
     design = loop.Design(build_network, build_loss(recipe), dice_coef, smooth_dice)
-    planned = plan(recipe, {}, 0, "best", "float32", None, split)
+    planned = plan(recipe, {}, 0, "best", "float32", None, splits)
     model = loop.build_model(design, planned, 15, None)
     x, y = arrays["x_train"][:4], arrays["y_train"][:4]
     for _ in range(3):
@@ -479,9 +479,10 @@ def test_a_network_that_predicts_nothing_is_said_aloud_after_three_epochs(capsys
 @pytest.mark.parametrize("draw", ["order", "balanced"])
 def test_each_epoch_has_its_own_order_and_sees_every_frame(draw):
     subjects = np.repeat([3, 5, 8], 5)  # of equal counts, so that balance takes all
+    rows = batches.Rows(np.zeros_like(subjects), subjects)
     draws = {
         "order": lambda epoch: batches.draw_order(15, 0, epoch),
-        "balanced": lambda epoch: batches.draw_balanced(subjects, 0, epoch),
+        "balanced": lambda epoch: batches.draw_balanced(rows, 0, epoch),
     }
     orders = [draws[draw](epoch).tolist() for epoch in range(2)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(15))

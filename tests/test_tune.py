@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ import predict
 import preprocess
 import train
 import tune
+from nerve.frames import foreign
 from nerve.frames.geometry import Geometry
 from nerve.prediction import held_out, inference, limits, networks, own_predictions
 from nerve.prediction.limits import THRESHOLDS, Measures
@@ -82,11 +84,14 @@ def test_the_script_raises_the_score_and_says_on_which_subjects(copy, capsys):
     tune.main(flags)
     after = json.loads(record.read_text())
     changed = {name for name in after if after[name] != before.get(name)}
-    assert changed <= {"threshold", "smallest_area", "presence", "limits_searched_on"}
+    limits = {"threshold", "smallest_area", "presence", "limits_searched_on"}
+    assert changed <= {*limits, "calibration"}
     split = json.loads((copy / "data" / "preprocess.json").read_text())
     assert after["limits_searched_on"] == split["val"]["subjects"]
     text = capsys.readouterr().out
-    old, new = (float(text.split(word)[0].split()[-1]) for word in (" before", " with"))
+    old, new = (
+        float(re.search(rf"([\d.]+) {w}", text)[1]) for w in ("before", "with these")
+    )
     assert new >= old
     predict.main([*flags, "--out", str(copy / "predictions")])
     text = capsys.readouterr().out
@@ -178,9 +183,10 @@ def test_prevalence_keeps_that_share_of_the_surest_frames(copy, monkeypatch):
 
     def predict_frames(model, frames, inputs):
         for frame, value in zip(frames, values, strict=False):
-            geometry = inference.find_geometry(frame.shape, inputs)
+            geometry = inference.find_geometry(frame, inputs)
             probability = np.full((32, 32), value, np.float32)
-            yield inference.Prediction(frame, geometry, probability)
+            look = foreign.describe(frame)
+            yield inference.Prediction(frame, geometry, probability, look=look)
 
     monkeypatch.setattr(predict, "predict_frames", predict_frames)
     record = copy / "weights" / "unet.json"  # nothing else empties a mask

@@ -7,7 +7,7 @@ import io
 import mmap
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +156,30 @@ def read_array(
             f"make it again with: {repair}"
         )
     return array
+
+
+class Joined:
+    """Arrays of rows of one shape one after the other, each left where it is.
+
+    Args:
+        arrays: At least one, perhaps memory-mapped.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]):
+        self.arrays, self.shape = arrays, (sum(map(len, arrays)), *arrays[0].shape[1:])
+        self.ends = np.cumsum([len(array) for array in arrays])
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        """Return a copy of a row, or of some."""
+        rows = np.arange(len(self))[rows]
+        if rows.ndim == 0:
+            return self[rows[np.newaxis]][0]
+        found = np.empty((len(rows), *self.shape[1:]), self.arrays[0].dtype)
+        part = np.searchsorted(self.ends, rows, side="right")
+        for k in np.unique(part):
+            mine = part == k
+            found[mine] = self.arrays[k][rows[mine] - (self.ends[k] - len(self.arrays[k]))]
+        return found

@@ -7,6 +7,9 @@ import cv2
 import numpy as np
 
 SAME_ASPECT = 0.02  # share by which two aspects may differ and one be stretched
+BLACK = 12  # greys up to this are border
+SPARSE = 0.03  # share of a row or column up to which brighter pixels are letters and marks
+LEAST_CONTENT = 0.1  # of a frame: where less is left, it is a dark frame without borders
 
 
 class Box(NamedTuple):
@@ -26,6 +29,17 @@ class Box(NamedTuple):
         """Its pixels."""
         return self.height * self.width
 
+    def within(self, part: Self) -> Self:
+        """Return a part of this box as one of the array."""
+        return part._replace(top=self.top + part.top, left=self.left + part.left)
+
+    def joined(self, other: Self) -> Self:
+        """Return the smallest box that holds both."""
+        top, left = min(self.top, other.top), min(self.left, other.left)
+        bottom = max(self.top + self.height, other.top + other.height)
+        right = max(self.left + self.width, other.left + other.width)
+        return type(self)(top, left, bottom - top, right - left)
+
 
 class Geometry(NamedTuple):
     """How a frame of one size lies in an array of another."""
@@ -42,6 +56,7 @@ class Geometry(NamedTuple):
         size: tuple[int, int],
         aspect: float,
         crops: Mapping[str, Sequence[int]],
+        frame: np.ndarray | None = None,
     ) -> Self:
         """Return the geometry of frames of one size.
 
@@ -50,8 +65,11 @@ class Geometry(NamedTuple):
             aspect: Width by height of the frames that fill the array. Others than these are
                 not stretched.
             crops: `{"HxW": [top, left, height, width]}` of the sizes that are cropped.
+            frame: uint8 array of `shape`, whose black borders are cropped, too; or None.
         """
         crop = Box(*crops.get(f"{shape[0]}x{shape[1]}", (0, 0, *shape)))
+        if frame is not None:
+            crop = crop.within(find_content(crop.of(frame)))
         height, width = size
         own = crop.width / crop.height
         if abs(own / aspect - 1) <= SAME_ASPECT:
@@ -94,6 +112,21 @@ class Geometry(NamedTuple):
         """
         share = np.count_nonzero(mask) / self.crop.area
         return share * self.inner.area / (self.size[0] * self.size[1])
+
+
+def find_content(frame: np.ndarray) -> Box:
+    """Return what is left of a frame, uint8, without black borders; all where little is.
+
+    Letters and marks in the borders do not count.
+    """
+    lit = frame > BLACK
+    rows, columns = (np.flatnonzero(lit.mean(axis=axis) > SPARSE) for axis in (1, 0))
+    whole = Box(0, 0, *frame.shape)
+    if not len(rows) or not len(columns):
+        return whole
+    top, left = int(rows[0]), int(columns[0])
+    box = Box(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
+    return box if box.area >= LEAST_CONTENT * whole.area else whole
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from nerve.frames.foreign import unlike
+from nerve.prediction.inference import Prediction
 from nerve.records import Frames, Trained
 
 FULL = 0.9  # share of a frame above which a mask counts as covering all of it
@@ -9,6 +11,7 @@ NEARLY_ALL = 0.98  # share of frames with a nerve predicted that is worth a word
 ENOUGH = 20  # frames before which it is not, unless the training explains it
 HARDLY_TRAINED = 0.3  # dice_coef of the training
 FEW_EMPTY = 0.1  # share of training frames without a nerve
+FOREIGN_SHARE = 0.2  # of the frames, unlike all training frames, that is worth a word
 
 
 def empty_share(parts: list[Frames]) -> float:
@@ -20,21 +23,26 @@ def empty_share(parts: list[Frames]) -> float:
 class Watch:
     """Counts what the predictions look like, to say what may have gone wrong."""
 
-    def __init__(self):
-        self.frames = self.positive = self.full = 0
+    def __init__(self, trained: Trained):
+        """Watch what weights find; `trained` is their record."""
+        self.trained = trained
+        self.frames = self.positive = self.full = self.foreign = 0
         self.highest, self.grey_sum, self.brightest = 0.0, 0.0, 0
 
-    def see(self, frame: np.ndarray, probability: np.ndarray, mask: np.ndarray) -> None:
-        """Count one frame (uint8), its probabilities and its mask."""
+    def see(self, found: Prediction) -> None:
+        """Count one frame with its mask."""
         self.frames += 1
-        area = np.count_nonzero(mask)
+        area = np.count_nonzero(found.mask)
         self.positive += area > 0
-        self.full += area > FULL * mask.size
-        self.highest = max(self.highest, float(probability.max()))
-        self.grey_sum += float(frame[::4, ::4].mean())  # a sixteenth is enough
-        self.brightest = max(self.brightest, int(frame.max()))
+        self.full += area > FULL * found.mask.size
+        self.highest = max(self.highest, float(found.probability.max()))
+        self.grey_sum += float(found.frame[::4, ::4].mean())  # a sixteenth is enough
+        self.brightest = max(self.brightest, int(found.frame.max()))
+        self.foreign += (
+            bool(self.trained.looks) and unlike(found.look, self.trained.looks) > 1
+        )
 
-    def advise(self, trained: Trained, prevalence: float | None) -> str | None:
+    def advise(self, prevalence: float | None) -> str | None:
         """Return a warning with the likely causes, or None where all looks usual.
 
         Args:
@@ -47,18 +55,38 @@ class Watch:
         elif self.positive == 0:
             what = "no frame has a nerve predicted"
         elif self.positive >= NEARLY_ALL * self.frames and (
-            self.frames >= ENOUGH or empty_share(trained.trained_on) < FEW_EMPTY
+            self.frames >= ENOUGH or empty_share(self.trained.trained_on) < FEW_EMPTY
         ):
             what = f"{self.positive} of {self.frames} frames have a nerve predicted"
         else:
             return None
-        causes = self.causes(trained, prevalence)
+        causes = self.causes(prevalence)
         if not causes:
             causes = ["no cause found in range, scaling or training data"]
         return f"warning: {what}. {'; '.join(causes)}"
 
-    def causes(self, trained: Trained, prevalence: float | None) -> list[str]:
+    def advise_on_looks(self) -> str | None:
+        """Return a warning where many frames are unlike all training frames, or None."""
+        if not self.trained.looks:
+            return (
+                "note: whether these frames look like the training frames is not known: "
+                "the weights do not say how those looked"
+            )
+        if self.foreign <= FOREIGN_SHARE * self.frames:
+            return None
+        inputs = self.trained.inputs
+        return (
+            f"warning: {self.foreign} of {self.frames} frames look unlike all training "
+            "frames (another machine, setting or border): masks, found or not, may be "
+            "wrong; look at them. To mend it, outline 10 or more and train on: python "
+            "extract_data.py --images DIR --masks DIR --data own; python preprocess.py "
+            f"--data own --height {inputs.height} --width {inputs.width} --soft-masks; "
+            "python train.py --data own --init WEIGHTS.h5 --recipe modern --out own.h5"
+        )
+
+    def causes(self, prevalence: float | None) -> list[str]:
         """Return the causes that can be checked; arguments as of `advise`."""
+        trained = self.trained
         causes, limits = [], trained.limits
         grey, mean = self.grey_sum / self.frames, trained.inputs.mean
         if self.brightest <= 1:

@@ -21,9 +21,9 @@ def searched_on(trained: Trained, split: Split) -> list[int]:
 
 
 def is_own(trained: Trained, split: Split) -> bool:
-    """Tell whether weights were trained on just these arrays."""
+    """Tell whether weights were trained on the training frames of just this split."""
     arrays = {name: array.sha256 for name, array in split.arrays.items()}
-    return trained.data is not None and trained.data.arrays == arrays
+    return any(data.arrays == arrays for data in trained.data)
 
 
 def trained_on(trained: Trained, split: Split) -> list[int]:
@@ -33,7 +33,7 @@ def trained_on(trained: Trained, split: Split) -> list[int]:
     """
     parts = trained.trained_on
     if is_own(trained, split):
-        parts = parts[:-1]  # the last is the training on this split's other frames
+        parts = parts[: -len(trained.data)]  # without the training on its other frames
     extract, found = split.extract["imgs_train.npy"], set()
     for part in parts:
         if part.imgs_train_sha256 == extract:

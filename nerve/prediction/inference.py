@@ -9,8 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from nerve import machine
+from nerve.frames import foreign
 from nerve.frames.geometry import Geometry
-from nerve.records import Inputs, Limits
+from nerve.records import Inputs, Limits, Trained
 
 PRESENCE_SHARE = 0.01  # of a frame's pixels
 BATCH = 32  # frames predicted at a time
@@ -23,6 +24,7 @@ class Prediction(NamedTuple):
     geometry: Geometry  # of the frame
     probability: np.ndarray  # float32 (height, width) of the network, in [0, 1]
     mask: np.ndarray | None = None  # uint8 (rows, columns), 0 or 1
+    look: np.ndarray | None = None  # of `foreign.describe`
 
 
 def scale(images: np.ndarray, mean: float, standard_deviation: float) -> np.ndarray:
@@ -37,32 +39,73 @@ def scale(images: np.ndarray, mean: float, standard_deviation: float) -> np.ndar
     return table.astype(np.float32).take(images)  # twice as fast as [images]
 
 
-def find_geometry(shape: tuple[int, int], inputs: Inputs) -> Geometry:
-    """Return how a frame of (height, width) pixels gets to a network and back."""
-    return Geometry.of(shape, (inputs.height, inputs.width), inputs.aspect, inputs.crops)
+def find_geometry(
+    frame: np.ndarray, inputs: Inputs, before: Geometry | None = None
+) -> Geometry:
+    """Return how a frame gets to a network and back.
+
+    Args:
+        frame: uint8 array `(rows, columns)`.
+        before: Of the frame before in a clip, whose picture is all kept; or None.
+    """
+    size = inputs.height, inputs.width
+    found = Geometry.of(frame.shape, size, inputs.aspect, inputs.crops, frame)
+    if before is None or before.shape != frame.shape or found.crop == before.crop:
+        return found
+    crop = found.crop.joined(before.crop)
+    if crop == before.crop:
+        return before
+    key = f"{frame.shape[0]}x{frame.shape[1]}"
+    return Geometry.of(frame.shape, size, inputs.aspect, {key: crop})
 
 
 def predict_frames(
-    model, frames: Iterable[np.ndarray], inputs: Inputs
+    model, frames: Iterable[np.ndarray], inputs: Inputs, moving: bool = False
 ) -> Iterator[Prediction]:
     """Yield the nerve probabilities of frames, in order; memory stays flat.
 
     Args:
         frames: Iterable of uint8 arrays `(rows, columns)`, 0 to 255, of any size.
+        moving: Whether they follow each other in time; what one shows of the picture, black
+            borders aside, is then looked at in all after it.
     """
 
-    def fit(frame):
-        frame = np.asarray(frame)
-        geometry = find_geometry(frame.shape, inputs)
-        return frame, geometry, geometry.fit(frame)
+    def place():
+        geometry = None
+        for frame in map(np.asarray, frames):
+            geometry = find_geometry(frame, inputs, geometry if moving else None)
+            yield frame, geometry
 
-    fitted = machine.map_threads(fit, frames)
+    def fit(pair):
+        frame, geometry = pair
+        image = geometry.fit(frame)
+        return frame, geometry, image, foreign.describe(geometry.inner.of(image))
+
+    fitted = machine.map_threads(fit, place())
     while batch := list(itertools.islice(fitted, BATCH)):
-        images = np.stack([image for _, _, image in batch])
+        images = np.stack([image for _, _, image, _ in batch])
         scaled = scale(images, inputs.mean, inputs.standard_deviation)
         found = np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
-        for (frame, geometry, _), probability in zip(batch, found, strict=True):
-            yield Prediction(frame, geometry, probability)
+        for (frame, geometry, _, look), probability in zip(batch, found, strict=True):
+            yield Prediction(frame, geometry, probability, look=look)
+
+
+class Mirrored:
+    """A network that gives the mean of what another finds in a frame and in its mirror."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def predict_on_batch(self, x: np.ndarray) -> np.ndarray:
+        """Return probabilities, float32 `(N, height, width, 1)`, of scaled frames."""
+        mirrored = np.asarray(self.model.predict_on_batch(x[:, :, ::-1]))
+        return (np.asarray(self.model.predict_on_batch(x)) + mirrored[:, :, ::-1]) / 2
+
+
+def as_used(model, trained: Trained):
+    """Return a network as predict.py uses it: mirrored where it was trained on mirrors."""
+    changes = trained.recipe.augmentation
+    return Mirrored(model) if changes and changes.flips else model
 
 
 def presence(probability: np.ndarray) -> float:
@@ -118,17 +161,21 @@ def to_mask(probability: np.ndarray, geometry: Geometry, limits: Limits) -> np.n
 
 
 def smooth(predictions: Iterable[Prediction], share: float) -> Iterator[Prediction]:
-    """Yield each prediction, its map mixed with those before it; the first as it is.
+    """Yield each prediction, its map mixed with those before it.
+
+    The first, and one that shows more of the picture than all before, is left as it is.
 
     Args:
         predictions: Of frames in the order of time.
         share: Of what has been so far, 0 to below 1; the rest is the frame's own.
     """
-    mixed = None
+    before = None
     for found in predictions:
-        before = found.probability if mixed is None else mixed
-        mixed = share * before + (1 - share) * found.probability
-        yield found._replace(probability=mixed)
+        if before is not None and before.geometry == found.geometry:
+            mixed = share * before.probability + (1 - share) * found.probability
+            found = found._replace(probability=mixed)
+        before = found
+        yield found
 
 
 def find_masks(predictions: Iterable[Prediction], limits: Limits) -> Iterator[Prediction]:

@@ -78,9 +78,10 @@ def merge(weights: Sequence[Path], records: list[Trained]) -> Trained:
             raise ValueError(
                 f"{path} was trained on frames of another aspect or crop than {weights[0]}"
             )
-    data = first.data if all(r.data == first.data for r in records) else None
+    data = first.data if all(r.data == first.data for r in records) else []
     parts = [part for record in records for part in record.trained_on]
-    return dataclasses.replace(first, data=data, trained_on=parts)
+    looks = [look for record in records for look in record.looks]
+    return dataclasses.replace(first, data=data, trained_on=parts, looks=looks)
 
 
 def load_networks(

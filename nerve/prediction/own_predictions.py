@@ -15,9 +15,10 @@ from skimage.measure import label
 from tqdm import tqdm
 
 from nerve.files import atomic
+from nerve.frames import foreign
 from nerve.frames.overlays import PREDICTION_COLOUR, outline, write_picture
 from nerve.frames.sources import Source, is_camera, open_source, silent
-from nerve.prediction import advice, dicom_seg
+from nerve.prediction import advice, dicom_seg, sureness
 from nerve.prediction.inference import (
     Prediction,
     find_masks,
@@ -30,9 +31,10 @@ from nerve.records import Inputs, Limits, Trained
 
 SMOOTHING = 0.3  # share of the frames before, in a video: benchmarks/video.py
 ESTIMATE = 2  # frames by which a video's header may be wrong of a whole one
-COLUMNS = ("name", "frame", "height", "width", "presence", "highest", "parts", "area")
-COLUMNS += ("area_mm2", "centroid_row", "centroid_column", "longest_axis")
-COLUMNS += ("longest_axis_mm",)
+COLUMNS = ("name", "frame", "height", "width", "sure", "unlike", "presence", "highest")
+COLUMNS += ("parts", "area", "area_mm2", "centroid_row", "centroid_column")
+COLUMNS += ("longest_axis", "longest_axis_mm")
+NOT_KNOWN = "not known"
 
 
 def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
@@ -71,8 +73,25 @@ def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
     ]
 
 
+def assess(found: Prediction, trained: Trained) -> tuple[str, str]:
+    """Return how sure a nerve is there, 0 to 1, and how unlike the training frames it is.
+
+    Above 1 it is foreign to the weights. What these do not tell is NOT_KNOWN.
+    """
+    sure = unlike = None
+    if trained.calibration:
+        sure = sureness.sure(presence(found.probability), trained.calibration)
+    if found.look is not None:
+        unlike = foreign.unlike(found.look, trained.looks)
+    return tuple(NOT_KNOWN if v is None else f"{v:.2f}" for v in (sure, unlike))
+
+
 def describe(
-    name: str, number: int, found: Prediction, spacing: tuple[float, float] | None
+    name: str,
+    number: int,
+    found: Prediction,
+    spacing: tuple[float, float] | None,
+    trained: Trained,
 ) -> list:
     """Return a frame's row of frames.csv: the values of COLUMNS.
 
@@ -81,10 +100,11 @@ def describe(
         number: Of the frame in it, from 1.
         found: The frame with its mask.
         spacing: As of `measure_mask`.
+        trained: The weights' record.
     """
-    sure = f"{presence(found.probability):.4f}", f"{found.probability.max():.4f}"
-    row = [atomic.as_text(name), number, *found.frame.shape, *sure]
-    return [*row, *measure_mask(found.mask, spacing)]
+    presences = f"{presence(found.probability):.4f}", f"{found.probability.max():.4f}"
+    row = [atomic.as_text(name), number, *found.frame.shape, *assess(found, trained)]
+    return [*row, *presences, *measure_mask(found.mask, spacing)]
 
 
 @contextlib.contextmanager
@@ -141,7 +161,7 @@ def predict_source(
         for frame in source.frames:
             yield from predict_frames(model, [frame], inputs)
         return
-    predictions = predict_frames(model, source.frames, inputs)
+    predictions = predict_frames(model, source.frames, inputs, source.moving)
     yield from smooth(predictions, smoothing) if source.moving else predictions
 
 
@@ -213,7 +233,7 @@ def write_found(
     overlay = out / "overlays" / f"{source.stem}.mp4"
     with write_video(overlay, source.rate) as append:
         for number, frame in enumerate(found, 1):
-            watch.see(frame.frame, frame.probability, frame.mask)
+            watch.see(frame)
             picture = outline(frame.frame, frame.mask, PREDICTION_COLOUR)
             if source.moving:
                 append(picture)
@@ -222,7 +242,8 @@ def write_found(
                 stem = source.stem
                 write_picture(out / "overlays" / f"{stem}.png", picture)
             write_picture(out / "masks" / f"{stem}.png", frame.mask * 255)
-            writer.writerow(describe(source.name, number, frame, source.spacing))
+            spacing = source.spacing
+            writer.writerow(describe(source.name, number, frame, spacing, watch.trained))
             if keep:
                 keep(frame.mask)
     if source.moving:
@@ -258,7 +279,7 @@ def predict(
     """
     for folder in ("masks", "overlays"):
         atomic.make_folder(out / folder)
-    watch, failed, lacking, stopped = advice.Watch(), [], [], False
+    watch, failed, lacking, stopped = advice.Watch(trained), [], [], False
     inputs, kinds = trained.inputs, set()
     if prevalence is not None and is_camera(paths[0]):
         raise ValueError("--prevalence ranks a set of frames; a camera has no end")

@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from nerve.backend import computing_in, keras
 from nerve.files import h5_file
+from nerve.files.arrays import Joined
 from nerve.network.convolutions import copy_weights
 from nerve.precision import dtype_policy
-from nerve.records import Part, Recipe, Trained
+from nerve.records import Recipe, Trained
 from nerve.scoring.plots import draw_history
-from nerve.training.batches import batches, draw_balanced, draw_order
+from nerve.training.batches import Rows, batches, draw_balanced, draw_order
 from nerve.training.checkpoint import (
     kept_epoch,
     load_state,
@@ -144,12 +145,12 @@ def validate(
 
 
 def epoch_batches(
-    arrays: dict[str, np.ndarray], rows: Part, run: Trained, epoch: int, worker: Worker
+    arrays: dict[str, Joined], rows: Rows, run: Trained, epoch: int, worker: Worker
 ) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int]:
     """Return `(batches, number of frames)` of an epoch, counted from 0."""
     recipe, x, y = run.recipe, arrays["x_train"], arrays["y_train"]
     if recipe.balance:
-        order = draw_balanced(np.array(rows.subject), run.seed, epoch)
+        order = draw_balanced(rows, run.seed, epoch)
     else:
         order = draw_order(len(x), run.seed, epoch)
     changes = recipe.augmentation and (recipe.augmentation, run.seed, epoch)
@@ -159,8 +160,8 @@ def epoch_batches(
 
 def train_epoch(
     model: keras.Model,
-    arrays: dict[str, np.ndarray],
-    rows: Part,
+    arrays: dict[str, Joined],
+    rows: Rows,
     run: Trained,
     epoch: int,
     worker: Worker,
@@ -213,8 +214,8 @@ def train(
     out: Path,
     design: Design,
     run: Trained,
-    arrays: dict[str, np.ndarray],
-    rows: Part,
+    arrays: dict[str, Joined],
+    rows: Rows,
     init: Path | None,
     worker: Worker,
     board=None,
@@ -233,7 +234,7 @@ def train(
     state, recipe = out.with_suffix(".state.npz"), run.recipe
     size = run.inputs.height, run.inputs.width
     with worker.scope():
-        model = build_model(design, run, len(rows.rows), init)
+        model = build_model(design, run, len(rows.source), init)
     check_memory(model, run.precision, recipe.batch_size)
     with computing_in(dtype_policy(run.precision)):
         network = design.build_network(recipe, *size)

@@ -1,12 +1,14 @@
 """What a training is started with: its data, and all that decides the outcome."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from nerve.files import atomic
-from nerve.files.arrays import read_array
+from nerve.files.arrays import Joined, read_array
 from nerve.files.h5_look import look
 from nerve.prediction.held_out import trained_on
 from nerve.prediction.networks import read_trained
@@ -20,12 +22,20 @@ from nerve.records import (
     Trained,
     read_split,
 )
+from nerve.training.batches import Rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def read_data(data: Path) -> tuple[Split, dict[str, np.ndarray]]:
-    """Return `(split, {name: array})` of the preprocessed arrays, checked."""
+class Source(NamedTuple):
+    """A folder of preprocessed arrays, checked."""
+
+    split: Split
+    arrays: dict[str, np.ndarray]
+
+
+def read_source(data: Path) -> Source:
+    """Return the preprocessed arrays of a folder, checked."""
     repair = f"{PREPROCESS} --data {data}"
     split = read_split(data)
     names = ("x_train", "y_train", "x_val", "y_val")
@@ -36,20 +46,38 @@ def read_data(data: Path) -> tuple[Split, dict[str, np.ndarray]]:
                 f"{data}/{name}.npy is {array.dtype} {array.shape}; expected float32 "
                 f"(N, height, width, 1); make it again with: {repair}"
             )
-    if not split.train.with_nerve:
-        raise ValueError(f"no training frame of {data}/ shows a nerve; add some that do")
-    return split, arrays
+    return Source(split, arrays)
 
 
-def check_init(
-    init: Trained | None, path: Path, split: Split, validation: list[int]
-) -> None:
-    """Refuse weights to start from that have seen validation frames; note another size.
+def read_data(folders: Sequence[Path]) -> tuple[list[Split], dict[str, Joined], Rows]:
+    """Return `(splits, {name: array}, training rows)` of all sources together, checked.
 
-    Args:
-        validation: Its validation subjects that the weights were trained on.
+    Raises:
+        ValueError: they were not prepared alike, or no training frame shows a nerve.
     """
-    if validation:
+    splits, arrays = zip(*map(read_source, folders), strict=True)
+    first = splits[0].inputs
+    for folder, split in zip(folders, splits, strict=True):
+        if replace(split.inputs, crops=first.crops) != first:
+            raise ValueError(
+                f"{folder}/ and {folders[0]}/ differ in size, scaling or aspect; mend it "
+                f"with: {PREPROCESS} --data {folder} --like {folders[0]}"
+            )
+    if len({split.extract["imgs_train.npy"] for split in splits}) < len(splits):
+        raise ValueError(f"{', '.join(map(str, folders))}: two hold the same frames")
+    if not any(split.train.with_nerve for split in splits):
+        names = ", ".join(f"{folder}/" for folder in folders)
+        raise ValueError(f"no training frame of {names} shows a nerve; add some that do")
+    joined = {name: Joined([part[name] for part in arrays]) for name in arrays[0]}
+    numbers = [np.full(len(s.train.rows), k) for k, s in enumerate(splits)]
+    subjects = [np.array(s.train.subject, int) for s in splits]
+    return list(splits), joined, Rows(np.concatenate(numbers), np.concatenate(subjects))
+
+
+def check_init(init: Trained | None, path: Path, splits: Sequence[Split]) -> None:
+    """Refuse weights to start from that have seen validation frames; note another size."""
+    split = splits[0]
+    if init and (validation := [s for part in splits for s in trained_on(init, part)]):
         raise ValueError(
             f"{path} was trained on subjects {', '.join(map(str, validation))}, which are "
             "validation subjects here: val_dice_coef would say nothing; split as for its "
@@ -69,13 +97,14 @@ def plan(
     keep: str,
     precision: str,
     init_path: Path | None,
-    split: Split,
+    splits: Sequence[Split],
 ) -> Trained:
     """Return everything that decides the outcome of a training, as NAME.json lists it.
 
     Args:
         changes: `{field: value}` of the recipe, from the command line.
     """
+    split = splits[0]
     if (split.height, split.width) != (recipe.height, recipe.width):
         print(
             f"note: the arrays are {split.height} x {split.width} pixels; recipe "
@@ -85,7 +114,7 @@ def plan(
     if init_path:
         if init_path.with_suffix(".json").exists():
             init = read_trained(init_path, None)
-        check_init(init, init_path, split, trained_on(init, split) if init else [])
+        check_init(init, init_path, splits)
     if init:  # pretrained weights bring their own
         names = ("network", "filters", "depth", "dropout")
         recipe = replace(recipe, **{n: getattr(init.recipe, n) for n in names})
@@ -96,24 +125,36 @@ def plan(
         recipe=recipe,
         seed=seed,
         precision=precision,
-        keep="last" if split.split == "none" else keep,
+        keep="last" if all(split.split == "none" for split in splits) else keep,
         init_sha256=atomic.sha256(init_path) if init_path else None,
-        inputs=split.inputs,
-        limits=Limits(0.5, split.smallest_area, 0.0),
-        data=Data(
-            split=split.split,
-            leaky=split.leaky,
-            extract=split.extract,
-            arrays={name: array.sha256 for name, array in split.arrays.items()},
-            validation_subjects=split.val.subjects,
+        inputs=replace(
+            split.inputs, crops={k: v for part in splits for k, v in part.crops.items()}
         ),
+        limits=Limits(0.5, min(part.smallest_area for part in splits), 0.0),
+        data=[
+            Data(
+                split=part.split,
+                leaky=part.leaky,
+                extract=part.extract,
+                arrays={name: array.sha256 for name, array in part.arrays.items()},
+                validation_subjects=part.val.subjects,
+            )
+            for part in splits
+        ],
         trained_on=[
             *(init.trained_on if init else ()),
-            Frames(
-                imgs_train_sha256=split.extract["imgs_train.npy"],
-                subjects=split.train.subjects,
-                frames=len(split.train.rows),
-                frames_with_nerve=split.train.with_nerve,
+            *(
+                Frames(
+                    imgs_train_sha256=part.extract["imgs_train.npy"],
+                    subjects=part.train.subjects,
+                    frames=len(part.train.rows),
+                    frames_with_nerve=part.train.with_nerve,
+                )
+                for part in splits
             ),
+        ],
+        looks=[
+            *(init.looks if init else ()),
+            *(part.look for part in splits if part.look),
         ],
     )

@@ -4,10 +4,10 @@ import itertools
 import time
 from pathlib import Path
 
-import numpy as np
-
 from nerve import machine
-from nerve.records import Part, Trained
+from nerve.files.arrays import Joined
+from nerve.records import Trained
+from nerve.training.batches import Rows
 from nerve.training.devices import Worker
 from nerve.training.loop import Design, build_model, epoch_batches
 from nerve.training.memory import check_memory, naming_memory, step_bytes
@@ -19,8 +19,8 @@ FORWARD_SHARE = 1 / 3  # of a training step's operations; gradients are the rest
 def rehearse(
     design: Design,
     run: Trained,
-    arrays: dict[str, np.ndarray],
-    rows: Part,
+    arrays: dict[str, Joined],
+    rows: Rows,
     init: Path | None,
     worker: Worker,
 ) -> None:
@@ -28,11 +28,14 @@ def rehearse(
     recipe, x_val = run.recipe, arrays["x_val"]
     height, width = size = run.inputs.height, run.inputs.width
     with worker.scope():
-        model = build_model(design, run, len(rows.rows), init)
+        model = build_model(design, run, len(rows.source), init)
     check_memory(model, run.precision, recipe.batch_size)
+    sources = run.trained_on[-len(run.data) :]
+    subjects = sum(len(source.subjects) for source in sources)
+    with_nerve = sum(source.frames_with_nerve for source in sources)
     print(
-        f"data: {len(rows.rows):,} frames of {len(rows.subjects)} subjects to train "
-        f"on ({rows.with_nerve:,} with a nerve), {len(x_val):,} to validate, "
+        f"data: {len(rows.source):,} frames of {subjects} subjects to train "
+        f"on ({with_nerve:,} with a nerve), {len(x_val):,} to validate, "
         f"{height} x {width} pixels"
     )
     num_weights = design.build_network(recipe, *size).count_params()
