@@ -63,7 +63,7 @@ class Networks:
             trained = read_trained(self.paths[name])
             precision, _ = choose_precision("auto")
             model = load_network(build_network, self.paths[name], trained, precision)
-            self.loaded[name] = model, trained
+            self.loaded[name] = inference.as_used(model, trained), trained
         return self.loaded[name]
 
 

@@ -20,7 +20,7 @@ from nerve import command
 STEPS = """
 phantom.py --out demo/raw --train 400 --test 100 --subjects 16
 extract_data.py --raw demo/raw --data demo/data
-preprocess.py --data demo/data --height 192 --width 256 --soft-masks
+preprocess.py --data demo/data --like weights/unet_nerve.h5 --soft-masks
 train.py --data demo/data --out demo/weights/unet.h5 --recipe modern
     --init weights/unet_nerve.h5 --epochs 4 --resume
 predict.py --data demo/data --weights demo/weights/unet.h5 --out demo/predictions

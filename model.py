@@ -6,7 +6,6 @@ Writes  model_summary.txt
 """
 
 import argparse
-import functools
 import os
 import sys
 from collections.abc import Callable
@@ -14,13 +13,6 @@ from collections.abc import Callable
 from nerve import command
 from nerve.backend import keras
 from nerve.files import atomic
-from nerve.network import encoder
-from nerve.network.convolutions import (
-    double_convolution,
-    normalized_convolution,
-    plain_convolution,
-    standardized_convolution,
-)
 from nerve.records import Recipe
 
 SUMMARY_WIDTH = 110  # characters
@@ -47,6 +39,54 @@ def check_size(height: int, width: int, depth: int) -> None:
         )
 
 
+def plain_convolution(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
+    """Apply a 3 x 3 convolution with ReLU."""
+    return keras.layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        activation="relu",
+        kernel_initializer="he_normal",  # the paper's
+        name=name,
+    )(x)
+
+
+def normalized_convolution(
+    x: keras.KerasTensor, filters: int, name: str
+) -> keras.KerasTensor:
+    """Apply a 3 x 3 convolution, instance normalisation and ReLU.
+
+    Each channel of each frame gets mean 0 and variance 1: a frame's own gain and contrast
+    go out, and frames of a batch are not tied to each other.
+
+    Source: https://arxiv.org/abs/1607.08022, equation 3.
+    """
+    layers = keras.layers
+    x = layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        use_bias=False,  # the normalisation would take it out
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+    # a group of each channel; it sums in float32 whatever the type
+    x = layers.GroupNormalization(filters, epsilon=1e-5, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def double_convolution(
+    x: keras.KerasTensor,
+    convolution: Callable[[keras.KerasTensor, int, str], keras.KerasTensor],
+    filters: int,
+    name: str,
+) -> keras.KerasTensor:
+    """Apply two convolutions."""
+    for k in (1, 2):
+        x = convolution(x, filters, f"{name}_conv{k}")
+    return x
+
+
 def build_unet(
     height: int = 96,
     width: int = 96,
@@ -54,7 +94,6 @@ def build_unet(
     depth: int = 4,
     dropout: float = 0.0,
     initial_logit: float = -4.0,
-    training: bool = False,
 ) -> keras.Model:
     """Return the plain U-Net, uncompiled.
 
@@ -65,7 +104,6 @@ def build_unet(
         depth: Number of times the frame is halved.
         dropout: Share of the channels at the bottom that a training step leaves out.
         initial_logit: Of every pixel's probability before anything is learnt.
-        training: Whether it is going to be trained; makes no difference to this network.
 
     Returns:
         Functional model: float32 scaled frames `(batch, height, width, 1)` to nerve
@@ -113,13 +151,13 @@ def build_fast_unet(
     depth: int,
     dropout: float,
     initial_logit: float,
-    training: bool,
 ) -> keras.Model:
     """Return a U-Net that computes nothing at full size, uncompiled.
 
     The first convolution halves the frame and the last one doubles it, skips are added
     instead of concatenated, 1 x 1 convolutions come before what they enlarge, convolutions
-    are followed by instance normalisation. Arguments and result as of `build_unet`; the
+    are followed by instance normalisation, and each frame is brought to mean 0 and
+    variance 1 before the first. Arguments and result as of `build_unet`; the
     first level has half of the frame's size.
 
     Source: https://arxiv.org/abs/1609.05158 for the last layer (a transposed convolution of
@@ -128,6 +166,10 @@ def build_fast_unet(
     layers = keras.layers
     check_size(height, width, depth)
     x = inputs = layers.Input((height, width, 1), name="image")
+    # of all pixels of a frame: its gain and brightness do not matter
+    x = layers.GroupNormalization(
+        1, epsilon=1e-3, center=False, scale=False, name="frame_norm"
+    )(x)
     x = layers.Conv2D(
         filters,
         4,
@@ -146,32 +188,13 @@ def build_fast_unet(
     channels = filters * 2 ** (depth - 1)
     x = double_convolution(x, normalized_convolution, channels, "bottom")
     x = layers.SpatialDropout2D(dropout, name="bottom_dropout")(x)
-    outputs = expand(x, skips, filters, initial_logit, normalized_convolution)
-    return keras.Model(inputs, outputs, name="fast_unet")
-
-
-def expand(
-    x: keras.KerasTensor,
-    skips: list[keras.KerasTensor],
-    filters: int,
-    initial_logit: float,
-    convolution: Callable[[keras.KerasTensor, int, str], keras.KerasTensor],
-) -> keras.KerasTensor:
-    """Return nerve probabilities from the bottom of a network whose skips are added.
-
-    Args:
-        x: The bottom, at half the size of the last skip.
-        skips: From half of the frame's size on; of `filters` channels, doubled at each.
-        filters: As of `build_fast_unet`, likewise `initial_logit`.
-    """
-    layers = keras.layers
-    for level in reversed(range(len(skips))):
+    for level in reversed(range(depth - 1)):  # expanding path
         name, channels = f"up{level + 1}", filters * 2**level
         x = layers.Conv2D(channels, 1, name=f"{name}_reduce")(x)
         x = layers.UpSampling2D(2, name=f"{name}_grow")(x)
         x = layers.Add(name=f"{name}_skip")([x, skips[level]])
-        x = double_convolution(x, convolution, channels, name)
-    return layers.Conv2DTranspose(
+        x = double_convolution(x, normalized_convolution, channels, name)
+    outputs = layers.Conv2DTranspose(
         1,
         2,
         strides=2,
@@ -181,53 +204,13 @@ def expand(
         dtype="float32",
         name="probability",
     )(x)
+    return keras.Model(inputs, outputs, name="fast_unet")
 
 
-def build_lite_unet(
-    height: int,
-    width: int,
-    filters: int,
-    depth: int,
-    dropout: float,
-    initial_logit: float,
-    training: bool,
-    stages: tuple[encoder.Stage, ...] = encoder.STAGES,
-) -> keras.Model:
-    """Return a U-Net whose contracting path is EfficientNet-Lite0's, uncompiled.
-
-    The expanding path is that of `build_fast_unet`, without its normalisation. Arguments
-    and result as of `build_unet`; while it trains, the kernels of its 3 x 3 convolutions
-    are standardised, and `copy_weights` leads from there to layers of Keras's own.
-
-    Raises:
-        ValueError: another depth than the encoder's, or a size that it does not divide.
-    """
-    if depth != encoder.DEPTH:
-        raise ValueError(f"depth {depth}; the encoder of ImageNet has {encoder.DEPTH}")
-    layers = keras.layers
-    check_size(height, width, depth)
-    inputs = layers.Input((height, width, 1), name="image")
-    x, skips = encoder.contract(inputs, training, stages)
-    x = layers.SpatialDropout2D(dropout, name="bottom_dropout")(x)
-    for level in reversed(range(depth - 1)):
-        channels, name = filters * 2**level, f"up{level + 1}"
-        skips[level] = layers.Conv2D(channels, 1, name=f"{name}_side")(skips[level])
-    convolution = standardized_convolution if training else plain_convolution
-    outputs = expand(x, skips, filters, initial_logit, convolution)
-    return keras.Model(inputs, outputs, name="lite_unet")
+NETWORKS = {"unet": build_unet, "fast_unet": build_fast_unet}
 
 
-NETWORKS = {
-    "unet": build_unet,
-    "fast_unet": build_fast_unet,
-    "lite_unet": build_lite_unet,
-    "small_unet": functools.partial(build_lite_unet, stages=encoder.SMALL_STAGES),
-}
-
-
-def build_network(
-    recipe: Recipe, height: int, width: int, training: bool = False
-) -> keras.Model:
+def build_network(recipe: Recipe, height: int, width: int) -> keras.Model:
     """Return the network that a recipe describes, in Keras's dtype policy in force.
 
     Raises:
@@ -239,8 +222,7 @@ def build_network(
             f"{', '.join(NETWORKS)}"
         )
     sizes = height, width, recipe.filters, recipe.depth
-    build = NETWORKS[recipe.network]
-    return build(*sizes, recipe.dropout, recipe.initial_logit, training)
+    return NETWORKS[recipe.network](*sizes, recipe.dropout, recipe.initial_logit)
 
 
 def summary(model: keras.Model) -> str:

@@ -28,7 +28,7 @@ from nerve.files import atomic
 from nerve.files.run_length import HEIGHT, WIDTH, encode
 from nerve.phantom.anatomy import draw_mask
 from nerve.phantom.scanner import make_subject, render
-from nerve.phantom.sweep import Frame, plan_frames
+from nerve.phantom.sweep import PREVALENCE, Frame, plan_frames
 
 VERSION = 2  # of the pictures: raise it when the same seed gives other bytes
 LZW = [cv2.IMWRITE_TIFF_COMPRESSION, 5]
@@ -132,7 +132,7 @@ def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
         atomic.make_folder(out / folder)
     atomic.write_bytes(out / RECORD, atomic.to_json(record).encode())
     made = machine.map_threads(lambda frame: write_frame(frame, seed, out), frames)
-    bar = tqdm(made, "frames", len(frames), unit="frame")
+    bar = tqdm(made, "frames", len(frames), unit=" frames", disable=None)
     pixels, digests = {}, {}
     for frame, (encoded, files) in zip(frames, bar, strict=True):
         pixels[frame.name] = encoded
@@ -172,6 +172,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--test", type=whole(1), default=100, help="test frames")
     add("--subjects", type=whole(1), default=12, help="training subjects")
     add("--seed", type=whole(0), default=0, help="of all frames")
+    text = "share of the training frames that show a nerve, the challenge's"
+    add("--prevalence", type=command.number(0, 1), default=PREVALENCE, help=text)
     args = parser.parse_args(argv)
     if args.train < args.subjects:
         parser.error(f"--train {args.train}; expected at least --subjects")

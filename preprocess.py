@@ -2,6 +2,7 @@
 
     python preprocess.py --data data --height 96 --width 96
     python preprocess.py --data own --like data
+    python preprocess.py --data own --like weights/unet_nerve.h5
 
 Reads   data/imgs_train.npy, data/imgs_mask_train.npy, data/extract.json
 Writes  data/x_train.npy, data/y_train.npy, data/x_val.npy, data/y_val.npy,
@@ -25,6 +26,7 @@ from nerve.frames import agreement, foreign
 from nerve.frames.geometry import Geometry
 from nerve.frames.split import find_sweeps, split_frames
 from nerve.prediction.inference import scale
+from nerve.prediction.networks import read_trained
 from nerve.records import (
     Part,
     Split,
@@ -192,8 +194,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--like",
         type=Path,
-        help="folder of arrays whose size, scaling and aspect these get, so that train.py "
-        "takes both together",
+        help="folder of arrays, or trained .h5, whose size, scaling and aspect these get; "
+        "train.py then takes both together, or trains on from it",
     )
     add(
         "--split",
@@ -214,7 +216,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--similarity", type=command.number(0.5, 1), default=0.99, help=text)
     args = parser.parse_args(argv)
     if args.like and (args.height or args.width):
-        parser.error("--like brings the size: without --height and --width")
+        parser.error("--like brings the size: it goes without --height and --width")
+    args.height, args.width = args.height or SIDE, args.width or SIDE
     if (args.folds is None) != (args.fold is None):
         parser.error("--folds and --fold go together")
     if args.folds is not None:
@@ -232,14 +235,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     read_extract(args.data)  # before a folder is made or locked
-    like = read_split(args.like) if args.like else None
+    like, soft = None, args.soft_masks
+    if args.like and args.like.is_dir():
+        other = read_split(args.like)
+        like, soft = other.inputs, soft or other.soft_masks
+    elif args.like:
+        like = read_trained(args.like).inputs
     with atomic.lock(args.data):
         extract, frames, masks = read_training_frames(args.data)
         subjects, areas = map(np.array, (extract.train.subject, extract.train.area))
-        size, soft = (args.height or SIDE, args.width or SIDE), args.soft_masks
-        aspect = extract.width / extract.height
+        size, aspect = (args.height, args.width), extract.width / extract.height
         if like:
-            size, soft, aspect = (like.height, like.width), like.soft_masks, like.aspect
+            size, aspect = (like.height, like.width), like.aspect
         sized = size, aspect, soft, args.data
         geometries, images, labels = fit_frames(frames, masks, *sized)
         group = find_sweeps(images, subjects, args.data)

@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES)
                 f"{args.out} and another --out)"
             )
             return
-        splits, arrays, rows = read_data(args.data)
+        splits, arrays, subjects = read_data(args.data)
         changes = {name: getattr(args, name) for name in CHANGES}
         changes = {name: value for name, value in changes.items() if value is not None}
         precision, why = choose_precision(args.precision)
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES)
             process, num_processes, args.devices, recipe.batch_size
         )
         design = loop.Design(build_network, build_loss(recipe), dice_coef, smooth_dice)
-        inputs = design, run, arrays, rows, args.init, worker
+        inputs = design, run, arrays, subjects, args.init, worker
         if args.dry_run:
             rehearse(*inputs)
             return

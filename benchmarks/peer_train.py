@@ -64,7 +64,6 @@ def train(model, data, recipe, seed):
 
     x, y = (np.load(data / f"{n}_train.npy", mmap_mode="r") for n in "xy")
     subjects = np.array(read_split(data).train.subject)
-    rows = batches.Rows(np.zeros_like(subjects), subjects)
     size, epochs = recipe.batch_size, recipe.epochs
     steps, step = epochs * -(-len(x) // size), 0
     optimizer = torch.optim.Adam(model.parameters(), fused=True, eps=1e-7)  # Keras's
@@ -76,7 +75,7 @@ def train(model, data, recipe, seed):
     )
     loss_of = DiceCELoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
     for epoch in range(epochs):
-        order, total = batches.draw_balanced(rows, seed, epoch), 0.0
+        order, total = batches.draw_balanced(subjects, seed, epoch), 0.0
         model.train()
         changes = recipe.augmentation, seed, epoch
         for frames, masks in batches.batches(x, y, order, size, changes):

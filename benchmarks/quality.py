@@ -42,42 +42,6 @@ NUM_FOLDS = 5
 SIMILAR_SIZE = (128, 96)  # width, height at which frames are compared
 SIMILAR = 0.99  # correlation from which two frames of a subject are near-identical
 
-# The ladder's fast recipes, 128 x 176
-NO_FLIPS = replace(MODERN.augmentation, flips=0.0)
-NORMALIZED = replace(
-    MODERN,
-    height=128,
-    width=176,
-    network="fast_unet",
-    encoder=None,
-    learning_rate=3e-3,
-    augmentation=NO_FLIPS,
-)
-FLIPPED = replace(NORMALIZED, augmentation=MODERN.augmentation)
-WANDERING = replace(  # at a rate that does not fall, and averaged over more of its steps
-    NORMALIZED,
-    schedule="constant",
-    warm_up=None,
-    final_rate=None,
-    learning_rate=2e-3,
-    average=0.2,
-)
-LITE = replace(MODERN, height=128, width=176, missed_share=0.5)
-LARGER = replace(LITE, missed_share=0.7, augmentation=NO_FLIPS)
-STRONGER = replace(  # by half
-    MODERN.augmentation,
-    rotation=30.0,
-    scale=(0.65, 1.5),
-    shear=0.22,
-    shift=0.15,
-    gain=0.4,
-    offset=0.6,
-    slope=0.75,
-    gamma=0.45,
-    blur=1.5,
-)
-FEW = replace(MODERN, height=96, width=128, epochs=3, learning_rate=1e-3)
-
 
 class Row(NamedTuple):
     """What is trained."""
@@ -89,37 +53,10 @@ class Row(NamedTuple):
 
 ROWS = {
     "classic": Row(CLASSIC, soft_masks=False),
-    "normalised": Row(NORMALIZED),
-    "normalised, flips": Row(FLIPPED),
-    "normalised, flips, rate 1e-3": Row(replace(FLIPPED, learning_rate=1e-3)),
-    "normalised, no augmentation": Row(replace(NORMALIZED, augmentation=None)),
-    "normalised, no balance": Row(replace(NORMALIZED, balance=False)),
-    "normalised, not averaged": Row(replace(NORMALIZED, average=None)),
-    "normalised, hard masks": Row(NORMALIZED, soft_masks=False),
-    "normalised, missed 0.5": Row(replace(NORMALIZED, missed_share=0.5)),
-    "normalised, 20 epochs": Row(replace(NORMALIZED, epochs=20)),
-    "normalised, 192 x 256": Row(replace(NORMALIZED, height=192, width=256)),
-    "normalised, 16 filters": Row(replace(NORMALIZED, filters=16)),
-    "normalised, 48 filters": Row(replace(NORMALIZED, filters=48)),
-    "normalised, depth 5": Row(replace(NORMALIZED, depth=5, width=192)),
-    "normalised, constant rate": Row(WANDERING),
-    "normalised, constant rate, flips, 20 epochs": Row(
-        replace(WANDERING, augmentation=MODERN.augmentation, epochs=20)
-    ),
-    "encoder": Row(LITE),
-    "encoder, not pretrained": Row(replace(LITE, encoder=None)),
-    "encoder, no flips, missed 0.7": Row(LARGER),
-    "encoder, no flips, missed 0.7, 192 x 256": Row(replace(LARGER, height=192, width=256)),
-    "encoder, stronger augmentation": Row(replace(LITE, augmentation=STRONGER)),
     "modern": Row(MODERN),
-    "modern, 96 x 128, 3 epochs": Row(FEW),
-    "modern, 96 x 128, 1 epoch": Row(replace(FEW, epochs=1)),
     "small": Row(SMALL),
-    "small, 16 filters, 10 epochs": Row(replace(SMALL, filters=16, epochs=10)),
-    "MONAI BasicUNet, 10 epochs": Row(LARGER, peer="monai"),
-    "MONAI BasicUNet, 4 epochs": Row(replace(LARGER, epochs=4), peer="monai"),
-    "smp Unet resnet34, 10 epochs": Row(LARGER, peer="smp"),
-    "smp Unet resnet34, 6 epochs": Row(replace(LARGER, epochs=6), peer="smp"),
+    "MONAI BasicUNet, 10 epochs": Row(MODERN, peer="monai"),
+    "smp Unet resnet34, 10 epochs": Row(MODERN, peer="smp"),
 }
 
 
@@ -223,7 +160,7 @@ def train_row(name, data, out, flags=()):
 
     Args:
         name: Key of ROWS.
-        data: Folder of preprocessed arrays.
+        data: Folder of preprocessed arrays, or a list of several sources.
         out: The .h5 to write.
         flags: More of train.py's.
 
@@ -231,8 +168,9 @@ def train_row(name, data, out, flags=()):
         CPU seconds of all parts of the training.
     """
     script = ROOT / "benchmarks" / "train_recipe.py"
-    command = [sys.executable, script, recipe_json(name), "--data", data, "--out", out]
-    seconds = cpu_seconds([*command, "--keep", "last", "--resume", *flags])
+    folders = data if isinstance(data, list) else [data]
+    command = [sys.executable, script, recipe_json(name), "--data", *folders]
+    seconds = cpu_seconds([*command, "--out", out, "--keep", "last", "--resume", *flags])
     spent = out.with_suffix(".seconds")  # of all parts of an interrupted run
     with open(spent, "a") as file:
         file.write(f"{seconds}\n")

@@ -1,13 +1,11 @@
 """What weights made elsewhere are worth on few labelled frames; and phantoms on real ones.
 
     python benchmarks/transfer.py phantom --phantom raw --raw FOLDER
-    python benchmarks/transfer.py usgra --usgra FOLDER --init weights/unet_nerve.h5
 
 `phantom`: the recipe trained on phantoms alone, on those that show a nerve, on these with
 the anatomy erased (each frame's blocks of 16 x 16 pixels shuffled, its mask left in place),
 and on 5 real subjects with and without weights of the phantoms' nerves to start from,
-scored on real frames. `usgra`: nerves of another collection from 30 of its frames, with and
-without weights to start from.
+scored on real frames.
 
 Each run appends its per-frame Dice to transfer.jsonl and is not repeated; interrupted
 trainings are resumed.
@@ -22,11 +20,9 @@ from pathlib import Path
 import measure
 import numpy as np
 import quality
-from scipy.sparse.csgraph import connected_components
 
 from nerve.files import atomic
 from nerve.files.arrays import ArrayWriter
-from nerve.frames import agreement
 from nerve.records import read_extract, read_split, to_dict
 from nerve.scoring import scores
 from preprocess import describe
@@ -35,7 +31,6 @@ RESULTS = quality.ROOT / "benchmarks" / "transfer.jsonl"
 BLOCK = 16  # pixels, of the erased anatomy
 REAL_SUBJECTS, DRAWS = 5, 3
 NONE = np.array([], int)  # rows
-USGRA_FRAMES, USGRA_REPEATS, NEAR = 30, 5, 0.9  # correlation that makes one sweep
 
 
 def stem_of(*words):
@@ -132,7 +127,7 @@ def results():
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
-def measure_run(args, name, repeat, data, init=None, epochs=None, rate=None):
+def measure_run(args, name, repeat, data, init=None, epochs=None):
     """Train and score one run, unless its line stands there.
 
     Args:
@@ -142,13 +137,12 @@ def measure_run(args, name, repeat, data, init=None, epochs=None, rate=None):
         data: Folder of `copy_data`.
         init: Weights to start from.
         epochs: Epochs, unless the recipe's.
-        rate: Learning rate, unless the recipe's.
     """
     out = args.work / f"{stem_of(name, repeat, args.row)}.h5"
     if any((r["run"], r["repeat"]) == (name, repeat) for r in results()):
         return
     flags = ["--seed", repeat]
-    pairs = ("--init", init), ("--epochs", epochs), ("--learning-rate", rate)
+    pairs = ("--init", init), ("--epochs", epochs)
     flags += [word for flag, value in pairs if value for word in (flag, value)]
     seconds = quality.train_row(args.row, data, out, flags)
     dice = quality.score_fold(out, data, out.with_suffix(".npz"))
@@ -213,40 +207,6 @@ def score_elsewhere(args, name, weights, seconds, other, chosen):
     append_dice(name, 0, seconds, dice)
 
 
-def find_sweeps(frames):
-    """Return a number for each frame, shared by near-identical ones, int array `(N,)`."""
-    near = agreement.find_near_identical(frames, np.zeros(len(frames), int), NEAR)
-    linked = np.zeros((len(frames), len(frames)), bool)
-    for row, others in enumerate(near):
-        linked[row, list(others)] = True
-    return connected_components(linked, directed=False)[1]
-
-
-def run_usgra(args):
-    """Learn the nerves of another collection from few of its frames."""
-    folders = [f"--{n}={args.usgra / n}" for n in ("images", "masks")]
-    data = prepare_all(args.work, "usgra", args.row, [*folders, "--label", "1"])
-    subjects = find_sweeps(np.load(data / "imgs_train.npy"))
-    parts = []
-    for repeat in range(USGRA_REPEATS):
-        order = np.random.default_rng(repeat).permutation(np.unique(subjects))
-        ranked = np.concatenate([np.flatnonzero(subjects == s) for s in order])
-        size = np.cumsum([np.sum(subjects == s) for s in order])
-        count = size[np.searchsorted(size, USGRA_FRAMES)]  # whole subjects
-        rows, val_rows = ranked[:count], ranked[count:]
-        stem = stem_of("usgra", repeat, args.row)
-        parts.append(copy_data(data, args.work / stem, rows, val_rows))
-    few = {"epochs": args.epochs}
-    start = {"init": args.init, "rate": args.init_rate}
-    for name, how in (
-        ("30 frames", few),
-        ("30 frames after nerves", {**start, **few}),
-        ("30 frames, 3 times as long", {"epochs": 3 * args.epochs}),
-    ):
-        for repeat, part in enumerate(parts):
-            measure_run(args, name, repeat, part, **how)
-
-
 def summarize():
     """Print the mean of each run's repeats."""
     print(f"{'run':32}{'repeats':>8}{'mean Dice':>11}{'CPU s':>8}  each repeat")
@@ -265,25 +225,22 @@ def parse_args(argv=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("what", choices=("phantom", "usgra", "table"), help="what to run")
+    add("what", choices=("phantom", "table"), help="what to run")
     add("--phantom", type=Path, default="raw", help="phantom.py's folder")
     add("--raw", type=Path, default="real", help="the challenge's folder")
-    add("--usgra", type=Path, default="usgra", help="folder with images/ and masks/")
     add("--work", type=Path, default="transfer", help="folder for arrays and weights")
     add("--row", choices=quality.ROWS, default="modern", help="recipe, of quality.py")
     add("--epochs", type=int, default=100, help="of trainings on few frames")
-    add("--init", type=Path, default="weights/unet_nerve.h5", help="for usgra")
-    add("--init-rate", type=float, help="learning rate from there on")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    for name in ("work", "phantom", "raw", "usgra", "init"):
+    for name in ("work", "phantom", "raw"):
         setattr(args, name, getattr(args, name).resolve())
     args.work.mkdir(parents=True, exist_ok=True)
     if args.what != "table":
-        {"phantom": run_phantom, "usgra": run_usgra}[args.what](args)
+        run_phantom(args)
     summarize()
 
 

@@ -104,12 +104,21 @@ class Augmentation:
     scale: tuple[float, ...]  # least and most, drawn evenly in its logarithm
     shear: float  # columns moved a row
     shift: float  # share of the frame's height and width
-    gain: float  # contrast, in its logarithm
-    offset: float  # brightness, in standard deviations of the training frames
-    slope: float  # brightness added from the top to the bottom, likewise
-    gamma: float  # in its logarithm
+    black_borders: Share  # of the frames: black comes in, else the mirror image
+    filtered: Share  # of the frames: half of them blurred, half sharpened
     blur: float  # pixels, standard deviation, 0 to this
-    blurred: Share  # of the frames
+    sharpen: float  # share of what a blur takes away, added, 0 to this
+    speckle: float  # standard deviation of a factor, in half of the frames, 0 to this
+    black_level: Share  # grey, of 0 to 1, that becomes black: -0.3 times this to this
+    white_level: Share  # of 0 to 1, that is added to the grey that becomes white
+    gamma: float  # in its logarithm
+    slope: float  # of the gain, from the top to the bottom
+    depth_gain: float  # standard deviation at each of five depths
+    gain: float  # contrast, in its logarithm
+    fans: Share  # of the frames: cut as by a curved probe
+    letters: Share  # of the frames: words written in, as of a machine's settings
+    halved: Share  # of the frames: changed by half of these sizes
+    crops: Share  # of the frames: a part with the nerve, or as often one without: crops.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +133,6 @@ class Recipe:
     depth: Annotated[int, Between(1, 6)]  # times the frame is halved
     dropout: Share  # of the channels at the bottom that a step leaves out
     initial_logit: float  # of every pixel, before anything is learnt
-    encoder: str | None  # weights of the contracting path to start from
     loss: str  # of losses.py
     missed_share: float | None  # weight of missed pixels in Tversky's index
     empty_smooth: float | None  # its smoothing of an empty mask, as a share of the frame
@@ -254,7 +262,7 @@ class Trained:
 
     @classmethod
     def from_dict(cls, values: dict, path: Path) -> Self:
-        """Return the record that NAME.json holds, also one of before November 2026.
+        """Return the record that NAME.json holds, perhaps one of before November 2026.
 
         Raises:
             ValueError: a value is missing, of another type, or out of its range.
@@ -270,40 +278,11 @@ class Trained:
             raise ValueError(f"{path} gives {error}; train again") from error
 
 
-# What records of before November 2026 do not say of their recipe: all were trained so.
-OLD_AUGMENTATION = {
-    "flips": 0.5,
-    "rotation": 20.0,
-    "scale": [0.75, 1.3],
-    "shear": 0.15,
-    "shift": 0.1,
-    "gain": 0.25,
-    "offset": 0.4,
-    "slope": 0.5,
-    "gamma": 0.3,
-    "blur": 1.0,
-    "blurred": 0.3,
-}
-
-
 def old_recipe(values: Mapping) -> dict:
-    """Return the recipe of a NAME.json that names it and lists some of it at its top."""
-    dice, cosine = (
-        values.get(name) == value
-        for name, value in (("loss", "dice_coef_loss"), ("schedule", "cosine"))
-    )
-    return {
-        **values,
-        "name": values.get("recipe"),
-        "dropout": 0.0 if values.get("network") == "unet" else 0.2,
-        "initial_logit": -4.0,
-        "missed_share": None if dice else 0.7,
-        "empty_smooth": None,
-        "warm_up": 0.1 if cosine else None,
-        "final_rate": 0.01 if cosine else None,
-        "average": 0.1 if values.get("average") else None,
-        "augmentation": OLD_AUGMENTATION if values.get("augment") else None,
-    }
+    """Return the classic recipe of a NAME.json that lists some of it at its top."""
+    absent = ("missed_share", "empty_smooth", "warm_up", "final_rate", "average")
+    fixed = {"name": values.get("recipe"), "dropout": 0.0, "initial_logit": -4.0}
+    return {**values, **fixed, **dict.fromkeys((*absent, "augmentation"))}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,8 @@ import predict
 import preprocess
 import train
 from nerve import command
+from nerve.prediction import inference
+from nerve.records import Calibration, Look
 
 pytest.importorskip("gradio", reason="app.py's packages are not installed")
 
@@ -96,7 +98,7 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
 def test_the_page_finds_what_predict_finds(weights, tmp_path):
     write_clip(tmp_path / "c.avi", 3)
     state = app.analyse(app.Networks(weights), "unet_nerve", str(tmp_path / "c.avi"))
-    limits = state.limits
+    limits = state.trained.limits
     flags = ["--input", str(tmp_path / "c.avi"), "--out", str(tmp_path / "out")]
     predict.main([*flags, "--weights", str(weights / "unet_nerve.h5")])
     sliders = limits.threshold, 100 * limits.smallest_area
@@ -105,9 +107,27 @@ def test_the_page_finds_what_predict_finds(weights, tmp_path):
         found = cv2.imread(str(tmp_path / f"out/masks/c_{number:05}.png"), 0)
         np.testing.assert_array_equal(255 * mask, found)
     # more than there is
-    state = state._replace(limits=dataclasses.replace(limits, presence=1.5))
+    limits = dataclasses.replace(limits, presence=1.5)
+    trained = dataclasses.replace(state.trained, limits=limits)
+    state = state._replace(trained=trained)
     assert not app.find(state, 1, *sliders).mask.any()
-    assert "below 1.50: left empty" in app.show(state, 1, *sliders)[2]
+    assert "below the weights' limit, left empty" in app.show(state, 1, *sliders)[2]
+
+
+def test_the_page_says_how_sure_a_nerve_is_and_how_unlike_the_frame(weights, tmp_path):
+    write_clip(tmp_path / "c.avi", 3)
+    state = app.analyse(app.Networks(weights), "unet_nerve", str(tmp_path / "c.avi"))
+    trained = dataclasses.replace(state.trained, calibration=None, looks=[])
+    text = app.show(state._replace(trained=trained), 1, 0.5, 0)[2]
+    assert "| how sure a nerve is there | not known |" in text
+    assert "(above 1: foreign) | not known |" in text
+    look = Look([0.0] * 13, np.eye(13).tolist(), 1e-6)  # of something else
+    calibration = Calibration(1.0, 0.0, 0.01, 100, 10, crops=False)
+    trained = dataclasses.replace(trained, calibration=calibration, looks=[look])
+    text = app.show(state._replace(trained=trained), 1, 0.5, 0)[2]
+    sure = inference.presence(state.predictions[0].probability)
+    assert f"| how sure a nerve is there | {sure:.2f} |" in text
+    assert "unlike all training frames, the outline may be wrong" in text
 
 
 def test_no_weights_is_one_line(tmp_path):

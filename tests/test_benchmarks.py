@@ -23,7 +23,7 @@ import video
 from model import build_network, build_unet
 from nerve.backend import keras
 from nerve.files import run_length
-from recipes import CLASSIC, MODERN, RECIPES
+from recipes import CLASSIC, RECIPES
 
 SMALL_STEP = ["--height", "32", "--width", "32", "--filters", "2"]
 SMALL_STEP += ["--batch-size", "2", "--steps", "2"]
@@ -142,8 +142,6 @@ def test_a_step_computes_each_convolution_three_times_and_the_first_twice():
 @pytest.fixture
 def few_convolutions(monkeypatch):
     """The modern recipe's step in this process, of a network with few to compile."""
-    recipe = replace(MODERN, network="fast_unet", encoder=None)
-    monkeypatch.setitem(RECIPES, "modern", recipe)
     original = measure.take_turns
 
     def take_turns(commands, rounds):

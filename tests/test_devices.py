@@ -25,17 +25,6 @@ BATCH_SIZES = {"classic": 6, "modern": 4}
 SMALL = ["--filters", "2", "--depth", "2", "--learning-rate", "0.001"]
 SMALL += ["--epochs", str(EPOCHS), "--precision", "float32", "--keep", "last"]
 REFUSED = r"KERAS_BACKEND=jax python train\.py"
-# train.py, its recipe modern with a network that JAX compiles in a tenth of the time
-QUICK = """
-import sys
-from dataclasses import replace
-import train
-from nerve import command
-from recipes import MODERN, RECIPES
-quick = replace(MODERN, network="fast_unet", encoder=None)
-sys.argv[0] = "train.py"
-sys.exit(command.run(lambda: train.main(recipes={**RECIPES, "modern": quick})))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +58,7 @@ def start(data, cwd, recipe, num_devices, *flags, **variables):
         **variables,
     }
     return subprocess.Popen(
-        [sys.executable, "-c", QUICK, "--data", data, "--out", "unet.h5"]
+        [sys.executable, ROOT / "train.py", "--data", data, "--out", "unet.h5"]
         + [*SMALL, *flags],
         cwd=cwd,
         env={**environment, "PYTHONPATH": str(ROOT)},

@@ -16,10 +16,10 @@ import pytest
 from conftest import ROOT, make_raw
 from test_docs import PAGES, read_blocks
 
-WEIGHTS = ("unet_nerve.h5", "unet_nerve.json", "lite0_imagenet.h5")
+WEIGHTS = ("unet_nerve.h5", "unet_nerve.json")
 # appended to recipes.py
 QUICK = """
-quick = {"network": "unet", "encoder": None, "filters": 2, "epochs": 1}
+quick = {"network": "unet", "filters": 2, "epochs": 1}
 RECIPES = {name: replace(recipe, **quick) for name, recipe in RECIPES.items()}
 """
 # What a page's commands find instead of the programs of these names: nothing is

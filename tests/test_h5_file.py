@@ -74,9 +74,7 @@ def either(saved, request, tmp_path_factory):
     """Return the like of `saved` for each of the networks."""
     if request.param == "unet":
         return saved
-    network = build_network(
-        replace(MODERN, network="fast_unet", filters=4, depth=3), 16, 24
-    )
+    network = build_network(replace(MODERN, filters=4, depth=3), 16, 24)
     path = tmp_path_factory.mktemp("h5") / "fast_unet.h5"
     h5_file.save(network, path, "dice_coef_loss", ["dice_coef"], 1e-5)
     return network, path, saved[2], np.asarray(network(saved[2]))

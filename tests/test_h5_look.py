@@ -233,7 +233,7 @@ def test_hostile_files_are_refused(copy, damage):
 
 def test_good_files_pass(good, tmp_path):
     look(good)
-    recipe = dataclasses.replace(MODERN, network="fast_unet", filters=4, depth=3)
+    recipe = dataclasses.replace(MODERN, filters=4, depth=3)
     fast = build_network(recipe, 16, 32)
     h5_file.save(fast, tmp_path / "a.h5", "dice_coef_loss", ["dice_coef"], 1e-5)
     look(tmp_path / "a.h5")

@@ -242,7 +242,8 @@ def test_the_sums_are_those_of_sha256sum(small):
     record = json.loads((small / "phantom.json").read_text())
     assert found.pop("SHA256SUMS") == record["sha256sums"]
     assert record["complete"] is True
-    assert record["parameters"] == {"train": 10, "test": 4, "subjects": 2, "seed": 5}
+    expected = {"train": 10, "test": 4, "subjects": 2, "seed": 5, "prevalence": 0.412}
+    assert record["parameters"] == expected
     found.pop("phantom.json")
     assert listed == found
 
@@ -386,3 +387,11 @@ def test_greys_are_those_of_real_frames(small):
     real = [p for p in REAL.glob("*.tif") if "mask" not in p.name]
     made = percentiles((small / "test").glob("*.tif"))
     assert np.abs(made - percentiles(real)).max() < 40
+
+
+@pytest.mark.parametrize("prevalence", [0.0, 0.8, 1.0])
+def test_a_prevalence_is_that_of_the_training_frames_alone(prevalence):
+    frames = phantom.plan_frames(200, 100, 5, 0, prevalence)
+    nerve = np.array([frame.nerve for frame in frames])
+    assert nerve[:200].mean() == prevalence
+    assert nerve[200:].mean() == 0.47

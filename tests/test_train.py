@@ -10,6 +10,7 @@ import shutil
 import sys
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, make_raw
@@ -22,8 +23,9 @@ from model import build_network, build_unet
 from nerve import machine
 from nerve.backend import keras
 from nerve.files import atomic, h5_file
-from nerve.network.convolutions import copy_weights
-from nerve.records import Recipe, Trained, build
+from nerve.prediction import held_out
+from nerve.prediction.networks import read_trained
+from nerve.records import Recipe, Trained, build, read_split
 from nerve.training import batches, checkpoint, loop, memory
 from nerve.training.plan import plan, read_data
 from recipes import CLASSIC, MODERN
@@ -110,7 +112,7 @@ def test_the_record_says_all_that_predict_needs_and_where_the_weights_come_from(
     )
     assert build(Recipe, record["recipe"]) == recipe
     assert record["threshold"] == 0.5
-    assert record["data"]["validation_subjects"] == split["val"]["subjects"]
+    assert record["data"][0]["validation_subjects"] == split["val"]["subjects"]
     (part,) = record["trained_on"]
     assert part["subjects"] == split["train"]["subjects"]
     assert part["frames"] == len(split["train"]["rows"]) == 15
@@ -236,7 +238,7 @@ def test_a_copy_of_averaged_weights_leaves_the_training_as_it_was(data):
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     last = build_network(recipe, 16, 16)
-    copy_weights(model, last)
+    last.set_weights(model.get_weights())
     pairs = zip(network.get_weights(), last.get_weights(), strict=True)
     assert not all(np.allclose(*pair, atol=1e-7) for pair in pairs)
 
@@ -479,10 +481,9 @@ def test_a_network_that_predicts_nothing_is_said_aloud_after_three_epochs(capsys
 @pytest.mark.parametrize("draw", ["order", "balanced"])
 def test_each_epoch_has_its_own_order_and_sees_every_frame(draw):
     subjects = np.repeat([3, 5, 8], 5)  # of equal counts, so that balance takes all
-    rows = batches.Rows(np.zeros_like(subjects), subjects)
     draws = {
         "order": lambda epoch: batches.draw_order(15, 0, epoch),
-        "balanced": lambda epoch: batches.draw_balanced(rows, 0, epoch),
+        "balanced": lambda epoch: batches.draw_balanced(subjects, 0, epoch),
     }
     orders = [draws[draw](epoch).tolist() for epoch in range(2)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(15))
@@ -589,8 +590,6 @@ ODD = {
     "modern": replace(
         MODERN,
         **TINY,
-        network="fast_unet",  # whose building takes a fifth as long
-        encoder=None,
         missed_share=0.6,
         empty_smooth=0.03,
         augmentation=AUGMENTATION,
@@ -645,7 +644,7 @@ PLAIN |= {"batch_size", "epochs"}
 
 @pytest.fixture(scope="module")
 def quick(data, tmp_path_factory):
-    """The folder of a run that every value of the recipe has a part in, but `encoder`."""
+    """The folder of a run that every value of the recipe has a part in."""
     recipe = replace(
         ODD["classic"],
         loss="tversky_crossentropy_loss",
@@ -669,8 +668,8 @@ def test_each_value_of_a_recipe_has_its_part_in_the_outcome(data, quick, tmp_pat
 
 def test_no_value_of_a_recipe_is_left_out_above():
     names = {field.name for field in dataclasses.fields(Recipe)}
-    # test_encoder.py has the encoder; the arrays decide height and width
-    assert names - {*OTHER} - PLAIN == {"name", "height", "width", "encoder"}
+    # the arrays decide height and width
+    assert names - {*OTHER} - PLAIN == {"name", "height", "width"}
 
 
 def test_resume_with_another_value_within_the_augmentation_is_refused(
@@ -702,11 +701,8 @@ def test_resume_with_another_value_within_the_augmentation_is_refused(
 CONSTANTS = {
     "losses.SMOOTH": "the definition of dice_coef",
     "model.SUMMARY_WIDTH": "of a table in a text file",
-    "nerve.network.convolutions.RELU_GAIN": "follows from ReLU: where a gain starts",
-    "nerve.network.encoder.STAGES": "what the network is",
-    "nerve.network.encoder.SMALL_STAGES": "what the network is",
-    "nerve.network.encoder.STEM_CHANNELS": "what the network is",
-    "nerve.network.encoder.DEPTH": "what the network is",
+    "nerve.training.augment.GRAINS": "how speckle is drawn",
+    "nerve.training.augment.DEPTHS": "how a gain over depth is drawn",
     "nerve.training.loop.EMPTY_DICE": "of a warning",
     "nerve.training.loop.EMPTY_EPOCHS": "of a warning",
     "nerve.training.memory.MEMORY_FACTOR": "of a batch's refusal before training",
@@ -749,8 +745,7 @@ def test_names_with_values_are_found_in_a_modules_lines():
 
 
 def test_no_number_that_decides_a_training_stands_outside_of_the_recipe():
-    folders = ("nerve/training", "nerve/network")
-    paths = [path for folder in folders for path in (ROOT / folder).glob("*.py")]
+    paths = [*(ROOT / "nerve" / "training").glob("*.py")]
     paths += [ROOT / f"{name}.py" for name in ("losses", "model", "train")]
     found = set()
     for path in paths:
@@ -760,3 +755,75 @@ def test_no_number_that_decides_a_training_stands_outside_of_the_recipe():
             if has_number(getattr(module, name, None)):
                 found.add(f"{dotted}.{name}")
     assert found == {*CONSTANTS}
+
+
+@pytest.fixture(scope="module")
+def sources(data, tmp_path_factory):
+    """Two folders of arrays prepared alike: `data`, and frames of another shape."""
+    folder = tmp_path_factory.mktemp("sources")
+    shutil.copytree(data, folder / "one")
+    images, masks = folder / "images", folder / "masks"
+    images.mkdir()
+    masks.mkdir()
+    rng = np.random.default_rng(5)
+    for k in range(6):
+        frame = rng.integers(30, 200, (60, 40), np.uint8)
+        mask = np.zeros((60, 40), np.uint8)
+        mask[10:30, 5 + k : 20 + k] = 255
+        for name, picture in (("images", frame), ("masks", mask)):
+            cv2.imwrite(str(folder / name / f"{k}.png"), picture)
+    own = str(folder / "two")
+    extract_data.main(["--images", str(images), "--masks", str(masks), "--data", own])
+    preprocess.main(["--data", own, "--like", str(folder / "one"), "--split", "none"])
+    return folder / "one", folder / "two"
+
+
+def test_frames_prepared_like_others_have_their_size_scaling_and_aspect(sources):
+    one, two = map(read_split, sources)
+    assert one.inputs == two.inputs
+    x = np.load(sources[1] / "x_train.npy")
+    grey = x * one.standard_deviation + one.mean
+    # 60 x 40 pixels in an array that stands for 64 x 80: black at both sides
+    assert grey[:, :, :3].max() == pytest.approx(0, abs=1e-3)
+    assert grey[:, :, 6:10].min() > 20
+
+
+def test_several_sources_are_trained_on_together(sources, tmp_path):
+    out = tmp_path / "unet.h5"
+    flags = ["--epochs", "2", "--filters", "2", "--depth", "2", "--batch-size", "4"]
+    train.main(["--data", *map(str, sources), "--out", str(out), *flags])
+    trained = read_trained(out)
+    one, two = map(read_split, sources)
+    assert [part.frames for part in trained.trained_on] == [len(one.train.rows), 6]
+    assert [part.split for part in trained.data] == ["subject", "none"]
+    assert trained.looks == [s.look for s in (one, two) if s.look]
+    # each source's validation frames are its own
+    for split in (one, two):
+        assert held_out.is_own(trained, split)
+        assert held_out.trained_on(trained, split) == []
+
+
+def test_joined_arrays_give_the_rows_of_each(sources):
+    splits, arrays, subjects = read_data(sources)
+    x = [np.load(folder / "x_train.npy") for folder in sources]
+    count = len(x[0])
+    assert len(arrays["x_train"]) == len(subjects) == count + 6
+    # subjects of one number in two sources are two
+    assert len(set(subjects)) == len(splits[0].train.subjects) + 6
+    chosen = np.array([count + 5, 0, count, count - 1, 0])
+    expected = np.concatenate(x)[chosen]
+    np.testing.assert_array_equal(arrays["x_train"][chosen], expected)
+    part = slice(count - 2, count + 2)
+    np.testing.assert_array_equal(arrays["x_train"][part], np.concatenate(x)[part])
+    np.testing.assert_array_equal(arrays["x_train"][count + 1], x[1][1])
+
+
+def test_sources_that_do_not_fit_together_are_refused(data, sources, tmp_path):
+    out = ["--out", str(tmp_path / "unet.h5")]
+    other = shutil.copytree(sources[1], tmp_path / "other")
+    preprocess.main(["--data", str(other), "--height", "16", "--width", "16"])
+    text = "differ in size, scaling or aspect; mend it with: .* --like"
+    with pytest.raises(ValueError, match=text):
+        train.main(["--data", str(data), str(other), *out])
+    with pytest.raises(ValueError, match="two hold the same frames"):
+        train.main(["--data", str(sources[0]), str(data), *out])

@@ -257,6 +257,7 @@ def test_several_networks_are_judged_under_the_limits_of_the_record_written(
 
     monkeypatch.setattr(tune, "load_network", load_network)
     monkeypatch.setattr(tune, "predict_frames", lambda threshold, *_: threshold)
+    monkeypatch.setattr(tune, "crop_pair", lambda *_: [])
     monkeypatch.setattr(tune, "measure", measure)
     flags = ["--weights", str(weights / "unet.h5"), str(weights / "other.h5")]
     tune.main(["--data", data, data, *flags, "--into", str(weights / "unet.json")])

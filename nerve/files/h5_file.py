@@ -37,17 +37,6 @@ def load(model, path: Path) -> None:
         model.load_weights(path)
 
 
-def load_encoder(model, path: Path) -> None:
-    """Load the weights of those layers of a model that a file names; leave the others.
-
-    Raises:
-        ValueError: a layer of that name has other weights.
-    """
-    look(path)
-    with refusing(f"{path} does not fit the encoder", ValueError, KeyError, OSError):
-        model.load_weights(path, by_name=True)
-
-
 def old_value(value):
     """Return a value of a layer's configuration as Keras 2 writes it."""
     if not isinstance(value, dict) or "class_name" not in value:

@@ -23,7 +23,7 @@ def crop_pair(
         Two views of one size; none where no place for both was found.
     """
     area = np.count_nonzero(mask)
-    for _ in range(TRIES):
+    for _ in range(TRIES if area else 0):
         share, pair = rng.uniform(*SHARES), {}
         height, width = (max(1, round(share * size)) for size in frame.shape)
         for _ in range(PLACES):

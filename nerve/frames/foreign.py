@@ -36,11 +36,11 @@ def describe(image: np.ndarray) -> np.ndarray:
     shares = np.bincount(image.ravel(), minlength=256).cumsum() / image.size
     found = list(np.searchsorted(shares, QUANTILES) / 255)
     small = image.astype(np.float32) / 255
-    for _ in range(SCALES):
+    for scale in range(SCALES):
+        height, width = (max(2, size >> scale) for size in image.shape)
+        small = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
         for axis in (1, 0):
             found.append(np.log(np.abs(np.diff(small, axis=axis)).mean() + 1e-3))
-        height, width = (max(2, size // 2) for size in small.shape)
-        small = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
     return np.array(found)
 
 

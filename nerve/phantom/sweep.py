@@ -6,7 +6,7 @@ import numpy as np
 
 from nerve.phantom.anatomy import STREAM_PLAN, smooth_random
 
-EMPTY_TRAIN, EMPTY_TEST = 0.588, 0.53  # share of frames without a nerve, challenge
+PREVALENCE, TEST_PREVALENCE = 0.412, 0.47  # share of frames with a nerve, challenge
 
 
 class Frame(NamedTuple):
@@ -20,12 +20,18 @@ class Frame(NamedTuple):
     visibility: float  # of the roots, 0 to 1
 
 
-def plan_frames(train: int, test: int, subjects: int, seed: int) -> list[Frame]:
-    """List every frame of the data set, subject by subject."""
+def plan_frames(
+    train: int, test: int, subjects: int, seed: int, prevalence: float = PREVALENCE
+) -> list[Frame]:
+    """List every frame of the data set, subject by subject.
+
+    Args:
+        prevalence: Share of the training frames that show a nerve.
+    """
     test_subjects = max(round(subjects * test / train), min(4, test))
-    frames = plan_subjects(train, subjects, 1, 1 - EMPTY_TRAIN, seed)
+    frames = plan_subjects(train, subjects, 1, prevalence, seed)
     frames = [f._replace(name=f"train/{f.subject}_{f.image}") for f in frames]
-    others = plan_subjects(test, test_subjects, subjects + 1, 1 - EMPTY_TEST, seed)
+    others = plan_subjects(test, test_subjects, subjects + 1, TEST_PREVALENCE, seed)
     # subject 0 stands for the plan of the test numbers: real subjects start at 1
     numbers = np.random.default_rng([seed, STREAM_PLAN, 0]).permutation(test) + 1
     pairs = zip(others, numbers.tolist(), strict=True)

@@ -74,14 +74,13 @@ class Watch:
             )
         if self.foreign <= FOREIGN_SHARE * self.frames:
             return None
-        inputs = self.trained.inputs
         return (
             f"warning: {self.foreign} of {self.frames} frames look unlike all training "
             "frames (another machine, setting or border): masks, found or not, may be "
             "wrong; look at them. To mend it, outline 10 or more and train on: python "
             "extract_data.py --images DIR --masks DIR --data own; python preprocess.py "
-            f"--data own --height {inputs.height} --width {inputs.width} --soft-masks; "
-            "python train.py --data own --init WEIGHTS.h5 --recipe modern --out own.h5"
+            "--data own --like WEIGHTS.h5 --soft-masks; python train.py --data own --init "
+            "WEIGHTS.h5 --recipe modern --out weights/own.h5 (docs/transfer-learning.md)"
         )
 
     def causes(self, prevalence: float | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,35 +15,24 @@ def draw_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(num_frames)
 
 
-class Rows(NamedTuple):
-    """The training frames: of each the number of its source, and its subject."""
+def draw_balanced(subjects: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return an epoch's rows, each subject drawn by the root of its number of frames.
 
-    source: np.ndarray  # int (N,)
-    subject: np.ndarray
-
-
-def shares(names: np.ndarray) -> dict[int, float]:
-    """Return how often each name is drawn, by the root of how often it is there."""
-    found, counts = np.unique(names, return_counts=True)
-    roots = np.sqrt(counts)
-    return dict(zip(found.tolist(), roots / roots.sum(), strict=True))
-
-
-def draw_balanced(rows: Rows, seed: int, epoch: int) -> np.ndarray:
-    """Return an epoch's rows: sources, and a source's subjects, drawn by `shares`.
+    Args:
+        subjects: int array `(N,)`, the subject of each row.
 
     Returns:
         int array `(about N,)`. A subject's frames all come once before one comes twice.
     """
-    rng, drawn = np.random.default_rng([seed, epoch]), []
-    for source, source_share in shares(rows.source).items():
-        mine = np.flatnonzero(rows.source == source)
-        for subject, share in shares(rows.subject[mine]).items():
-            frames = mine[rows.subject[mine] == subject]
-            quota = source_share * share * len(rows.source)
-            quota = int(quota + rng.random())  # so that fractions count over the epochs
-            rounds = [rng.permutation(frames) for _ in range(-(-quota // len(frames)))]
-            drawn.append(np.concatenate(rounds)[:quota])
+    rng = np.random.default_rng([seed, epoch])
+    names, counts = np.unique(subjects, return_counts=True)
+    shares = np.sqrt(counts) / np.sqrt(counts).sum()
+    drawn = []
+    for name, count, share in zip(names, counts, shares, strict=True):
+        quota = int(share * len(subjects) + rng.random())  # fractions count over epochs
+        rows = np.flatnonzero(subjects == name)
+        rounds = [rng.permutation(rows) for _ in range(-(-quota // count))]
+        drawn.append(np.concatenate([*rounds, rows[:0]])[:quota])
     return rng.permutation(np.concatenate(drawn))
 
 

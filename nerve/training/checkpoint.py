@@ -43,6 +43,8 @@ def find_change(before: dict, now: dict) -> tuple[str, object, object] | None:
     """Return `(name, value before, value now)` of what differs first in two records."""
     for name in before | now:
         old, new = before.get(name), now.get(name)
+        if name == "data" and len(old) == len(new):  # of each source
+            old, new = dict(enumerate(old)), dict(enumerate(new))
         if isinstance(old, dict) and isinstance(new, dict):
             if change := find_change(old, new):
                 return change

@@ -11,11 +11,10 @@ from tqdm import tqdm
 from nerve.backend import computing_in, keras
 from nerve.files import h5_file
 from nerve.files.arrays import Joined
-from nerve.network.convolutions import copy_weights
 from nerve.precision import dtype_policy
 from nerve.records import Recipe, Trained
 from nerve.scoring.plots import draw_history
-from nerve.training.batches import Rows, batches, draw_balanced, draw_order
+from nerve.training.batches import batches, draw_balanced, draw_order
 from nerve.training.checkpoint import (
     kept_epoch,
     load_state,
@@ -27,7 +26,6 @@ from nerve.training.devices import Worker
 from nerve.training.memory import check_memory, naming_memory
 from nerve.training.progress import Strips
 
-ROOT = Path(__file__).resolve().parents[2]
 EMPTY_DICE = 0.01  # below it, the network predicts next to nothing
 EMPTY_EPOCHS = 3
 
@@ -69,13 +67,9 @@ def build_model(
     recipe, size = run.recipe, (run.inputs.height, run.inputs.width)
     keras.utils.set_random_seed(run.seed)
     with computing_in(dtype_policy(run.precision)):
-        model = design.build_network(recipe, *size, training=True)
+        model = design.build_network(recipe, *size)
     if init:
-        plain = design.build_network(recipe, *size)
-        h5_file.load(plain, init)
-        copy_weights(plain, model)
-    elif recipe.encoder:
-        h5_file.load_encoder(model, ROOT / recipe.encoder)
+        h5_file.load(model, init)
     optimizer = build_optimizer(recipe, run.precision, num_frames)
     model.compile(
         optimizer=optimizer,
@@ -89,12 +83,9 @@ def build_model(
 
 def copy_averaged(model: keras.Model, network: keras.Model) -> None:
     """Copy the weights, averaged where the optimizer does, into the network to be kept."""
-    if not model.optimizer.use_ema:
-        copy_weights(model, network)
-        return
     weights = model.get_weights()
     model.optimizer.finalize_variable_values(model.trainable_variables)
-    copy_weights(model, network)
+    network.set_weights(model.get_weights())
     model.set_weights(weights)
 
 
@@ -145,12 +136,16 @@ def validate(
 
 
 def epoch_batches(
-    arrays: dict[str, Joined], rows: Rows, run: Trained, epoch: int, worker: Worker
+    arrays: dict[str, Joined],
+    subjects: np.ndarray,
+    run: Trained,
+    epoch: int,
+    worker: Worker,
 ) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int]:
     """Return `(batches, number of frames)` of an epoch, counted from 0."""
     recipe, x, y = run.recipe, arrays["x_train"], arrays["y_train"]
     if recipe.balance:
-        order = draw_balanced(rows, run.seed, epoch)
+        order = draw_balanced(subjects, run.seed, epoch)
     else:
         order = draw_order(len(x), run.seed, epoch)
     changes = recipe.augmentation and (recipe.augmentation, run.seed, epoch)
@@ -161,13 +156,13 @@ def epoch_batches(
 def train_epoch(
     model: keras.Model,
     arrays: dict[str, Joined],
-    rows: Rows,
+    subjects: np.ndarray,
     run: Trained,
     epoch: int,
     worker: Worker,
 ) -> dict[str, float]:
     """Train one epoch, counted from 0; return loss and metrics by name."""
-    pairs, num_frames = epoch_batches(arrays, rows, run, epoch, worker)
+    pairs, num_frames = epoch_batches(arrays, subjects, run, epoch, worker)
     label = f"epoch {epoch + 1}/{run.recipe.epochs}"
     means = train_batches(model, pairs, num_frames, run.recipe.batch_size, label)
     weights = model.get_weights()  # the last step's may be broken before any loss is
@@ -215,7 +210,7 @@ def train(
     design: Design,
     run: Trained,
     arrays: dict[str, Joined],
-    rows: Rows,
+    subjects: np.ndarray,
     init: Path | None,
     worker: Worker,
     board=None,
@@ -227,14 +222,14 @@ def train(
     Args:
         run: The training, as `plan` returned it.
         arrays: x_train, y_train, x_val and y_val, by name.
-        rows: The training frames.
+        subjects: int array, the subject of each training frame.
         init: Pretrained .h5, or None.
         board: What `progress.open_board` returned, or None.
     """
     state, recipe = out.with_suffix(".state.npz"), run.recipe
     size = run.inputs.height, run.inputs.width
     with worker.scope():
-        model = build_model(design, run, len(rows.source), init)
+        model = build_model(design, run, len(subjects), init)
     check_memory(model, run.precision, recipe.batch_size)
     with computing_in(dtype_policy(run.precision)):
         network = design.build_network(recipe, *size)
@@ -248,7 +243,7 @@ def train(
     # a run killed between two files has its last ones still to write
     for epoch in range(max(0, len(history) - 1), recipe.epochs):
         if epoch == len(history):
-            means = train_epoch(model, arrays, rows, run, epoch, worker)
+            means = train_epoch(model, arrays, subjects, run, epoch, worker)
             copy_averaged(model, network)
             score = validate(network, x_val, y_val, recipe.batch_size, design.smooth_dice)
             rate = float(model.optimizer.learning_rate)
@@ -262,7 +257,7 @@ def train(
             copy_averaged(model, network)
         if worker.process == 0:
             if kept_epoch(history, run.keep) == epoch + 1:
-                copy_weights(network, plain)
+                plain.set_weights(network.get_weights())
                 save_result(out, plain, run, history[-1])
             save_history(out, history)
             strips.add(history[-1], network)

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from nerve.files import atomic
 from nerve.files.arrays import Joined, read_array
-from nerve.files.h5_look import look
 from nerve.prediction.held_out import trained_on
 from nerve.prediction.networks import read_trained
 from nerve.records import (
@@ -22,20 +20,10 @@ from nerve.records import (
     Trained,
     read_split,
 )
-from nerve.training.batches import Rows
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
-class Source(NamedTuple):
-    """A folder of preprocessed arrays, checked."""
-
-    split: Split
-    arrays: dict[str, np.ndarray]
-
-
-def read_source(data: Path) -> Source:
-    """Return the preprocessed arrays of a folder, checked."""
+def read_source(data: Path) -> tuple[Split, dict[str, np.ndarray]]:
+    """Return `(split, {name: array})` of a folder of preprocessed arrays, checked."""
     repair = f"{PREPROCESS} --data {data}"
     split = read_split(data)
     names = ("x_train", "y_train", "x_val", "y_val")
@@ -46,11 +34,15 @@ def read_source(data: Path) -> Source:
                 f"{data}/{name}.npy is {array.dtype} {array.shape}; expected float32 "
                 f"(N, height, width, 1); make it again with: {repair}"
             )
-    return Source(split, arrays)
+    return split, arrays
 
 
-def read_data(folders: Sequence[Path]) -> tuple[list[Split], dict[str, Joined], Rows]:
-    """Return `(splits, {name: array}, training rows)` of all sources together, checked.
+def read_data(
+    folders: Sequence[Path],
+) -> tuple[list[Split], dict[str, Joined], np.ndarray]:
+    """Return `(splits, {name: array}, subjects)` of all sources together, checked.
+
+    The subjects are those of the training frames; each source's have numbers of their own.
 
     Raises:
         ValueError: they were not prepared alike, or no training frame shows a nerve.
@@ -69,9 +61,9 @@ def read_data(folders: Sequence[Path]) -> tuple[list[Split], dict[str, Joined], 
         names = ", ".join(f"{folder}/" for folder in folders)
         raise ValueError(f"no training frame of {names} shows a nerve; add some that do")
     joined = {name: Joined([part[name] for part in arrays]) for name in arrays[0]}
-    numbers = [np.full(len(s.train.rows), k) for k, s in enumerate(splits)]
-    subjects = [np.array(s.train.subject, int) for s in splits]
-    return list(splits), joined, Rows(np.concatenate(numbers), np.concatenate(subjects))
+    pairs = [(k, subject) for k, s in enumerate(splits) for subject in s.train.subject]
+    _, subjects = np.unique(np.array(pairs), axis=0, return_inverse=True)
+    return list(splits), joined, subjects
 
 
 def check_init(init: Trained | None, path: Path, splits: Sequence[Split]) -> None:
@@ -119,8 +111,6 @@ def plan(
         names = ("network", "filters", "depth", "dropout")
         recipe = replace(recipe, **{n: getattr(init.recipe, n) for n in names})
     recipe = replace(recipe, **changes)
-    if recipe.encoder and not init_path:
-        look(ROOT / recipe.encoder)
     return Trained(
         recipe=recipe,
         seed=seed,

@@ -4,10 +4,11 @@ import itertools
 import time
 from pathlib import Path
 
+import numpy as np
+
 from nerve import machine
 from nerve.files.arrays import Joined
 from nerve.records import Trained
-from nerve.training.batches import Rows
 from nerve.training.devices import Worker
 from nerve.training.loop import Design, build_model, epoch_batches
 from nerve.training.memory import check_memory, naming_memory, step_bytes
@@ -20,7 +21,7 @@ def rehearse(
     design: Design,
     run: Trained,
     arrays: dict[str, Joined],
-    rows: Rows,
+    subjects: np.ndarray,
     init: Path | None,
     worker: Worker,
 ) -> None:
@@ -28,13 +29,13 @@ def rehearse(
     recipe, x_val = run.recipe, arrays["x_val"]
     height, width = size = run.inputs.height, run.inputs.width
     with worker.scope():
-        model = build_model(design, run, len(rows.source), init)
+        model = build_model(design, run, len(subjects), init)
     check_memory(model, run.precision, recipe.batch_size)
     sources = run.trained_on[-len(run.data) :]
-    subjects = sum(len(source.subjects) for source in sources)
+    num_subjects = sum(len(source.subjects) for source in sources)
     with_nerve = sum(source.frames_with_nerve for source in sources)
     print(
-        f"data: {len(rows.source):,} frames of {subjects} subjects to train "
+        f"data: {len(subjects):,} frames of {num_subjects} subjects to train "
         f"on ({with_nerve:,} with a nerve), {len(x_val):,} to validate, "
         f"{height} x {width} pixels"
     )
@@ -50,7 +51,7 @@ def rehearse(
         f"memory: about {needed / 1e9:,.1f} GB for batches of {recipe.batch_size}{rest}",
         flush=True,
     )
-    pairs, num_frames = epoch_batches(arrays, rows, run, 0, worker)
+    pairs, num_frames = epoch_batches(arrays, subjects, run, 0, worker)
     moments = []
     with naming_memory(recipe.batch_size):
         tried = list(itertools.islice(pairs, 1 + TRIED_STEPS))
