@@ -24,7 +24,7 @@ from nerve.frames.geometry import Geometry
 from nerve.prediction import advice, inference, networks
 from nerve.records import Frames, Inputs, Limits, Trained
 from nerve.scoring import scores
-from recipes import CLASSIC
+from recipes import CLASSIC, MODERN
 
 
 @pytest.fixture(scope="module")
@@ -613,3 +613,62 @@ def test_overlays_are_all_drawn_of_input(capsys):
         predict.main(["--input", "a.png", "--overlays", "3"])
     assert "--overlays goes with --data" in capsys.readouterr().err
     assert predict.parse_args([]).overlays == 24
+
+
+def test_frames_unlike_all_training_frames_are_said_with_what_mends_it():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(80, 120, (40, 32, 32), np.uint8)
+    look = foreign.learn(frames, np.arange(40))
+    trained = dataclasses.replace(TRAINED, looks=[look])
+    alike = watch(frames[0], LOW, EMPTY, 5, trained)
+    assert alike.advise_on_looks() is None
+    strange = watch(frames[0] // 2, LOW, EMPTY, 5, trained)
+    text = strange.advise_on_looks()
+    assert text.startswith("warning: 5 of 5 frames look unlike all training frames")
+    assert "--like WEIGHTS.h5" in text
+    assert "\n" not in text
+    # said better than by the mean grey
+    assert "mean grey" not in strange.advise(None)
+    assert "is not known" in watch(GREY, LOW, EMPTY).advise_on_looks()
+
+
+def test_a_mirrored_network_gives_the_mean_with_the_mirror_image():
+    class Left:
+        """Finds a nerve where the frame is bright, in its left half alone."""
+
+        def predict_on_batch(self, x):
+            return np.where(np.arange(x.shape[2]) < x.shape[2] // 2, x[..., 0], 0)[
+                ..., None
+            ]
+
+    x = np.random.default_rng(0).random((2, 4, 6, 1), np.float32)
+    found = inference.Mirrored(Left()).predict_on_batch(x)
+    np.testing.assert_allclose(found, x / 2, atol=1e-6)
+
+
+def test_the_mirror_is_used_where_the_weights_saw_both_sides(chain, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(inference.Mirrored, "__init__", lambda self, m: calls.append(m))
+    monkeypatch.setattr(
+        inference.Mirrored, "predict_on_batch", lambda self, x: 0 * x, raising=True
+    )
+    weights = tmp_path / "unet.h5"
+    shutil.copy(chain / "weights" / "unet.h5", weights)
+    record = json.loads((chain / "weights" / "unet.json").read_text())
+    both = dataclasses.asdict(MODERN.augmentation)
+    frame = np.load(chain / "data" / "imgs_test.npy")[0]
+    Image.fromarray(frame).save(tmp_path / "a.png")
+    for changes, flag, expected in (
+        (None, None, 0),
+        (both, None, 1),
+        (both, "--no-mirror", 0),
+        (both | {"flips": 0.0}, None, 0),
+        (None, "--mirror", 1),
+    ):
+        calls.clear()
+        record["recipe"]["augmentation"] = changes
+        weights.with_suffix(".json").write_text(json.dumps(record))
+        flags = ["--input", str(tmp_path / "a.png"), "--weights", str(weights)]
+        extra = [flag] if flag else []
+        predict.main([*flags, "--out", str(tmp_path / "out"), *extra])
+        assert len(calls) == expected, (flag, changes)

@@ -90,7 +90,7 @@ class Watch:
         grey, mean = self.grey_sum / self.frames, trained.inputs.mean
         if self.brightest <= 1:
             causes.append("the frames hold only 0 and 1; expected greys of 0 to 255")
-        elif abs(grey - mean) > trained.inputs.standard_deviation:
+        elif not trained.looks and abs(grey - mean) > trained.inputs.standard_deviation:
             causes.append(
                 f"the frames' mean grey is {grey:.0f}, the training frames' {mean:.0f}: "
                 "another range, gain or probe"
