@@ -268,6 +268,11 @@ class Trained:
             ValueError: a value is missing, of another type, or out of its range.
         """
         if isinstance(values.get("recipe"), str):
+            if values.get("network", "unet") != "unet":
+                raise ValueError(
+                    f"{path} is of the network {values['network']!r}, which is gone; train "
+                    "again, or predict with the version that trained it"
+                )
             values = values | {"recipe": old_recipe(values)}
         if not isinstance(values.get("data"), list):
             values = values | {"data": [values["data"]] if values.get("data") else []}

@@ -261,6 +261,13 @@ def test_odd_values_of_an_old_record_are_refused_likewise(key, value, message, t
         Trained.from_dict(values, path)
 
 
+def test_a_network_of_before_that_is_gone_is_named(tmp_path):
+    values, _ = read_released("unet_classic")
+    values |= {"recipe": "modern", "network": "lite_unet"}
+    with pytest.raises(ValueError, match="'lite_unet', which is gone; train again, or"):
+        Trained.from_dict(values, tmp_path / "a.json")
+
+
 def test_values_are_cut_short_in_messages():
     with pytest.raises(
         ValueError, match=r"^width '9{39}; expected a whole number"
