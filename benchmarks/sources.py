@@ -8,7 +8,7 @@ phantom.py made. The recipe modern, one network a run, its last epoch:
 `folds`: a fifth of the challenge's and of usgra's subjects held out; trained on the others
 and on all phantoms. `usgra`, `challenge`: trained on all other sources, scored on all
 frames with a nerve of this one; `usgra` also after training on from 1, 5, 10 and 30 of its
-frames, near-identical ones kept together. `phantom`: trained on phantoms alone.
+frames, near-identical ones kept together.
 
 Each run appends a line to benchmarks/sources.jsonl and is not repeated; interrupted
 trainings are resumed. Without --runs, prints the table of what stands there.
@@ -195,11 +195,11 @@ def run_folds(args):
 
 def originals(scored, folder):
     """Return `{"subject_image": [presence, whether there is a nerve]}` of held-out ones."""
-    train, validation = read_extract(folder).train, read_split(folder).val.subjects
+    validation = read_split(folder).val.subjects
     frames, shown = presence.originals(folder)
     names = [pair for pair in presence.ORIGINALS if pair[0] in validation]
     mine = [presence.ORIGINALS.index(pair) for pair in names]
-    if not mine or train is None:
+    if not mine:
         return {}
     values = zip(names, scored.sure(frames[mine]), shown[mine], strict=True)
     return {f"{s}_{i}": [round(float(p), 5), bool(n)] for (s, i), p, n in values}

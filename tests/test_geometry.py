@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from nerve.frames.geometry import Box, Geometry
+from nerve.frames.geometry import Box, Geometry, find_content
+from nerve.prediction.inference import Prediction, find_geometry, smooth
+from nerve.records import Inputs
 
 ASPECT = 580 / 420  # of the challenge's frames
 
@@ -158,3 +160,43 @@ def test_a_box_is_a_view_and_knows_its_pixels():
     box.of(array)[...] = 1
     assert box.area == array.sum() == 12
     assert array[1:4, 2:6].all()
+
+
+def bordered(top, left, height, width):
+    """Return a frame of 100 x 120 whose picture is a box, with a letter in its border."""
+    frame = np.zeros((100, 120), np.uint8)
+    frame[top : top + height, left : left + width] = 90
+    frame[2:5, 2:4] = 255
+    return frame
+
+
+def test_black_borders_are_cut_whatever_is_written_in_them():
+    assert find_content(bordered(20, 30, 60, 70)) == Box(20, 30, 60, 70)
+    whole = Box(0, 0, 100, 120)
+    assert find_content(np.full((100, 120), 90, np.uint8)) == whole
+    assert find_content(np.zeros((100, 120), np.uint8)) == whole
+    assert find_content(bordered(20, 30, 20, 20)) == whole  # a dark frame, not a border
+
+
+def test_a_crop_and_black_borders_within_it_add_up():
+    frame = bordered(20, 30, 60, 70)
+    crops = {"100x120": [10, 40, 50, 80]}
+    geometry = Geometry.of(frame.shape, (50, 60), 1.2, crops, frame)
+    assert geometry.crop == Box(20, 40, 40, 60)
+    back = geometry.whole(np.ones((40, 60), np.uint8))
+    assert back.sum() == 40 * 60
+    assert back[20:60, 40:100].all()
+
+
+def test_a_clip_keeps_all_of_the_picture_that_it_has_shown():
+    inputs = Inputs(32, 48, mean=90.0, standard_deviation=50.0, aspect=1.5, crops={})
+    small, large = bordered(20, 30, 60, 60), bordered(10, 30, 60, 70)
+    first = find_geometry(small, inputs)
+    second = find_geometry(large, inputs, first)
+    assert second.crop == Box(10, 30, 70, 70)  # of both
+    assert find_geometry(small, inputs, second) is second
+    # maps of one place are mixed, of two are not
+    maps = np.zeros((32, 48), np.float32), np.ones((32, 48), np.float32)
+    pairs = [(first, maps[0]), (second, maps[1]), (second, maps[0])]
+    found = smooth((Prediction(small, *pair) for pair in pairs), 0.4)
+    assert [each.probability.max() for each in found] == pytest.approx([0, 1, 0.4])
