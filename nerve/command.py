@@ -6,6 +6,7 @@ import io
 import math
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -87,6 +88,22 @@ def refusing(message: str, *kinds: type[Exception]) -> Iterator[None]:
     except kinds as error:
         said = " ".join(str(error).split())
         raise ValueError(f"{message} ({said:.300})" if said else message) from error
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put a Ctrl-C off until the end of a short step that has to be whole."""
+    if threading.current_thread() is not threading.main_thread():  # it gets no signals
+        yield
+        return
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *given: pressed.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed and callable(before):  # not by a job behind `&`, which ignores it
+            before(*pressed[0])
 
 
 def run(main: Callable[[], None]) -> int:

@@ -217,6 +217,22 @@ def test_an_ignored_interrupt_stays_ignored(monkeypatch, capsys):
     assert found == (0, "", "")
 
 
+def test_an_interrupt_waits_for_the_end_of_a_step_that_has_to_be_whole():
+    done = []
+
+    def step():
+        with command.undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # somebody impatient
+            done.append("whole")
+        done.append("more")
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_success_is_status_0_and_silent(monkeypatch, capsys):
     assert run_with(monkeypatch, capsys, lambda: None) == (0, "", "")
 

@@ -422,6 +422,8 @@ def test_ctrl_c_finishes_the_file(weights, tmp_path):
     assert "Traceback" not in errors
     rows = read_table(tmp_path / "out")
     assert 40 <= len(rows) < 2400
+    masks = {path.name for path in tmp_path.glob("out/masks/*")}
+    assert masks == {f"long_{int(row['frame']):05}.png" for row in rows}
     capture = cv2.VideoCapture(str(tmp_path / "out" / "overlays" / "long.mp4"))
     assert abs(capture.get(cv2.CAP_PROP_FRAME_COUNT) - len(rows)) <= 1
     assert json.loads(weights.with_suffix(".json").read_text())["threshold"] == 0.5

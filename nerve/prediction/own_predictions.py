@@ -14,6 +14,7 @@ import numpy as np
 from skimage.measure import label
 from tqdm import tqdm
 
+from nerve.command import undisturbed
 from nerve.files import atomic
 from nerve.frames import foreign
 from nerve.frames.overlays import PREDICTION_COLOUR, outline, write_picture
@@ -220,6 +221,24 @@ def collect_masks(
                 lacking.append(str(error))
 
 
+def write_frame(
+    found: Prediction,
+    number: int,
+    source: Source,
+    out: Path,
+    append: Callable[[np.ndarray], None],
+) -> None:
+    """Write the mask and the overlay of a source's frame; of a video, `append` has it."""
+    picture = outline(found.frame, found.mask, PREDICTION_COLOUR)
+    stem = source.stem
+    if source.moving:
+        append(picture)
+        stem = f"{source.stem}_{number:05}"
+    else:
+        write_picture(out / "overlays" / f"{stem}.png", picture)
+    write_picture(out / "masks" / f"{stem}.png", found.mask * 255)
+
+
 def write_found(
     found: Iterator[Prediction], source: Source, out: Path, seen: tuple, keep
 ) -> int:
@@ -232,20 +251,15 @@ def write_found(
     number, begin, (writer, watch) = 0, time.monotonic(), seen
     overlay = out / "overlays" / f"{source.stem}.mp4"
     with write_video(overlay, source.rate) as append:
-        for number, frame in enumerate(found, 1):
-            watch.see(frame)
-            picture = outline(frame.frame, frame.mask, PREDICTION_COLOUR)
-            if source.moving:
-                append(picture)
-                stem = f"{source.stem}_{number:05}"
-            else:
-                stem = source.stem
-                write_picture(out / "overlays" / f"{stem}.png", picture)
-            write_picture(out / "masks" / f"{stem}.png", frame.mask * 255)
-            spacing = source.spacing
-            writer.writerow(describe(source.name, number, frame, spacing, watch.trained))
-            if keep:
-                keep(frame.mask)
+        for frame in found:
+            with undisturbed():  # a mask without its row would be nobody's
+                number += 1
+                row = describe(source.name, number, frame, source.spacing, watch.trained)
+                write_frame(frame, number, source, out, append)
+                writer.writerow(row)
+                watch.see(frame)
+                if keep:
+                    keep(frame.mask)
     if source.moving:
         end = f": {overlay}" if overlay.exists() else ""
         rate = number / max(time.monotonic() - begin, 1e-9)
