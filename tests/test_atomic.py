@@ -203,7 +203,10 @@ def test_a_csv_replaces_the_old_one_only_when_all_rows_are_written(tmp_path):
     assert path.read_bytes() == b'a,b\n1,"x,y"\n'
 
 
-@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.tif", "+1.png", "-x", "@a"])
+@pytest.mark.parametrize(
+    "name",
+    ["=cmd|' /C calc'!A0.tif", "+1", "-x", "@a", " =1", "\t=1", "＝1", "＋1", "\u200b=1"],
+)
 def test_a_name_that_a_spreadsheet_would_run_is_written_as_text(name):
     assert atomic.as_text(name) == "'" + name
     assert atomic.as_text("a" + name) == "a" + name

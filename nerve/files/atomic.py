@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,9 @@ def as_text(name: str) -> str:
 
     Source: https://owasp.org/www-community/attacks/CSV_Injection
     """
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+    first = unicodedata.normalize("NFKC", name[:1])  # full-width signs run, too
+    strange = first.isspace() or not first.isprintable()
+    return f"'{name}" if strange or first.startswith(("=", "+", "-", "@")) else name
 
 
 def to_json(record: dict) -> str:

@@ -120,12 +120,13 @@ def read_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict]]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, strict=True)
         try:
-            missing = [name for name in columns if name not in (reader.fieldnames or [])]
-            if missing:
-                raise ValueError(
-                    f"{path} has no column {missing[0]!r}; "
-                    f"its first line should name {','.join(columns)}"
-                )
+            names = reader.fieldnames or []
+            for name in columns:
+                if names.count(name) != 1:
+                    raise ValueError(
+                        f"{path} has {names.count(name) or 'no'} column {name!r}; "
+                        f"its first line should name {','.join(columns)}"
+                    )
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError(
