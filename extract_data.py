@@ -25,7 +25,8 @@ from tqdm import tqdm
 from nerve import command, machine
 from nerve.files import atomic
 from nerve.files.arrays import Array, ArrayWriter
-from nerve.frames import challenge, own_frames
+from nerve.frames import challenge, own_frames, pairs
+from nerve.frames.outlines import clean
 from nerve.records import Extract, Extracted, Skipped, read_extract, to_dict
 
 ARRAYS = {"train": ("imgs_train.npy", "imgs_mask_train.npy"), "test": ("imgs_test.npy",)}
@@ -170,20 +171,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--skip-bad", action="store_true", help=text)
     add = parser.add_argument_group("frames of your own, instead of --raw").add_argument
     add("--images", type=Path, help="folder of frames, in any names")
-    text = "folder of masks of the same stems, or of labelme's .json; or CVAT's .xml"
+    text = "folder of masks of the same stems, or labelme's .json; or CVAT's or COCO's file"
     add("--masks", type=Path, help=text)
-    add("--label", help="what is nerve: number of a class, or its name")
+    text = "frames without a mask show no nerve, instead of being refused"
+    add("--missing-empty", action="store_true", help=text)
+    add("--label", type=clean, help="what is nerve: number of a class, or its name")
     text = "regular expression; what its first group finds in a frame's name is its subject"
     add("--subject-pattern", help=f"{text}; without it every frame is its own")
     add("--subjects", type=Path, help="CSV with columns name and subject")
-    text = "cut borders and text that are the same in all frames of a size"
+    text = "cut borders and text that are the same in all frames of a size, but no mask"
     add("--crop", action="store_true", help=text)
     args = parser.parse_args(argv)
     if (args.images is None) != (args.masks is None):
         parser.error("--images and --masks go together")
     if args.subject_pattern and args.subjects:
         parser.error("--subject-pattern or --subjects, not both")
-    for name in ("label", "subject_pattern", "subjects", "crop"):
+    for name in ("label", "subject_pattern", "subjects", "crop", "missing_empty"):
         if getattr(args, name) and not args.images:
             parser.error(f"--{name.replace('_', '-')} goes with --images and --masks")
     return args
@@ -194,15 +197,17 @@ def main(argv: list[str] | None = None) -> None:
     machine.keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # of damage that is then refused
     if args.images:
-        pairs = own_frames.find_pairs(args.images, args.masks)
+        found = pairs.find_pairs(args.images, args.masks, args.missing_empty)
     else:
         folders = challenge.find_folders(args.raw)
+    notes = []
     with atomic.lock(args.data):
         if args.images:
             how = args.crop, args.label, args.subject_pattern, args.subjects
-            plan = own_frames.plan(pairs, *how)
+            plan = own_frames.plan(found, *how)
             folders = [args.images, args.masks]
             record = extract_own(plan, folders, args.data, args.skip_bad)
+            notes = own_frames.judge(list(plan.seen.values()), args.label)
         else:
             record = extract_raw(folders, args.data, args.skip_bad)
         note_replaced(args.data, record)
@@ -214,6 +219,8 @@ def main(argv: list[str] | None = None) -> None:
             stale=[args.data / name for name in names if name not in record.arrays],
         )
     report(record, args.data)
+    for note in notes:
+        print(note)
 
 
 if __name__ == "__main__":

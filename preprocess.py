@@ -147,18 +147,41 @@ def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> Part:
     return Part(np.unique(mine).tolist(), rows.tolist(), mine.tolist(), with_nerve)
 
 
-def report(split: Split, vanished: int, data: Path) -> None:
+def count_lost(
+    geometries: list[Geometry], masks: np.ndarray, labels: np.ndarray, rows: np.ndarray
+) -> list[str]:
+    """Return warnings of masks that lost nerve.
+
+    Args:
+        masks: uint8 array `(N, rows, columns)`, as extracted.
+        labels: uint8 array `(N, height, width)`, as fitted.
+        rows: Those whose masks show a nerve.
+    """
+    inside = np.array([geometries[row].share_inside(masks[row]) for row in rows])
+    kept = np.array([geometries[row].kept(masks[row], labels[row]) for row in rows])
+    cut, emptied = np.count_nonzero(inside < 1), np.count_nonzero(kept[inside > 0] == 0)
+    shrunk, texts = np.count_nonzero(kept[inside > 0] < 0.5) - emptied, []
+    if cut:
+        share = 1 - inside[inside < 1].mean()
+        text = f"black borders, which are cut, and lose {share:.0%} on average"
+        texts.append(f"warning: {cut} masks of a nerve reach into {text}")
+    if emptied or shrunk:
+        texts.append(
+            f"warning: {emptied} masks of a nerve are too small for {labels.shape[1]} x "
+            f"{labels.shape[2]} pixels and are empty now, {shrunk} lost more than half; "
+            "--soft-masks keeps them, as does a larger size"
+        )
+    return texts
+
+
+def report(split: Split, lost: list[str], data: Path) -> None:
     """Print what was split how, and what a user should know about it.
 
     Args:
-        vanished: Masks of a nerve that the resize emptied.
+        lost: As of `count_lost`.
     """
-    if vanished:
-        print(
-            f"warning: {vanished} masks of a nerve are too small for {split.height} x "
-            f"{split.width} pixels and are empty now; --soft-masks keeps them, as does a "
-            "larger size"
-        )
+    for text in lost:
+        print(text)
     if not split.subjects_known:
         print(
             "no subjects are named (extract_data.py --subject-pattern, --subjects): frames "
@@ -295,7 +318,8 @@ def main(argv: list[str] | None = None) -> None:
         paths, stale = [args.data / name for name in arrays], []
         (paths if args.contradictory else stale).append(listed)
         atomic.publish(args.data / "preprocess.json", to_dict(split), paths, stale)
-    report(split, int(((areas > 0) & ~shown).sum()), args.data)
+        lost = count_lost(geometries, masks, labels, np.flatnonzero(areas))
+    report(split, lost, args.data)
 
 
 if __name__ == "__main__":

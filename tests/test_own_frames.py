@@ -2,6 +2,7 @@
 
 import csv
 import json
+import struct
 import zlib
 
 import cv2
@@ -89,7 +90,7 @@ def test_subjects_by_pattern_and_by_table(own, capsys):
     with pytest.raises(ValueError, match=r"names no subject for a_2\.jpg"):
         extract(own, "--subjects", str(own / "subjects.csv"))
     (own / "subjects.csv").write_text("name,subject\na_1,x\na_2\n")
-    with pytest.raises(ValueError, match=r"names no subject for a_2\.jpg"):
+    with pytest.raises(ValueError, match=r"subjects\.csv line 3: expected 2 fields"):
         extract(own, "--subjects", str(own / "subjects.csv"))
 
 
@@ -128,6 +129,8 @@ def test_masks_drawn_in_other_ways(own, kind):
         image = image.convert("1")
     elif kind == "colour":
         image = Image.fromarray(np.stack([mask(), mask(0), mask(0)], axis=-1))
+        for other in (own / "masks").iterdir():
+            image.save(other)
     elif kind == "jpeg":
         path.unlink()
         path = path.with_suffix(".jpg")
@@ -154,8 +157,8 @@ def test_outlines_of_labelme(own):
         (own / "json" / f"{stem}.json").write_text(json.dumps(record))
     _, _, masks = extract(own, "--label", "nerve", masks="json")
     np.testing.assert_array_equal(masks[0], mask())
-    _, _, masks = extract(own, masks="json")  # all of them
-    assert masks[0][2, 3] == 255
+    with pytest.raises(ValueError, match="holds the labels 'artery', 'nerve'; say which"):
+        extract(own, masks="json")
     (own / "json" / "a_1.json").write_text("[" * 10_000)
     with pytest.raises(ValueError, match=r"a_1\.json is no file of labelme"):
         extract(own, masks="json")
@@ -177,15 +180,15 @@ def test_outlines_of_cvat(own):
     _, _, masks = extract(own, "--label", "nerve", masks="all.xml")
     np.testing.assert_array_equal(masks[0], mask())
     for text, message in (
-        (cvat(names[1:]), r"says nothing of a_1\.png"),
-        (cvat(names, "1,2;x"), r"is no \.xml of CVAT"),
+        (cvat(names[1:]), r"1 of 6 lack a mask of their name in .*all\.xml: a_1"),
+        (cvat(names, "1,2;x"), r"all\.xml, 'x/a_1\.png', cannot be drawn"),
         ("<a", r"is no \.xml of CVAT"),
         ('<!DOCTYPE a [<!ENTITY b "c">]>' + cvat(names), "defines entities"),
-        (cvat(names, "1e300,2;3,4"), "an outline that is no list of points"),
+        (cvat(names, "1e300,2;3,4"), "an outline outside the frame"),
     ):
         (own / "all.xml").write_text(text)
         with pytest.raises(ValueError, match=message):
-            extract(own, masks="all.xml")
+            extract(own, "--label", "nerve", masks="all.xml")
 
 
 def test_half_of_a_pair_is_named(own):
@@ -242,6 +245,34 @@ def test_what_never_changes_is_cut(own):
     assert record["crops"] == {f"{HEIGHT + 20}x{WIDTH + 16}": [4, 6, HEIGHT, WIDTH]}
     np.testing.assert_array_equal(frames[2], frame(2) + 1)
     np.testing.assert_array_equal(masks[2], mask())
+
+
+def test_a_crop_takes_in_all_masks(own):
+    # frames of 48 x 60, of which rows 4 to 23 and columns 6 to 25 change; the nerve lies in
+    # rows 10 to 29 and columns 20 to 39, and in one mask also in row 47
+    for number, path in enumerate(sorted((own / "images").iterdir())):
+        image = np.full((HEIGHT, WIDTH), 50, np.uint8)
+        image[4:24, 6:26] = frame(number)[:20, :20]
+        path.unlink()
+        Image.fromarray(image).save(path.with_suffix(".png"))
+    large = mask()
+    large[47, 30] = 255
+    Image.fromarray(large).save(own / "masks" / "b_2.png")
+    record, _, masks = extract(own, "--crop")
+    assert record["crops"] == {f"{HEIGHT}x{WIDTH}": [4, 6, 44, 34]}
+    assert record["train"]["area"] == [400, 400, 400, 401, 400, 400]
+    np.testing.assert_array_equal(masks[3], large[4:48, 6:40])
+
+
+def test_a_mask_that_letterboxing_empties_is_named(own, capsys):
+    Image.fromarray(frame(9, HEIGHT, 8 * WIDTH)).save(own / "images" / "a_1.png")
+    thin = mask(0, HEIGHT, 8 * WIDTH)
+    thin[20:23, 100:200] = 255  # of 3 rows, an eighth of which is no half of one
+    Image.fromarray(thin).save(own / "masks" / "a_1.png")
+    record, *_ = extract(own)
+    assert record["train"]["area"][0] == 0
+    text = "1 frames have masks that lost more than half of their area by letterboxing: a_1"
+    assert text in capsys.readouterr().out
 
 
 def test_own_frames_are_predicted_at_their_own_size(own):
@@ -303,7 +334,7 @@ def test_alpha_is_no_colour_and_several_colours_are_refused(own):
     path = own / "masks" / "a_1.png"
     for channels, mode in (
         ((mask(), opaque), "LA"),
-        ((mask(), mask(0), mask(0), opaque), "RGBA"),
+        ((mask(), mask(), mask(), opaque), "RGBA"),
     ):
         Image.fromarray(np.stack(channels, axis=-1), mode).save(path)
         _, _, masks = extract(own)
@@ -325,20 +356,10 @@ def test_alpha_is_no_colour_and_several_colours_are_refused(own):
         extract(own, "--label", "1")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            ("<polygon label", '<mask label="nerve" rle="1, 2"/><polygon label'),
-            "holds mask; expected polygons alone",
-        ),
-        (("x/a_2", "y/a_1"), "holds several pictures called a_1"),
-    ],
-)
-def test_what_outlines_of_cvat_would_lose_is_refused(own, change, message):
+def test_two_pictures_of_one_name_in_cvat_are_refused(own):
     names = ("a_1", "a_2", "b_1", "b_2", "c_1", "c_2")
-    (own / "all.xml").write_text(cvat(names).replace(*change))
-    with pytest.raises(ValueError, match=message):
+    (own / "all.xml").write_text(cvat(names).replace("x/a_2", "y/a_1"))
+    with pytest.raises(ValueError, match="holds several pictures called a_1"):
         extract(own, masks="all.xml")
 
 
@@ -439,7 +460,7 @@ def test_pictures_lie_as_viewers_show_them(tmp_path, orientation):
     palette.putpalette([0, 0, 0, 200, 0, 0])
     palette.save(tmp_path / "mask.png", exif=exif)
     np.testing.assert_array_equal(
-        pictures.read_mask(tmp_path / "mask.png", None),
+        pictures.read_mask(tmp_path / "mask.png", None)[0],
         TURNED[orientation](drawn) * 255,
     )
 
@@ -475,3 +496,53 @@ def test_several_pages_and_more_than_8_bits_are_refused(tmp_path):
     for name in ("flat.png", "flat.tif"):  # and 8 bits are not
         cv2.imwrite(str(tmp_path / name), (deep >> 8).astype(np.uint8))
         np.testing.assert_array_equal(pictures.read_picture(tmp_path / name), frame(0))
+
+
+def save_few_bits(path, values, bits=4):
+    """Write a grey PNG of 2 or 4 bits, which Pillow reads but does not write."""
+
+    def chunk(kind, content):
+        size, check = len(content), zlib.crc32(kind + content)
+        return size.to_bytes(4, "big") + kind + content + check.to_bytes(4, "big")
+
+    height, width = values.shape
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    places = np.arange(8 // bits)[::-1] * bits
+    packed = (values.reshape(height, -1, 8 // bits).astype(int) << places).sum(axis=2)
+    rows = np.pad(packed.astype(np.uint8), ((0, 0), (1, 0)))  # each with its filter, none
+    content = zlib.compress(rows.tobytes())
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+def test_numbers_of_classes_in_other_depths(tmp_path):
+    classes = mask(1)
+    classes[0:5, 0:5] = 2
+    cv2.imwrite(str(tmp_path / "16.png"), classes.astype(np.uint16))
+    cv2.imwrite(str(tmp_path / "16.tif"), classes.astype(np.uint16))
+    Image.fromarray(classes.astype(np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(classes.astype(np.int32)).save(tmp_path / "32.tif")
+    for bits in (2, 4):
+        save_few_bits(tmp_path / f"{bits}.png", classes, bits)
+    for path in tmp_path.iterdir():
+        found, labels = pictures.read_mask(path, "1")
+        np.testing.assert_array_equal(found, mask())
+        assert labels == {1, 2}, path
+        with pytest.raises(ValueError, match=f"{path.name} holds the values 0, 1, 2; say"):
+            pictures.read_mask(path, None)
+    for name, white, kind in (("a.png", 65535, np.uint16), ("b.tif", 1, np.float32)):
+        Image.fromarray(mask(1).astype(kind) * kind(white)).save(tmp_path / name)
+        found, labels = pictures.read_mask(tmp_path / name, None)
+        np.testing.assert_array_equal(found, mask())
+        assert labels == {white}
+    save_few_bits(tmp_path / "white.png", mask(15))
+    assert pictures.read_mask(tmp_path / "white.png", None)[1] == {15}
+    for value in (0.5, np.nan, np.inf, -1, 1e30):
+        values = np.where(mask() > 0, np.float32(value), np.float32(0))
+        Image.fromarray(values).save(tmp_path / "odd.tif")
+        with pytest.raises(ValueError, match=r"odd\.tif holds fractions or worse"):
+            pictures.read_mask(tmp_path / "odd.tif", None)
+    with pytest.raises(
+        ValueError, match=r"16\.png has more than 8 bits .*as on the screen"
+    ):
+        pictures.read_picture(tmp_path / "16.png")

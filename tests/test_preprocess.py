@@ -112,7 +112,7 @@ def test_a_pixel_is_nerve_where_half_of_it_or_more_is(factor):
         columns = slice(factor * count, factor * (count + 1))
         mask[:, columns] = block.reshape(factor, factor)
     fitted = geometry.Geometry.of(mask.shape, (1, area + 1), area + 1, {})
-    label = preprocess.fit_mask(mask, fitted, soft=False)
+    label = fitted.fit_mask(mask)
     assert label[0].tolist() == [255 * (2 * n >= area) for n in range(area + 1)]
 
 
@@ -329,6 +329,30 @@ def test_masks_too_small_for_the_size_are_counted_as_they_are_written(tmp_path, 
     assert "warning: 6 masks of a nerve are too small for 8 x 8" in capsys.readouterr().out
     record = run(data, "--height", "8", "--width", "8", "--soft-masks")
     assert record["train"]["with_nerve"] == record["val"]["with_nerve"] == 3
+
+
+def test_masks_in_black_borders_and_halved_ones_are_counted(tmp_path, capsys):
+    raw = make_raw(tmp_path / "raw", subjects=2, frames=5)
+    (raw / "train_masks.csv").unlink()
+    frame, mask = np.full((64, 80), 90, np.uint8), np.zeros((64, 80), np.uint8)
+    frame[:, :30], mask[20:40, 10:50] = 0, 255  # half of the nerve lies in the black
+    write_tiff(raw / "train" / "1_1.tif", frame)
+    write_tiff(raw / "train" / "1_1_mask.tif", mask)
+    mask[...] = 0
+    mask[::4, :40] = 255  # of every 8 rows two: no half of a pixel
+    mask[32:40, 40:50] = 255
+    write_tiff(raw / "train" / "1_2_mask.tif", mask)
+    data = extract(raw, tmp_path / "data")
+    run(data, "--height", "8", "--width", "8")
+    text = capsys.readouterr().out
+    expected = "1 masks of a nerve reach into black borders, which are cut, and lose 50% on"
+    assert expected in text
+    assert (
+        "0 masks of a nerve are too small for 8 x 8 pixels and are empty now, 1 lost"
+        in text
+    )
+    run(data, "--soft-masks", "--height", "8", "--width", "8")
+    assert "lost more than half" not in capsys.readouterr().out
 
 
 def smooth_frames(count, seed):

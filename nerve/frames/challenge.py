@@ -10,7 +10,7 @@ from PIL import TiffImagePlugin
 
 from nerve.command import refusing
 from nerve.files import run_length
-from nerve.frames.pictures import MAX_PIXELS
+from nerve.frames.pictures import MAX_PIXELS, check_file
 
 NAMES = {
     "train": re.compile(r"([1-9]\d{0,8})_([1-9]\d{0,8})(?:_mask)?\.tif", re.ASCII),
@@ -61,10 +61,7 @@ def list_folder(folder: Path) -> list[str]:
                 f"{folder} holds {path.name!r}; expected only names such as "
                 f"{EXAMPLES[folder.name]}"
             )
-        if path.is_symlink() and folder.resolve() not in path.resolve().parents:
-            raise ValueError(f"{path} is a link out of {folder}; put the file itself there")
-        if not path.is_file():
-            raise ValueError(f"{path} is not a file")
+        check_file(path)
         names.append(path.name)
     return names
 

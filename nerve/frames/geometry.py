@@ -92,6 +92,25 @@ class Geometry(NamedTuple):
         self.inner.of(result)[...] = inner
         return result
 
+    def fit_mask(self, mask: np.ndarray, soft: bool = False) -> np.ndarray:
+        """Return a uint8 mask of 0 or 255 as one of `size`.
+
+        Soft, it keeps each pixel's share of nerve, 0 to 255; else 255 where that is half.
+        """
+        if not mask.any():  # as most are
+            return np.zeros(self.size, np.uint8)
+        small = self.fit(mask)
+        return small if soft else np.where(small >= 128, np.uint8(255), np.uint8(0))
+
+    def share_inside(self, mask: np.ndarray) -> float:
+        """Return the share of a mask's pixels, not none, in the part that is looked at."""
+        return np.count_nonzero(self.crop.of(mask)) / np.count_nonzero(mask)
+
+    def kept(self, mask: np.ndarray, fitted: np.ndarray) -> float:
+        """Return the share of a mask's area, not 0, that `fit_mask` left of it."""
+        left = fitted.sum(dtype=np.int64) / (255 * fitted.size)
+        return float(left / self.area_share(mask))
+
     def back(self, probability: np.ndarray) -> np.ndarray:
         """Return a float32 map of `size` as one of the part that is looked at."""
         return resize(self.inner.of(probability), self.crop.height, self.crop.width)

@@ -1,88 +1,217 @@
-"""Outlines drawn in labelme or CVAT, and the masks they make."""
+"""Outlines and brush masks of labelme, CVAT and COCO, and the masks they make."""
 
+import base64
+import io
 import json
+import re
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from skimage import draw
 
+from nerve.command import refusing
+
 MAX_TEXT = 1 << 28  # bytes of outlines in one file
-MAX_PLACE = 1e6  # pixels, of an outline's point
+BEYOND = 2  # pixels by which a point may lie outside its frame
+HOLES = ("_background_", "background")  # what labelme and CVAT call a label that is none
+SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|bmp|gif|webp|dcm)$", re.IGNORECASE)
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+DAMAGED += (ElementTree.ParseError, OSError, SyntaxError, Image.DecompressionBombError)
 
 
-def fill(polygons: list, shape: tuple[int, int]) -> np.ndarray:
-    """Return the mask of outlines, uint8 `(height, width)`, 0 or 255.
+class Shape(NamedTuple):
+    """Something drawn on a frame, as its file holds it: checked where it is painted."""
 
-    Args:
-        polygons: Lists of (column, row), in pixels from the upper left corner.
-        shape: (height, width).
-    """
-    mask = np.zeros(shape, np.uint8)
-    for polygon in polygons:
-        points = np.array(polygon, np.float64)
-        if points.shape[1:] != (2,) or not np.abs(points).max(initial=0) < MAX_PLACE:
-            raise ValueError("an outline that is no list of points")
-        # of pixels, whose centres lie at halves
-        mask[draw.polygon(points[:, 1] - 0.5, points[:, 0] - 0.5, shape)] = 255
+    label: str
+    kind: str  # "polygon", "runs" or "png"; any other is refused
+    points: Any  # of a polygon: columns and rows; else left, top, width and height
+    pixels: Any = None  # within these: lengths of runs along the rows, or base64
+
+
+class Drawing(NamedTuple):
+    """All that is drawn on a frame."""
+
+    where: str  # for messages
+    size: tuple  # (height, width) that its file gives; None where it gives none
+    shapes: list[Shape]
+
+
+class Marked(NamedTuple):
+    """A frame's mask, and what else its files say."""
+
+    mask: np.ndarray  # uint8 (height, width), 0 or 255
+    labels: frozenset  # all that they hold: numbers or names
+    nested: int = 0  # outlines that lie within others and change nothing
+
+
+def clean(text: Any) -> str:
+    """Return a name or label in the one Unicode form in which they are compared."""
+    return unicodedata.normalize("NFC", str(text))
+
+
+def stem_of(name: Any) -> str:
+    """Return what a file calls a picture, without its folders and suffix."""
+    return SUFFIX.sub("", re.split(r"[\\/]", clean(name))[-1])
+
+
+def paint_polygon(points: Any, size: tuple[int, int]) -> np.ndarray:
+    """Return where a polygon lies on a frame, bool `(height, width)`."""
+    points = np.array(points, np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError("an outline that is no list of points")
+    points = points[:, ::-1]
+    if not ((points >= -BEYOND) & (points <= np.add(size, BEYOND))).all():
+        raise ValueError(f"an outline outside the frame of {size[0]} x {size[1]} pixels")
+    # of pixels, whose centres lie at halves
+    return draw.polygon2mask(size, points - 0.5)
+
+
+def read_runs(lengths: Any, height: int, width: int) -> np.ndarray:
+    """Return the bool array `(height, width)` of runs along its rows, the first of 0."""
+    lengths, area = np.array(lengths, np.int64), height * width
+    within = lengths.ndim == 1 and ((lengths >= 0) & (lengths <= area)).all()
+    if not within or lengths.sum() != area:
+        raise ValueError("a brush mask whose runs do not fill its box")
+    return np.repeat(np.arange(len(lengths)) % 2 > 0, lengths).reshape(height, width)
+
+
+def read_png(text: Any, height: int, width: int) -> np.ndarray:
+    """Return the bool array `(height, width)` of a picture in base64."""
+    content = io.BytesIO(base64.b64decode(text, validate=True))
+    with Image.open(content, formats=("PNG",)) as image:
+        if image.size != (width, height):
+            raise ValueError("a brush mask of another size than its box")
+        return np.asarray(image.convert("L")) > 0
+
+
+def paint(shape: Shape, size: tuple[int, int]) -> np.ndarray:
+    """Return where a shape lies on a frame, bool `(height, width)`, somewhere True."""
+    if shape.kind == "polygon":
+        mask = paint_polygon(shape.points, size)
+    elif shape.kind in ("runs", "png"):
+        mask = np.zeros(size, bool)
+        left, top, width, height = map(int, shape.points)
+        part = mask[top : top + height, left : left + width]
+        if min(left, top) < 0 or part.shape != (height, width):
+            raise ValueError(
+                f"a brush mask outside the frame's {size[0]} x {size[1]} pixels"
+            )
+        read = read_runs if shape.kind == "runs" else read_png
+        part[...] = read(shape.pixels, height, width)
+    else:
+        raise ValueError(f"a {shape.kind}; expected polygons and brush masks alone")
+    if not mask.any():
+        raise ValueError("an outline without an area")
     return mask
 
 
-def read_text(path: Path) -> bytes:
-    """Return a file's bytes, refused where they are too many."""
-    if path.stat().st_size > MAX_TEXT:
-        raise ValueError(f"{path} has more than {MAX_TEXT >> 20} MB; expected outlines")
-    return path.read_bytes()
-
-
-def read_labelme(path: Path, label: str | None) -> tuple[list, tuple[int, int]]:
-    """Return `(polygons, shape)` of a file of labelme; of one label, or of all."""
-    try:
-        record = json.loads(read_text(path))
-        shape = int(record["imageHeight"]), int(record["imageWidth"])
-        shapes = [s for s in record["shapes"] if label in (None, s["label"])]
-        kinds = {s.get("shape_type", "polygon") for s in shapes}
-        polygons = [s["points"] for s in shapes]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is no file of labelme ({error!r:.80})") from error
-    if kinds - {"polygon"}:
-        raise ValueError(f"{path} holds {', '.join(kinds)}; expected polygons alone")
-    return polygons, shape
-
-
-def read_cvat(path: Path, label: str | None) -> dict[str, tuple[list, tuple[int, int]]]:
-    """Return `{name: (polygons, shape)}` of a file of CVAT; of one label, or of all.
+def draw_mask(drawing: Drawing, size: tuple[int, int], label: str | None) -> Marked:
+    """Return the mask of a label, or of the only one; holes are cut in the order drawn.
 
     Raises:
-        ValueError: it is none, holds other shapes than polygons (brush masks, boxes), or
-            two pictures of one name.
+        ValueError: several labels and none is given, or a shape that makes no area.
     """
-    content = read_text(path)
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-        raise ValueError(f"{path} defines entities, which CVAT never does")
-    found, names, kinds = {}, [], set()
-    try:
-        for image in ElementTree.fromstring(content).iter("image"):
-            polygons = [
-                [
-                    tuple(map(float, point.split(",")))
-                    for point in p.get("points").split(";")
-                ]
-                for p in image.iter("polygon")
-                if label in (None, p.get("label"))
-            ]
-            shape = int(image.get("height")), int(image.get("width"))
-            names.append(Path(image.get("name")).stem)
-            found[names[-1]] = polygons, shape
-            mine = [e for e in image if label in (None, e.get("label"))]
-            kinds |= {e.tag for e in mine} - {"polygon", "tag"}
-    except (ElementTree.ParseError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no .xml of CVAT ({error!r:.80})") from error
-    if kinds:
+    labels = {s.label for s in drawing.shapes if s.label.casefold() not in HOLES}
+    wanted = labels if label is None else {label}
+    if len(wanted) > 1:
+        names = ", ".join(sorted(map(repr, labels))[:8])
         raise ValueError(
-            f"{path} holds {', '.join(sorted(kinds))}; expected polygons alone"
+            f"{drawing.where} holds the labels {names}; say which is nerve: --label NAME"
         )
-    if len(found) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path} holds several pictures called {twice}")
+    mask, nested = np.zeros(size, np.uint8), 0
+    with refusing(f"{drawing.where} cannot be drawn", *DAMAGED):
+        for shape in drawing.shapes:
+            if shape.label in wanted:
+                place = paint(shape, size)
+                nested += bool(mask[place].all())
+                mask[place] = 255
+            elif shape.label not in labels:
+                mask[paint(shape, size)] = 0
+        if wanted & labels and not mask.any():
+            raise ValueError("holes cover all of its outlines")
+    return Marked(mask, frozenset(labels), nested)
+
+
+def read_text(path: Path) -> str:
+    """Return what a file of outlines holds."""
+    if path.stat().st_size > MAX_TEXT:
+        raise ValueError(f"{path} has more than {MAX_TEXT >> 20} MB; expected outlines")
+    return path.read_text(encoding="utf-8-sig")
+
+
+def read_labelme(path: Path) -> Drawing:
+    """Return what is drawn in a file of labelme."""
+    shapes = []
+    with refusing(f"{path} is no file of labelme", *DAMAGED):
+        record = json.loads(read_text(path))
+        for shape in record["shapes"]:
+            label, kind = clean(shape["label"]), str(shape.get("shape_type", "polygon"))
+            points, pixels = shape["points"], shape.get("mask")
+            if kind == "mask":
+                (left, top), (right, bottom) = np.array(points).astype(int).tolist()
+                kind, points = "png", (left, top, right - left + 1, bottom - top + 1)
+            shapes.append(Shape(label, kind, points, pixels))
+        size = record.get("imageHeight"), record.get("imageWidth")
+    return Drawing(str(path), size, shapes)
+
+
+def read_element(element: ElementTree.Element) -> Shape:
+    """Return a shape of CVAT's."""
+    label, get = clean(element.get("label")), element.get
+    if element.tag == "polygon":
+        points = [point.split(",") for point in get("points").split(";")]
+        return Shape(label, "polygon", points)
+    if element.tag == "mask":
+        box = [get(name) for name in ("left", "top", "width", "height")]
+        return Shape(label, "runs", box, get("rle").split(","))
+    return Shape(label, element.tag, None)
+
+
+def read_cvat(path: Path) -> list[tuple[str, Drawing]]:
+    """Return `[(name of a picture, drawing)]` of a file of CVAT for images 1.1."""
+    found = []
+    with refusing(f"{path} is no .xml of CVAT for images 1.1", *DAMAGED):
+        text = read_text(path)
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise ValueError("it defines entities, which CVAT never does")
+        root = ElementTree.fromstring(text)
+        if root.tag != "annotations" or root.find("track") is not None:
+            what = "CVAT for video" if root.tag == "annotations" else f"{root.tag!r:.40}"
+            raise ValueError(f"it is {what}; export it as CVAT for images 1.1")
+        for image in root.iter("image"):
+            name, size = (
+                image.get("name"),
+                (int(image.get("height")), int(image.get("width"))),
+            )
+            drawn = [element for element in image if element.tag != "tag"]
+            drawn.sort(key=lambda element: int(element.get("z_order", 0)))
+            shapes = [read_element(element) for element in drawn]
+            found.append((name, Drawing(f"{path}, {name!r:.80},", size, shapes)))
     return found
+
+
+def read_coco(path: Path) -> list[tuple[str, Drawing]]:
+    """Return `[(name of a picture, drawing)]` of a file of COCO."""
+    with refusing(f"{path} is no file of COCO", *DAMAGED):
+        record = json.loads(read_text(path))
+        labels = {kind["id"]: clean(kind["name"]) for kind in record["categories"]}
+        found = {}
+        for image in record["images"]:
+            name, size = image["file_name"], (image.get("height"), image.get("width"))
+            found[image["id"]] = name, Drawing(f"{path}, {name!r:.80},", size, [])
+        if len(found) + len(labels) < len(record["images"]) + len(record["categories"]):
+            raise ValueError("two pictures or two categories have one id")
+        for drawn in record["annotations"]:
+            label, parts = labels[drawn["category_id"]], drawn.get("segmentation")
+            shapes = found[drawn["image_id"]][1].shapes
+            if not parts or isinstance(parts, dict):
+                shapes.append(Shape(label, "RLE" if parts else "box", None))
+                continue
+            for flat in parts:
+                points = list(zip(flat[::2], flat[1::2], strict=True))
+                shapes.append(Shape(label, "polygon", points))
+    return list(found.values())

@@ -1,13 +1,11 @@
 """Frames and masks of people's own, in any names and sizes, as extract_data.py takes them.
 
-Masks are pictures (of classes, with --label), or outlines drawn in labelme (a .json beside
-each frame's name) or CVAT (one .xml, "CVAT for images 1.1").
+Masks are pictures (of classes, with --label), or outlines and brush masks drawn in labelme
+(a .json of each frame's name), CVAT (one .xml, "CVAT for images 1.1") or COCO (one .json).
 """
 
 import collections
 import contextlib
-import csv
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,121 +14,56 @@ import cv2
 import numpy as np
 
 from nerve import machine
-from nerve.command import refusing
 from nerve.frames import pictures
-from nerve.frames.geometry import Geometry
-from nerve.frames.outlines import fill, read_cvat, read_labelme
-from nerve.frames.pictures import list_pictures, read_mask, read_picture
+from nerve.frames.geometry import Box, Geometry
+from nerve.frames.outlines import Drawing, Marked, draw_mask, read_labelme
+from nerve.frames.pairs import join_spellings, listed, name_subjects
+from nerve.frames.pictures import SUFFIXES, read_mask, read_picture
 
 CHANGED = 2  # greys by which a pixel must differ between frames to count as picture
-SUFFIX = "_mask"  # that a mask's name may have after its frame's
 OPENED = 7  # pixels: strips and letters thinner than that are no picture
+HOLLOW = 2  # times its own area that a mask surrounds: an outline, no area
+
+Pair = tuple[Path, list[Path | Drawing]]  # a frame and its masks, as of `pairs.find_pairs`
 
 
-def list_outlines(folder: Path, suffix: str) -> list[Path]:
-    """Return the files of a folder that end in `suffix`, without hidden ones."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() == suffix)
-    return [path for path in paths if not path.name.startswith(".")]
-
-
-def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Return `[(frame, its mask or outlines)]` as paths, paired by stem.
-
-    Raises:
-        ValueError: frames without a mask, or the other way round; it names them.
-    """
-    paths = list_pictures(images)
-    if masks.exists() and images.samefile(masks):
-        paths = [path for path in paths if not path.stem.endswith(SUFFIX)]
-    frames = {path.stem: path for path in paths}
-    if not masks.exists():
-        raise FileNotFoundError(f"{masks} is missing; expected masks of {images}/")
-    paths = [masks] if masks.is_file() else list_outlines(masks, ".xml")
-    if paths:
-        if len(paths) > 1 or paths[0].suffix.lower() != ".xml":
-            raise ValueError(f"{masks} is neither a folder of masks nor one .xml of CVAT")
-        return [(frame, paths[0]) for frame in frames.values()]
-    outlines = list_outlines(masks, ".json")
-    found = {path.stem: path for path in outlines or list_pictures(masks)}
-    named = {n.removesuffix(SUFFIX): p for n, p in found.items() if n.endswith(SUFFIX)}
-    if named and (images.samefile(masks) or len(named) == len(found)):
-        found = named  # as the challenge's
-    for mine, others, what in ((frames, found, "mask"), (found, frames, "frame")):
-        if missing := sorted(set(mine) - set(others)):
-            names = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
-            raise ValueError(
-                f"{len(missing)} of {len(mine)} lack a {what} of their name in "
-                f"{masks if what == 'mask' else images}/ (NAME or NAME{SUFFIX}): {names}"
-            )
-    return [(frames[stem], found[stem]) for stem in frames]
-
-
-def read_pair(
-    pair: tuple[Path, Path], label: str | None, cvat: dict | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `(frame, mask)` of a pair of paths, uint8, of one size each.
+def read_marked(
+    source: Path | Drawing, frame: Path, size: tuple, label: str | None
+) -> Marked:
+    """Return a mask of a frame of some size, (height, width).
 
     Args:
-        pair: (frame, mask) as `find_pairs` returns them.
+        source: A mask's picture, a .json of labelme, or what another file says.
         label: The class or name that is nerve, or None.
-        cvat: What `read_cvat` returned of it, where the mask is an .xml.
     """
-    path, mask_path = pair
-    frame = read_picture(path)
-    suffix = mask_path.suffix.lower()
-    if suffix in (".xml", ".json"):
-        if suffix == ".xml" and path.stem not in cvat:
-            raise ValueError(f"{mask_path} says nothing of {path.name}")
-        outlines = cvat[path.stem] if suffix == ".xml" else read_labelme(mask_path, label)
-        polygons, shape = outlines
-        if shape == frame.shape:
-            try:
-                mask = fill(polygons, shape)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{mask_path}: {error}") from error
+    if isinstance(source, Path) and source.suffix.lower() in SUFFIXES:
+        where, marked = source, Marked(*read_mask(source, label))
+        found = marked.mask.shape
     else:
-        mask = read_mask(mask_path, label)
-        shape = mask.shape
-    if shape != frame.shape:
+        drawing = source if isinstance(source, Drawing) else read_labelme(source)
+        where, found = drawing.where, size if None in drawing.size else drawing.size
+        marked = draw_mask(drawing, size, label) if found == size else None
+    if found != size:
         raise ValueError(
-            f"{mask_path} is of {shape[0]} x {shape[1]} pixels, {path.name} of "
-            f"{frame.shape[0]} x {frame.shape[1]}"
+            f"{where} is of {found[0]!r:.20} x {found[1]!r:.20} pixels, {frame.name} of "
+            f"{size[0]} x {size[1]}"
         )
-    return frame, mask
+    return marked
 
 
-def name_subjects(
-    names: list[str], pattern: str | None, table: Path | None
-) -> list[str] | None:
-    """Return each frame's subject as text, or None where nothing names them.
-
-    Args:
-        pattern: Regular expression; its first group, or all of it, is the subject.
-        table: CSV with the columns `name` (of the file, or its stem) and `subject`.
-    """
-    if pattern:
-        try:
-            expression = re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"--subject-pattern {pattern!r}: {error}") from error
-        matches, group = map(expression.search, names), min(1, expression.groups)
-        found = [match and match[group] for match in matches]
-        lacking = f"--subject-pattern {pattern!r} finds none in"
-    elif table:
-        text = f"{table} is no CSV with the columns name and subject"
-        with (
-            refusing(text, KeyError, UnicodeDecodeError, csv.Error),
-            open(table, newline="", encoding="utf-8-sig") as file,
-        ):
-            rows = {row["name"]: row["subject"] for row in csv.DictReader(file)}
-        found = [rows.get(name, rows.get(Path(name).stem)) for name in names]
-        lacking = f"{table} names no subject for"
-    else:
-        return None
-    for name, subject in zip(names, found, strict=True):
-        if not subject:
-            raise ValueError(f"{lacking} {name}")
-    return found
+def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked]:
+    """Return the uint8 frame of a pair, and all its masks as one of its size."""
+    path, sources = pair
+    frame = read_picture(path)
+    result = Marked(np.zeros(frame.shape, np.uint8), frozenset())
+    for source in sources:
+        marked = read_marked(source, path, frame.shape, label)
+        result = Marked(
+            result.mask | marked.mask,
+            result.labels | marked.labels,
+            result.nested + marked.nested,
+        )
+    return frame, result
 
 
 def find_size(path: Path) -> tuple[int, int] | None:
@@ -139,19 +72,20 @@ def find_size(path: Path) -> tuple[int, int] | None:
         return pictures.find_size(path)
 
 
-def find_crop(frames: Iterable[np.ndarray]) -> list[int] | None:
-    """Return where frames of one size change: top, left, height, width; None without two.
+def find_crop(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[int] | None:
+    """Return where frames of one size change or a mask is: top, left, height, width.
 
-    Burned-in text and borders are the same in all of them.
+    Burned-in text and borders are the same in all of them. None without two frames.
 
     Args:
-        frames: Iterable of uint8 arrays of one size.
+        pairs: Iterable of `(frame, mask)`, uint8 arrays of one size.
     """
-    low = high = None
+    low = high = marked = None
     count = 0
-    for frame in frames:
+    for frame, mask in pairs:
         low = frame.copy() if low is None else np.minimum(low, frame)
         high = frame.copy() if high is None else np.maximum(high, frame)
+        marked = mask.copy() if marked is None else np.maximum(marked, mask)
         count += 1
     if count < 2:
         return None
@@ -163,25 +97,93 @@ def find_crop(frames: Iterable[np.ndarray]) -> list[int] | None:
     if number < 2:
         return None
     left, top, width, height, _ = parts[1 + parts[1:, cv2.CC_STAT_AREA].argmax()].tolist()
-    return [top, left, height, width]
+    crop = Box(top, left, height, width)
+    if marked.any():
+        left, top, width, height = cv2.boundingRect(marked)
+        crop = crop.joined(Box(top, left, height, width))
+    return list(crop)
 
 
 def find_crops(
-    pairs: list[tuple[Path, Path]], sizes: list[tuple[int, int] | None]
+    pairs: list[Pair], sizes: list[tuple[int, int] | None], label: str | None
 ) -> dict[str, list[int]]:
     """Return `{"HxW": crop}` of the sizes of which there is more than one frame."""
 
-    def read(path):  # a damaged frame is refused when it is extracted
+    def read(pair):  # a damaged one is refused when it is extracted
         with contextlib.suppress(ValueError):
-            return read_picture(path)
+            frame, marked = read_pair(pair, label)
+            return frame, marked.mask
 
     crops = {}
     for size in sorted(set(sizes) - {None}):
-        same = [frame for (frame, _), s in zip(pairs, sizes, strict=True) if s == size]
-        whole = (frame for frame in machine.map_threads(read, same) if frame is not None)
+        same = [pair for pair, s in zip(pairs, sizes, strict=True) if s == size]
+        whole = (pair for pair in machine.map_threads(read, same) if pair is not None)
         if crop := find_crop(whole):
             crops[f"{size[0]}x{size[1]}"] = crop
     return crops
+
+
+def is_hollow(mask: np.ndarray) -> bool:
+    """Tell whether a mask, uint8 `(height, width)`, is a line around an area."""
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    surrounded = sum(cv2.contourArea(cv2.convexHull(line)) for line in contours)
+    return surrounded > HOLLOW * np.count_nonzero(mask)
+
+
+class Seen(NamedTuple):
+    """What reading a frame's masks brought up."""
+
+    name: str
+    labels: frozenset  # as of `Marked`
+    shown: bool  # whether the mask shows anything
+    remarks: list[str]
+
+
+def remark(marked: Marked, geometry: Geometry, fitted: np.ndarray) -> list[str]:
+    """Return what a user should know about a mask and what fitting it left."""
+    contours, _ = cv2.findContours(marked.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    surrounded = sum(cv2.contourArea(cv2.convexHull(line)) for line in contours)
+    area, texts = np.count_nonzero(marked.mask), []
+    if surrounded > HOLLOW * area:
+        texts.append("masks that are lines around an area (outlines?); fill them")
+    if marked.nested:
+        text = "outlines within others, which change nothing; call a hole _background_"
+        texts.append(text)
+    if area and geometry.kept(marked.mask, fitted) < 0.5:
+        texts.append("masks that lost more than half of their area by letterboxing")
+    return texts
+
+
+def count_labels(seen: Iterable[Seen], label: str | None) -> str:
+    """Return the labels but one, each with the number of frames that hold it."""
+    count = collections.Counter(name for frame in seen for name in frame.labels)
+    most = sorted(count.items(), key=lambda item: (-item[1], str(item[0])))
+    texts = [f"{name!r} ({number})" for name, number in most if str(name) != label]
+    return ", ".join(texts[:8]) + ", ..." * (len(texts) > 8)
+
+
+def judge(seen: list[Seen], label: str | None) -> list[str]:
+    """Return what must be said of the masks that were read.
+
+    Raises:
+        ValueError: they hold several labels, and none is given.
+    """
+    labels, lines = frozenset().union(*(frame.labels for frame in seen)), []
+    if label is None and len(labels) > 1:
+        said = f"masks hold several labels (in so many frames): {count_labels(seen, None)}"
+        if not all(isinstance(name, int) for name in labels):
+            raise ValueError(f"{said}; say which is nerve: --label NAME")
+        lines.append(f"note: {said}; each is taken for the nerve")
+    if label is not None:
+        alone = [frame for frame in seen if frame.labels and not frame.shown]
+        if passed := count_labels((frame for frame in seen if frame.shown), label):
+            lines.append(f"note: passed over beside --label {label}: {passed}")
+        if passed := count_labels(alone, label):
+            lines.append(f"warning: {len(alone)} frames hold other labels alone: {passed}")
+    for text in sorted({text for frame in seen for text in frame.remarks}):
+        names = [frame.name for frame in seen if text in frame.remarks]
+        lines.append(f"warning: {len(names)} frames have {text}: {listed(names)}")
+    return lines
 
 
 class Own(NamedTuple):
@@ -197,13 +199,14 @@ class Plan(NamedTuple):
     frames: dict[tuple[int, int], Own]  # by (subject, image), both from 1
     size: tuple[int, int]  # (height, width) of the arrays
     read: Callable  # such a key to `(frame, mask)`, uint8 of `size`
+    seen: dict[tuple[int, int], Seen]  # of each frame that was read
     subjects_known: bool
     subject_names: dict[str, str]  # {number: name}
     crops: dict[str, list[int]]
 
 
 def plan(
-    pairs: list[tuple[Path, Path]],
+    pairs: list[Pair],
     crop: bool,
     label: str | None,
     pattern: str | None,
@@ -214,17 +217,17 @@ def plan(
     Frames of another size than most, after cropping, are letterboxed into it.
 
     Args:
-        crop: Whether to cut what is the same in all frames of a size.
+        crop: Whether to cut what is the same in all frames of a size, and no mask.
     """
     names = [path.name for path, _ in pairs]
+    known = name_subjects(names, pattern, table)
     sizes = [find_size(path) for path, _ in pairs]
     if not any(sizes):
         read_picture(pairs[0][0])  # says what is wrong
-    crops = find_crops(pairs, sizes) if crop else {}
+    crops = find_crops(pairs, sizes, label) if crop else {}
     shown = [tuple(crops.get(f"{h}x{w}", (0, 0, h, w))[2:]) for h, w in filter(None, sizes)]
     size = collections.Counter(shown).most_common(1)[0][0]
-    known = name_subjects(names, pattern, table)
-    subjects = known or [Path(name).stem for name in names]
+    subjects = join_spellings(known) if known else [Path(name).stem for name in names]
     numbers = {name: k for k, name in enumerate(sorted(set(subjects)), 1)}
     frames = {
         (numbers[subject], image): Own(name, own and list(own))
@@ -232,14 +235,15 @@ def plan(
             zip(subjects, names, sizes, strict=True), 1
         )
     }
-    xml = {mask for _, mask in pairs if mask.suffix.lower() == ".xml"}
-    cvat = read_cvat(xml.pop(), label) if xml else None
+    seen = {}
 
     def read(frame):
-        image, mask = read_pair(pairs[frame[1] - 1], label, cvat)
+        image, marked = read_pair(pairs[frame[1] - 1], label)
         geometry = Geometry.of(image.shape, size, size[1] / size[0], crops)
-        mask = np.where(geometry.fit(mask) >= 128, np.uint8(255), np.uint8(0))
+        mask = geometry.fit_mask(marked.mask)
+        shown, remarks = bool(marked.mask.any()), remark(marked, geometry, mask)
+        seen[frame] = Seen(frames[frame].name, marked.labels, shown, remarks)
         return geometry.fit(image), mask
 
     subject_names = {str(number): name for name, number in numbers.items()}
-    return Plan(frames, size, read, known is not None, subject_names, crops)
+    return Plan(frames, size, read, seen, known is not None, subject_names, crops)

@@ -1,9 +1,9 @@
 """Pictures of people's own: frames as grey arrays, masks by class."""
 
-import collections
 import contextlib
 import re
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -22,30 +22,25 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 ORIENTED = re.compile(rb"eXIf|profile type exif|com\.adobe\.xmp")
 
 
-def list_pictures(path: Path) -> list[Path]:
-    """Return the pictures of a folder, or the one named.
+def check_file(path: Path) -> None:
+    """Refuse what is no file, and a link out of the folder that it lies in."""
+    folder = path.parent
+    if path.is_symlink() and folder.resolve() not in path.resolve().parents:
+        raise ValueError(f"{path} is a link out of {folder}; put the file itself there")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file")
+
+
+def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return the sorted files of a folder with one of some suffixes, but hidden ones.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: no picture, or two that differ by their suffix alone.
+        ValueError: as of `check_file`.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; expected a picture or a folder")
-    paths = [path]
-    if path.is_dir():
-        paths = sorted(
-            p
-            for p in path.iterdir()
-            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-        )
-        if not paths:
-            raise ValueError(f"{path} holds no picture ({', '.join(SUFFIXES)})")
-    stems = collections.Counter(p.stem for p in paths)
-    stem, count = stems.most_common(1)[0]
-    if count > 1:
-        raise ValueError(
-            f"{path} holds {count} pictures called {stem}; their masks would be one file"
-        )
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+    paths = [path for path in paths if not path.name.startswith(".")]
+    for path in paths:
+        check_file(path)
     return paths
 
 
@@ -59,10 +54,13 @@ def bits_of(image: Image.Image, path: Path) -> int:
     return 8
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path, deep: bool = False) -> Image.Image:
     """Return a picture opened by Pillow, of at most MAX_PIXELS and 8 bits a channel.
 
     It lies as it is stored: see `turn`.
+
+    Args:
+        deep: Whether it may have one channel of more bits, as numbers of classes have.
 
     Raises:
         ValueError: no picture, a larger one, one of more bits, or one of several pages.
@@ -71,10 +69,11 @@ def open_picture(path: Path) -> Image.Image:
         image = Image.open(path, formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{path} claims to be {image.height} x {image.width}")
-    if image.mode.startswith(("I", "F")) or bits_of(image, path) > 8:
+    single = image.mode.startswith(("I", "F"))
+    if not (single and deep) and (single or bits_of(image, path) > 8):
         raise ValueError(
-            f"{path} has more than 8 bits a channel (Pillow's mode {image.mode}); "
-            "save it with 8, scaled as on the screen of the device"
+            f"{path} has more than 8 bits a channel (Pillow's mode {image.mode}); save it "
+            f"with 8{'' if deep else ', scaled as on the screen of the device'}"
         )
     if image.format == "TIFF" and image.is_animated:
         raise ValueError(
@@ -121,8 +120,8 @@ def read_picture(path: Path) -> np.ndarray:
         return np.asarray(image.convert("L"))
 
 
-def flatten_colours(values: np.ndarray, path: Path) -> np.ndarray:
-    """Return one channel of a mask drawn in one colour, or in greys.
+def flatten_colours(values: np.ndarray, path: Path) -> tuple[np.ndarray, str | None]:
+    """Return one channel of a mask drawn in one colour, or in greys; and that colour.
 
     Args:
         values: uint8 array `(height, width, channels)`, without an alpha channel.
@@ -131,58 +130,88 @@ def flatten_colours(values: np.ndarray, path: Path) -> np.ndarray:
         ValueError: it holds several colours.
     """
     if (values == values[..., :1]).all():
-        return values[..., 0]
+        return values[..., 0], None
     colours = np.unique(values.reshape(-1, values.shape[2]), axis=0)
-    if np.count_nonzero(colours.any(axis=1)) > 1:
+    colours = colours[colours.any(axis=1)]
+    if len(colours) > 1:
         raise ValueError(
             f"{path} is drawn in several colours; save it as a palette picture, or in "
             "greys that are the numbers of classes"
         )
-    return values.max(axis=2)
+    return values.any(axis=2) * np.uint8(255), f"#{bytes(colours[0]).hex()}"
 
 
-def read_mask(path: Path, label: str | None) -> np.ndarray:
-    """Return a mask drawn as a picture, uint8 `(height, width)`, 0 or 255.
+def read_classes(path: Path, lossless: bool) -> tuple[np.ndarray, str | None, int]:
+    """Return `(values, colour, top)` of a mask drawn as a picture.
 
     Args:
-        path: The picture. Of a palette the indices count, not the colours.
-        label: The class that is nerve, a number; None where masks hold 0 and 1 or 255.
+        lossless: Whether a JPEG is refused, whose greys are no numbers.
+
+    Returns:
+        The whole numbers that it holds, `(height, width)`: of a palette the indices, not
+        the colours; the one colour that it is drawn in, if any; and its white.
 
     Raises:
-        ValueError: several classes and no label, a label that is no number, or given for
-            a JPEG; a picture of several colours, or not a whole picture.
+        ValueError: no whole picture, several colours, or no whole numbers.
     """
-    with open_picture(path) as image:
+    with open_picture(path, deep=True) as image:
+        bits = bits_of(image, path)
         with refusing(f"{path} is not a whole picture", *DAMAGED):
             turn(image)
             values = np.asarray(image)
+            values = values.astype(np.uint8) if image.mode == "1" else values
         lossy = image.format == "JPEG"
         opaque = [k for k, band in enumerate(image.getbands()) if band.upper() != "A"]
-    if lossy and label is not None:
+    if lossy and lossless:
         raise ValueError(
             f"{path} is a JPEG, which changes the numbers of classes; save masks as PNG"
         )
-    if values.ndim == 3 and lossy:
-        values = values.max(axis=2)
-    elif values.ndim == 3:
-        values = flatten_colours(values[..., opaque], path)
-    if values.dtype == bool:
-        values = values.astype(np.uint8)
     if lossy:  # rings about what was 0 or 255
         if 0 < values.max() < 128:
             raise ValueError(f"{path} is a JPEG of dark greys; save masks as PNG")
         values = np.where(values >= 128, np.uint8(255), np.uint8(0))
+    if image.mode == "L" and bits < 8:
+        values = values // (255 // (2**bits - 1))  # Pillow stretches them to 255
+    colour = None
+    if values.ndim == 3:
+        values, colour = flatten_colours(values[..., opaque], path)
+    if values.dtype.kind == "f":
+        if not np.isin(values, range(1 << 16)).all():
+            raise ValueError(f"{path} holds fractions or worse; a mask holds whole numbers")
+        values = values.astype(np.int32)
+    return values, colour, 2**bits - 1
+
+
+def read_mask(path: Path, label: str | None) -> tuple[np.ndarray, frozenset]:
+    """Return a mask drawn as a picture, and the classes that it holds.
+
+    Args:
+        label: The class that is nerve, a number or the colour "#rrggbb" that a mask is
+            drawn in; None where masks hold 0 and 1 or 255.
+
+    Returns:
+        `(mask, labels)`: uint8 `(height, width)`, 0 or 255; and the numbers in it but 0,
+        or the colour.
+
+    Raises:
+        ValueError: several classes and no label, a label that is no number, or as of
+            `read_classes`.
+    """
+    values, colour, top = read_classes(path, label is not None)
+    found = np.unique(values)
+    labels = frozenset([colour] if colour else found[found != 0].tolist())
+    if label is not None and colour:
+        return values * np.uint8(label == colour), labels
     if label is not None:
         if not label.isdecimal():
             raise ValueError(f"--label {label}; expected a number for masks such as {path}")
-        return np.where(values == int(label), np.uint8(255), np.uint8(0))
-    found = np.unique(values)
+        return np.where(values == int(label), np.uint8(255), np.uint8(0)), labels
     if len(found) > MOST_CLASSES:
         raise ValueError(
             f"{path} holds {len(found)} greys: no mask, or one with soft edges; save it "
             "with 0 and 255 alone"
         )
-    if not set(found) <= {0, 1} and not set(found) <= {0, 255}:
+    if not any(set(found) <= {0, white} for white in (1, 255, top)):
         text = ", ".join(map(str, found[:8]))
         raise ValueError(f"{path} holds the values {text}; say which is nerve: --label N")
-    return np.where(values > 0, np.uint8(255), np.uint8(0))
+    return np.where(values != 0, np.uint8(255), np.uint8(0)), labels

@@ -1,0 +1,187 @@
+"""Which mask belongs to which frame of people's own, and whose each frame is."""
+
+import collections
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from nerve.files.run_length import read_rows
+from nerve.frames.outlines import Drawing, clean, read_coco, read_cvat, stem_of
+from nerve.frames.pictures import SUFFIXES, list_files
+
+MASK = re.compile("(.+?)_mask[-_]?[0-9]*", re.IGNORECASE)  # a name after its frame's
+OUTLINES = (".json", ".xml")
+READ = (
+    "masks are pictures (NAME, NAME_mask, NAME_mask_1), labelme's NAME.json, one .xml of "
+    "CVAT for images 1.1, or one .json of COCO; folders are not entered"
+)
+
+
+def listed(names: Iterable) -> str:
+    """Return the first of some names for a message."""
+    names = sorted(map(str, names))
+    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+
+
+def by_stem(paths: list[Path], frames: Collection[str] = ()) -> dict[str, list[Path]]:
+    """Return `{stem: files}`; NAME_mask is NAME's where `frames` holds none called so."""
+    found = {}
+    for path in paths:
+        stem = clean(path.stem)
+        mask = MASK.fullmatch(stem) if frames and stem not in frames else None
+        found.setdefault(mask[1] if mask else stem, []).append(path)
+    return found
+
+
+def find_frames(images: Path, masks: Path) -> dict[str, Path]:
+    """Return `{stem: frame}` of a folder, which may hold the masks, too.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: no picture, two that differ by suffix alone, or as of `list_files`.
+    """
+    if not images.is_dir():
+        raise FileNotFoundError(f"{images} is missing; expected a folder of pictures")
+    found = by_stem(list_files(images, SUFFIXES))
+    if masks.exists() and images.samefile(masks):
+        found = {stem: paths for stem, paths in found.items() if not MASK.fullmatch(stem)}
+    kinds = (*SUFFIXES, *OUTLINES)
+    others = [p.name for p in images.iterdir() if p.suffix.lower() not in kinds]
+    others = listed(name for name in others if not name.startswith("."))
+    if not found:
+        what = f" but {others}; folders are not entered" if others else ""
+        raise ValueError(f"{images} holds no picture ({', '.join(SUFFIXES)}){what}")
+    if others:
+        print(f"note: of {images} passed over: {others}")
+    for stem, paths in found.items():
+        if len(paths) > 1:
+            raise ValueError(f"{images} holds {len(paths)} pictures called {stem}")
+    return {stem: path for stem, (path,) in found.items()}
+
+
+def find_masks(masks: Path, frames: dict[str, Path]) -> dict[str, list[Path | Drawing]]:
+    """Return `{stem: masks}` of what --masks names; `frames` as of `find_frames`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is of none of the formats that are read.
+    """
+    if not masks.exists():
+        raise FileNotFoundError(f"{masks} is missing; expected masks of the frames")
+    whole = [masks]
+    if masks.is_dir():
+        drawn = by_stem(list_files(masks, (".json",)), frames)
+        painted = [p for p in list_files(masks, SUFFIXES) if p not in frames.values()]
+        painted, whole = by_stem(painted, frames), list_files(masks, OUTLINES)
+        if drawn.keys() & frames.keys():
+            return drawn
+        if painted.keys() & frames.keys() or not whole:
+            return painted
+    if len(whole) > 1 or whole[0].suffix.lower() not in OUTLINES:
+        raise ValueError(f"{masks} holds {listed(path.name for path in whole)}; {READ}")
+    found, read = {}, read_cvat if whole[0].suffix.lower() == ".xml" else read_coco
+    for name, drawing in read(whole[0]):
+        if stem_of(name) in found:
+            raise ValueError(f"{whole[0]} holds several pictures called {stem_of(name)}")
+        found[stem_of(name)] = [drawing]
+    return found
+
+
+def find_pairs(
+    images: Path, masks: Path, missing_empty: bool = False
+) -> list[tuple[Path, list[Path | Drawing]]]:
+    """Return `[(frame, its masks)]`, paired by stem.
+
+    Args:
+        missing_empty: Whether frames without a mask show no nerve, unless all are.
+
+    Raises:
+        ValueError: frames without a mask, or the other way round; it names them.
+    """
+    frames = find_frames(images, masks)
+    found = find_masks(masks, frames)
+    lack = "{} of {} lack a {} of their name in {}: {}".format
+    if missing := frames.keys() - found.keys():
+        said = lack(len(missing), len(frames), "mask", masks, listed(missing))
+        if len(missing) == len(frames):
+            raise ValueError(f"{said}; {READ}")
+        if not missing_empty:
+            raise ValueError(f"{said}; {READ}; do they show no nerve? --missing-empty")
+        print(f"note: {said}; they are taken for frames without a nerve")
+    if alone := found.keys() - frames.keys():
+        said = lack(len(alone), len(found), "frame", images, listed(alone))
+        if not isinstance(next(iter(found.values()))[0], Drawing):
+            raise ValueError(f"{said}; {READ}")
+        print(f"note: {said}")
+    if joined := [stem for stem, several in found.items() if len(several) > 1]:
+        print(f"note: {len(joined)} frames have several masks, joined: {listed(joined)}")
+    return [(frame, found.get(stem, [])) for stem, frame in frames.items()]
+
+
+def as_person(name: str) -> str:
+    """Return a subject's name without what makes two spellings of it.
+
+    That is case, blanks, Unicode form, and zeros before a number.
+    """
+    name = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return re.sub("(?<![0-9])0+(?=[0-9])", "", name)
+
+
+def read_subjects(table: Path) -> dict[str, str]:
+    """Return `{stem of a frame: subject}` of a CSV with the columns name and subject.
+
+    Raises:
+        ValueError: as of `read_rows`, or a name with two subjects.
+    """
+    found = {}
+    for line, row in read_rows(table, "name", "subject"):
+        stem, subject = stem_of(row["name"].strip()), row["subject"]
+        if as_person(found.setdefault(stem, subject)) != as_person(subject):
+            both = f"{found[stem]!r} and {subject!r}"
+            raise ValueError(f"{table} line {line}: {row['name']} has the subjects {both}")
+    return found
+
+
+def name_subjects(
+    names: list[str], pattern: str | None, table: Path | None
+) -> list[str] | None:
+    """Return each frame's subject as text, or None where nothing names them.
+
+    Args:
+        names: Of the frames' files.
+        pattern: Regular expression; its first group, or all of it, is the subject.
+        table: As of `read_subjects`.
+    """
+    if pattern:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"--subject-pattern {pattern!r}: {error}") from error
+        matches, group = (
+            map(expression.search, map(clean, names)),
+            min(1, expression.groups),
+        )
+        found = [match and match[group] for match in matches]
+        lacking = f"--subject-pattern {pattern!r} finds none in"
+    elif table:
+        rows = read_subjects(table)
+        found = [rows.get(clean(Path(name).stem)) for name in names]
+        lacking = f"{table} names no subject for"
+    else:
+        return None
+    for name, subject in zip(names, found, strict=True):
+        if not (subject and subject.strip()):
+            raise ValueError(f"{lacking} {name}")
+    return found
+
+
+def join_spellings(subjects: list[str]) -> list[str]:
+    """Return the subjects, each in the first of its spellings; those joined are said."""
+    spellings = collections.defaultdict(set)
+    for subject in subjects:
+        spellings[as_person(subject)].add(subject)
+    if joined := [sorted(names) for names in spellings.values() if len(names) > 1]:
+        said = listed(" = ".join(map(repr, names)) for names in joined)
+        print(f"note: {len(joined)} subjects are spelt in several ways and joined: {said}")
+    return [min(spellings[as_person(subject)]) for subject in subjects]
