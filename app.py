@@ -160,7 +160,7 @@ def show(
     length = f"{axis} pixels" + (f" ({axis_mm} mm)" if axis_mm else "") if axis else "-"
     sure, unlike = own_predictions.assess(found, state.trained)
     empty = ""
-    if inference.presence(found.probability) < state.trained.limits.presence:
+    if inference.presence(found.probability) < state.trained.limits.least_presence:
         empty = ": below the weights' limit, left empty"
     if unlike != own_predictions.NOT_KNOWN and float(unlike) > 1:
         unlike += ": **unlike all training frames, the outline may be wrong**"

@@ -234,7 +234,7 @@ def untrained(recipe, inputs, precision="float32"):
         keep="last",
         init_sha256=None,
         inputs=inputs,
-        limits=Limits(threshold=0.5, smallest_area=0.0, presence=0.0),
+        limits=Limits(threshold=0.5, smallest_area=0.0, least_presence=0.0),
         data=[],
         trained_on=[],
     )

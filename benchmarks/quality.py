@@ -202,7 +202,7 @@ def run(args, name, label, fold, seed):
             raise ValueError(f"{name} takes no --init")
         seconds = train_peer(name, data, found, seed, args.torch_python)
         precision, inputs = "bfloat16", read_split(data).inputs
-        limits = Limits(threshold=0.5, smallest_area=0.0, presence=0.0)
+        limits = Limits(threshold=0.5, smallest_area=0.0, least_presence=0.0)
         with np.load(found) as arrays:
             model = Predicted(arrays["probabilities"])
         dice = score_network(model, inputs, limits, data, found)

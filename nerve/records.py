@@ -189,7 +189,7 @@ class Limits:
 
     threshold: Share  # probability from which a pixel is nerve
     smallest_area: Share  # of a frame; a smaller mask is emptied
-    presence: Share  # of a frame; below it the mask is left empty
+    least_presence: Share  # of a frame; below it the mask is left empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,6 +276,10 @@ class Trained:
             values = values | {"recipe": old_recipe(values)}
         if not isinstance(values.get("data"), list):
             values = values | {"data": [values["data"]] if values.get("data") else []}
+        if "presence" in values:  # a limit on an earlier measure, as is the calibration
+            if values["presence"]:
+                print(f"note: {path}: its limit on presence is an earlier one, ignored")
+            values = values | {"least_presence": 0.0, "calibration": None}
         parts = {"inputs": values, "limits": values}
         try:
             return build(cls, values | parts)

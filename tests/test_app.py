@@ -107,7 +107,7 @@ def test_the_page_finds_what_predict_finds(weights, tmp_path):
         found = cv2.imread(str(tmp_path / f"out/masks/c_{number:05}.png"), 0)
         np.testing.assert_array_equal(255 * mask, found)
     # more than there is
-    limits = dataclasses.replace(limits, presence=1.5)
+    limits = dataclasses.replace(limits, least_presence=1.5)
     trained = dataclasses.replace(state.trained, limits=limits)
     state = state._replace(trained=trained)
     assert not app.find(state, 1, *sliders).mask.any()

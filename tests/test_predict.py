@@ -412,7 +412,7 @@ TRAINED = Trained(
     keep="best",
     init_sha256=None,
     inputs=Inputs(8, 8, mean=100.0, standard_deviation=50.0, aspect=1.0, crops={}),
-    limits=Limits(threshold=0.5, smallest_area=0.0, presence=0.0),
+    limits=Limits(threshold=0.5, smallest_area=0.0, least_presence=0.0),
     data=[],
     trained_on=[Frames("a", [1], frames=10, frames_with_nerve=4)],
     kept={"dice_coef": 0.8},
@@ -473,7 +473,7 @@ def test_small_masks_are_dropped():
     probability[:2, :2] = 0.9  # 4 of 100 pixels
     geometry = Geometry.of((10, 10), (10, 10), 1.0, {})
     for smallest, expected in ((0.04, 4), (0.041, 0)):
-        limits = Limits(threshold=0.5, smallest_area=smallest, presence=0.0)
+        limits = Limits(threshold=0.5, smallest_area=smallest, least_presence=0.0)
         assert inference.to_mask(probability, geometry, limits).sum() == expected
 
 
@@ -598,7 +598,7 @@ def test_the_mean_of_folds_predicts_test_frames_alone(chain, tmp_path, capsys):
 
 
 def test_limits_that_empty_masks_are_named():
-    limits = Limits(threshold=0.5, smallest_area=0.001, presence=0.9)
+    limits = Limits(threshold=0.5, smallest_area=0.001, least_presence=0.9)
     trained = dataclasses.replace(TRAINED, limits=limits)
     seen = watch(GREY, np.full((8, 8), 0.7), EMPTY, 3, trained)
     text = seen.advise(None)

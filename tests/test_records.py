@@ -61,7 +61,7 @@ def test_what_a_record_of_before_says_is_read():
     assert found.limits_searched_on == values.get("limits_searched_on", [])
     for part in (found.inputs, found.limits):
         for key, value in dataclasses.asdict(part).items():
-            assert value == values[key]
+            assert value == values[{"least_presence": "presence"}.get(key, key)]
     assert [dataclasses.asdict(part) for part in found.data] == [values["data"]]
     assert [dataclasses.asdict(part) for part in found.trained_on] == values["trained_on"]
 
@@ -92,8 +92,17 @@ def test_the_limits_of_a_new_record_are_those_at_its_top(tmp_path):
     found = read_released("unet_nerve")[1]
     changed = dataclasses.replace(found, limits=Limits(0.4, 0.01, 0.3))
     written = through_json(changed.to_dict())
-    assert (written["threshold"], written["presence"]) == (0.4, 0.3)
+    assert (written["threshold"], written["least_presence"]) == (0.4, 0.3)
     assert Trained.from_dict(written, tmp_path / "a.json").limits == changed.limits
+
+
+def test_a_limit_on_an_earlier_measure_is_ignored(tmp_path, capsys):
+    written = through_json(read_released("unet_nerve")[1].to_dict())
+    del written["least_presence"]
+    for limit, note in ((0.0, ""), (0.3, f"note: {tmp_path / 'a.json'}: its limit")):
+        found = Trained.from_dict(written | {"presence": limit}, tmp_path / "a.json")
+        assert (found.limits.least_presence, found.calibration) == (0, None)
+        assert capsys.readouterr().out.startswith(note)
 
 
 def test_several_weights_together_may_have_no_data_of_their_own(tmp_path):
@@ -210,7 +219,7 @@ def change(values, place, value):
         ("threshold", 2, "threshold 2; expected a number, 0 to 1"),
         ("threshold", -0.1, "threshold -0.1; expected a number, 0 to 1"),
         ("threshold", float("nan"), "threshold nan; expected a number, 0 to 1"),
-        ("presence", ..., "no presence"),
+        ("least_presence", ..., "no least_presence"),
         ("height", 7, "height 7; expected a whole number, 8 to 2048"),
         ("standard_deviation", 0, "standard_deviation 0; expected a number, 0.001 to 255"),
         ("aspect", True, "aspect True; expected a number, 0.05 to 20"),

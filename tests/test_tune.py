@@ -72,7 +72,7 @@ def test_limits_that_separate_empty_frames_are_found():
     dice[~empty, 4] = 0.9
     best, score = limits.search(Measures(dice, area, presence, empty))
     assert best.threshold == THRESHOLDS[4]
-    assert presence[empty].max() < best.presence <= presence[~empty].min()
+    assert presence[empty].max() < best.least_presence <= presence[~empty].min()
     assert best.smallest_area == 0
     assert score == pytest.approx(np.where(empty, 1, 0.9).mean())
 
@@ -84,7 +84,7 @@ def test_the_script_raises_the_score_and_says_on_which_subjects(copy, capsys):
     tune.main(flags)
     after = json.loads(record.read_text())
     changed = {name for name in after if after[name] != before.get(name)}
-    limits = {"threshold", "smallest_area", "presence", "limits_searched_on"}
+    limits = {"threshold", "smallest_area", "least_presence", "limits_searched_on"}
     assert changed <= {*limits, "calibration"}
     split = json.loads((copy / "data" / "preprocess.json").read_text())
     assert after["limits_searched_on"] == split["val"]["subjects"]
@@ -130,7 +130,7 @@ def test_the_smallest_area_is_measured_as_it_is_applied():
     share = row.area[THRESHOLDS.index(0.5)]
     assert share == pytest.approx(800 / 6400 * 2 / 3, rel=0.05)
     for smallest, expected in ((share, True), (share + 1e-6, False)):
-        least = Limits(threshold=0.5, smallest_area=smallest, presence=0.0)
+        least = Limits(threshold=0.5, smallest_area=smallest, least_presence=0.0)
         found = inference.to_mask(boxed, geometry, least)
         assert found.any() == expected
 
@@ -146,7 +146,7 @@ def test_limits_of_several_folds_go_where_they_are_asked_to(copy):
     tune.main(["--data", data, "--weights", weights])
     one = json.loads((copy / "weights" / "unet.json").read_text())
     two = json.loads(other.read_text())
-    for name in ("threshold", "smallest_area", "presence"):
+    for name in ("threshold", "smallest_area", "least_presence"):
         assert two[name] == one[name]  # the same frames twice
 
 
@@ -163,13 +163,17 @@ def test_flags_that_do_not_fit_are_one_line(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_presence_is_the_mean_of_the_highest_hundredth():
+def test_presence_is_the_dice_to_expect():
     probability = np.zeros((20, 20), np.float32)
-    probability[3, :5] = [0.9, 0.8, 0.7, 0.6, 0.5]  # of 400 pixels the highest 4 count
-    assert inference.presence(probability) == pytest.approx(0.75)
+    probability[3, :5] = [1.0, 1.0, 1.0, 0.5, 0.5]
+    # 3.5 / (4 + 4): squares by sum and 1 % of 400 pixels
+    assert inference.presence(probability) == pytest.approx(0.4375)
+    faint = np.full((20, 20), 0.2, np.float32)  # as high a sum, and no nerve
+    assert inference.presence(faint) < 0.2
+    assert inference.presence(np.zeros((20, 20), np.float32)) == 0
     geometry = Geometry.of((20, 20), (20, 20), 1.0, {})
-    for presence, expected in ((0.75, 5), (0.76, 0)):
-        least = Limits(threshold=0.5, smallest_area=0.0, presence=presence)
+    for presence, expected in ((0.43, 5), (0.44, 0)):
+        least = Limits(threshold=0.5, smallest_area=0.0, least_presence=presence)
         assert inference.to_mask(probability, geometry, least).sum() == expected
 
 

@@ -98,7 +98,7 @@ class Watch:
         kept = (trained.kept or {}).get("dice_coef")
         if self.positive == 0 and self.highest >= limits.threshold:
             area = f"smallest_area {limits.smallest_area:.3g}"
-            text = f"the weights' presence {limits.presence:.3g} or {area}"
+            text = f"the weights' presence {limits.least_presence:.3g} or {area}"
             if prevalence is not None:
                 text = f"--prevalence {prevalence:g} or the weights' {area}"
             causes.append(f"masks were found, and emptied by {text}")

@@ -93,5 +93,5 @@ def score_at(measures: Measures, limits: Limits) -> np.ndarray:
     """
     dice, area, presence, empty = measures
     k = np.abs(np.array(THRESHOLDS) - limits.threshold).argmin()
-    shown = (presence >= limits.presence) & (area[:, k] >= limits.smallest_area)
+    shown = (presence >= limits.least_presence) & (area[:, k] >= limits.smallest_area)
     return np.where(shown, dice[:, k], empty)
