@@ -2,13 +2,17 @@
 
     python benchmarks/damaged.py --inputs 3000 --flips 2000 --cases 1000000
 
-Frames cut, zeroed, with flipped bits; masks beside their row of train_masks.csv; run-length
-cases and tables of random text. Prints a table of trials and failures, appends them to
-results.jsonl, and ends with status 1 where anything failed.
+Frames cut, zeroed, with flipped bits; masks beside their row of train_masks.csv; outlines
+of labelme, CVAT and COCO, with changed numbers, too; run-length cases and tables of random
+text. Prints a table of trials and failures, appends them to results.jsonl, and ends with
+status 1 where anything failed.
 """
 
 import argparse
+import base64
 import contextlib
+import io
+import json
 import os
 import random
 import sys
@@ -22,14 +26,19 @@ from PIL import Image
 sys.path.insert(0, str(measure.ROOT))
 
 from nerve.files import run_length
-from nerve.frames import challenge
+from nerve.frames import challenge, own_frames
+from nerve.frames.pairs import find_pairs
 
 
 def damaged(content, rng, kind):
-    """Return a damaged copy of a TIFF's bytes."""
+    """Return a damaged copy of a file's bytes."""
     if kind == "cut":
-        return content[: 1024 * rng.randrange(len(content) // 1024 + 1)]
+        step = min(1024, len(content) // 100)  # of every kilobyte, if there are many
+        return content[: step * rng.randrange(len(content) // step)]
     data = bytearray(content)
+    if kind == "digit":  # of a coordinate, a count or a length
+        places = [k for k, byte in enumerate(data) if chr(byte).isdecimal()]
+        data[rng.choice(places)] = ord(rng.choice("0123456789-.e"))
     if kind == "flip":
         place = rng.randrange(8 * len(data))
         data[place // 8] ^= 1 << place % 8
@@ -45,21 +54,23 @@ def damaged(content, rng, kind):
     return bytes(data)
 
 
-def read_damaged(folder, trials, rng):
-    """Read damaged frames; return `(trials, silent, failures)`.
+def read_damaged(path, read, kinds, trials, rng):
+    """Read damaged copies of a file; return `(trials, silent, failures)`.
 
-    Silent is a frame that was read with other pixels than it had.
+    Args:
+        path: The file; it is overwritten.
+        read: It to an array, or a ValueError of one line that names it.
+        kinds: As of `damaged`.
+
+    Silent is a file that was read as another array than it was; a cut one never may be.
     """
-    path, failures, silent = folder / "1_1.tif", [], {}
-    truth = noise_frame(rng)
-    Image.fromarray(truth).save(path, compression="tiff_lzw")
-    content = path.read_bytes()
-    kinds = ("cut", "flip", "zeros", "head", "tail")
+    failures, silent, content = [], {}, path.read_bytes()
+    truth = read(path)
     for trial in range(trials):
         kind = kinds[trial % len(kinds)]
         path.write_bytes(damaged(content, rng, kind))
         try:
-            found = challenge.read_tiff(path, truth.shape)
+            found = read(path)
         except ValueError as error:
             if path.name not in str(error) or "\n" in str(error):
                 failures.append(f"{kind}: {error}")
@@ -68,8 +79,82 @@ def read_damaged(folder, trials, rng):
         else:
             silent[kind] = silent.get(kind, 0) + (not np.array_equal(found, truth))
     if silent.get("cut"):
-        failures.append(f"{silent['cut']} cut files were read as other frames")
+        failures.append(f"{silent['cut']} cut files were read as others")
     return trials, silent, failures
+
+
+def read_damaged_frames(folder, trials, rng):
+    """Read damaged frames of the challenge; as `read_damaged`."""
+    path = folder / "1_1.tif"
+    Image.fromarray(noise_frame(rng)).save(path, compression="tiff_lzw")
+    kinds = ("cut", "flip", "zeros", "head", "tail")
+    return read_damaged(
+        path, lambda p: challenge.read_tiff(p, (420, 580)), kinds, trials, rng
+    )
+
+
+OUTLINE = [[5, 5], [35, 6], [30, 30], [8, 28]]  # columns and rows, of frames of 48 x 64
+
+
+def outline_files():
+    """Return `{name: text}` of files that outline the frames a and b in each format."""
+    flat = [value for point in OUTLINE for value in point]
+    points = ";".join(f"{x}.50,{y}.25" for x, y in OUTLINE)
+    size = 'width="64" height="48"'
+    brush = '<mask label="nerve" rle="3, 5, 4, 8" left="7" top="9" width="5" height="4"/>'
+    polygon = f'<polygon label="nerve" points="{points}"/>'
+    images = "".join(f'<image name="{n}.png" {size}>{{}}</image>' for n in "ab")
+    png = io.BytesIO()
+    Image.fromarray(np.eye(20) > 0).save(png, "PNG")
+    shape = {"label": "nerve", "points": OUTLINE, "shape_type": "polygon"}
+    bits = {"points": [[5, 5], [24, 24]], "mask": base64.b64encode(png.getvalue()).decode()}
+    frame = {"height": 48, "width": 64}
+    return {
+        "cvat.xml": f"<annotations>{images.format(polygon, polygon)}</annotations>",
+        "brush.xml": f"<annotations>{images.format(brush, brush)}</annotations>",
+        "a.json": labelme([shape]),
+        "b.json": labelme([shape | bits | {"shape_type": "mask"}]),
+        "coco.json": json.dumps(
+            {
+                "images": [
+                    frame | {"id": k, "file_name": f"{'ab'[k]}.png"} for k in (0, 1)
+                ],
+                "categories": [{"id": 3, "name": "nerve"}],
+                "annotations": [
+                    {"image_id": k, "category_id": 3, "segmentation": [flat]}
+                    for k in (0, 1)
+                ],
+            }
+        ),
+    }
+
+
+def labelme(shapes):
+    """Return the text of a file of labelme."""
+    return json.dumps({"shapes": shapes, "imageHeight": 48, "imageWidth": 64})
+
+
+def read_damaged_outlines(folder, trials, rng):
+    """Read damaged outlines of each format; return `{name: as of read_damaged}`."""
+    frames, found = folder / "outlined", {}
+    frames.mkdir()
+    for name in "ab":
+        Image.fromarray(noise_frame(rng)[:48, :64]).save(frames / f"{name}.png")
+
+    def read(path):
+        if path.stem in "ab":  # of labelme: one file a frame
+            pairs = [(frames / f"{path.stem}.png", [path])]
+        else:
+            with contextlib.redirect_stdout(None):
+                pairs = find_pairs(frames, path)
+        return np.array([own_frames.read_pair(pair, None)[1].mask for pair in pairs])
+
+    for name, text in outline_files().items():
+        path = folder / name
+        path.write_text(text)
+        kinds = ("cut", "flip", "zeros", "digit")
+        found[f"damaged {name}"] = read_damaged(path, read, kinds, trials, rng)
+    return found
 
 
 @contextlib.contextmanager
@@ -201,7 +286,7 @@ def parse_args(argv=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--inputs", type=int, default=3000, help="damaged frames")
+    add("--inputs", type=int, default=3000, help="damaged frames, and outlines a format")
     add("--flips", type=int, default=2000, help="flipped bits")
     add("--cases", type=int, default=1_000_000, help="of run-length encoding")
     add("--seed", type=int, default=0)
@@ -214,13 +299,15 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         folder, tables = Path(folder), args.cases // 100
         with quiet():
-            trials, silent, failures = read_damaged(folder, args.inputs, rng)
+            trials, silent, failures = read_damaged_frames(folder, args.inputs, rng)
+            outlines = read_damaged_outlines(folder, args.inputs, rng)
             counts = flip_bits(folder, args.flips, rng)
         parts = {
             "damaged frames": (trials, failures),
             "flipped bits": (args.flips, ["missed"] * counts["masks missed"]),
             "run-length cases": (args.cases, fuzz_run_lengths(args.cases, rng)),
             "tables": (tables, fuzz_tables(folder, tables, rng)),
+            **{name: (trials, failed) for name, (trials, _, failed) in outlines.items()},
         }
     print(f"{'what':24}{'trials':>9}{'failures':>9}")
     for name, (trials, failures) in parts.items():
@@ -229,8 +316,11 @@ def main(argv=None):
             print(f"failed: {name}: {text}", file=sys.stderr)
     print(f"frames read with other pixels: {silent}")
     print(f"flipped bits: {counts}")
+    other = {name: silent for name, (_, silent, _) in outlines.items()}
+    print(f"outlines read as others: {other}")
     table = {n: {"trials": t, "failures": len(f)} for n, (t, f) in parts.items()}
     results = {"table": table, "flipped_bits": counts, "other_pixels": silent}
+    results["other_outlines"] = other
     measure.keep("damaged", {"inputs": args.inputs, "seed": args.seed}, results)
     return 1 if any(failures for _, failures in parts.values()) else 0
 

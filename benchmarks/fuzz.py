@@ -1,12 +1,14 @@
-"""Coverage-guided fuzzing (atheris) of the run-length decoder and the tables' reader.
+"""Coverage-guided fuzzing (atheris) of run lengths, tables, labelme, CVAT and COCO.
 
     python benchmarks/fuzz.py -runs=1000000 -max_total_time=600
 
 Inputs grow towards code not reached before. What must hold: text is a mask or a ValueError
-of one line, and a mask comes back from its encoding; a table is read, or refused with a
-line that names its file. The first input that breaks it is kept (crash-...), status 77.
+of one line, and a mask comes back from its encoding; a table or outlines are read, or
+refused with a line that names the file. The first input that breaks it is kept
+(crash-...), status 77.
 """
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -19,14 +21,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 atheris.enabled_hooks.add("RegEx")
 with atheris.instrument_imports(include=["nerve"]):
     from nerve.files import run_length
+    from nerve.frames import outlines, pairs
 
 HEIGHT, WIDTH = 6, 5
+SQUARE = '{"label": "nerve", "points": [[1, 1], [4, 1], [4, 4]], "shape_type": "polygon"}'
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABAQAAAAA3bvkkAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5E"
+)
+PIXEL += "rkJggg=="  # white
+BRUSH = (
+    f'{{"label": "n", "points": [[1, 1], [1, 1]], "shape_type": "mask", "mask": "{PIXEL}"}}'
+)
+CVAT = """<annotations><image name="a" width="5" height="6">
+<polygon label="nerve" points="1,1;4,1;4,4"/><mask label="_background_" rle="1, 3" left="2"
+top="2" width="2" height="2"/></image></annotations>"""
+COCO = """{"images": [{"id": 1, "file_name": "a"}], "categories": [{"id": 1, "name": "n"}],
+"annotations": [{"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 4, 1, 4, 4]]}]}"""
 STARTS = (
     b"\x001 3 10 2",
     b"\x80\x01\x03\x0a\x02",
     b"\xc0subject,img,pixels\n1,1,1 1\n",
+    b"\xc1name,subject\na,x\n",
+    *(b"\xc2" + f'{{"shapes": [{shape}]}}'.encode() for shape in (SQUARE, BRUSH)),
+    b"\xc3" + CVAT.encode(),
+    b"\xc4" + COCO.encode(),
 )
-TABLE = Path(tempfile.gettempdir()) / "fuzzed_train_masks.csv"
+FILE = Path(tempfile.gettempdir()) / f"fuzzed_{os.getpid()}"
 
 
 def check_error(error, name=""):
@@ -47,13 +67,29 @@ def check_pixels(text):
         raise AssertionError(f"{text!r} does not come back")
 
 
-def check_table(content):
-    """Read bytes as train_masks.csv."""
-    TABLE.write_bytes(content)
+def draw(drawings):
+    """Draw outlines, of all labels together and of one."""
+    for drawing in drawings:
+        for label in (None, "nerve"):
+            outlines.draw_mask(drawing, (HEIGHT, WIDTH), label)
+
+
+READERS = (
+    run_length.read_train_masks,
+    pairs.read_subjects,
+    lambda path: draw([outlines.read_labelme(path)]),
+    lambda path: draw([drawing for _, drawing in outlines.read_cvat(path)]),
+    lambda path: draw([drawing for _, drawing in outlines.read_coco(path)]),
+)
+
+
+def check_file(read, content):
+    """Read bytes as a file."""
+    FILE.write_bytes(content)
     try:
-        run_length.read_train_masks(TABLE)
+        read(FILE)
     except ValueError as error:
-        check_error(error, TABLE.name)
+        check_error(error, FILE.name)
 
 
 def check(content):
@@ -64,7 +100,7 @@ def check(content):
         numbers = np.frombuffer(content[1:], np.uint8)  # runs rather than noise
         check_pixels(" ".join(str(number) for number in numbers))
     else:
-        check_table(content[1:])
+        check_file(READERS[(content[0] & 15) % len(READERS)], content[1:])
 
 
 if __name__ == "__main__":

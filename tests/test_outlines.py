@@ -184,7 +184,7 @@ def test_classes_and_colours_that_differ_from_picture_to_picture(own, capsys):
         ({"points": [[20, 20], [60, 20], [60, float("inf")]]}, "outside the frame"),
         ({"points": [[20, 20], [60, 20], [60, float("nan")]]}, "outside the frame"),
         ({"points": None}, "an outline that is no list of points"),
-        ({"shape_type": "rectangle"}, "a rectangle; expected polygons and brush masks"),
+        ({"shape_type": "rectangle"}, "'rectangle'; expected polygons and brush masks"),
     ],
 )
 def test_an_outline_that_makes_no_area_is_refused_by_name(own, shape, message):
@@ -307,8 +307,8 @@ def test_a_file_of_coco(own, capsys):
     path.write_text(coco(None, categories=two, annotations=drawn))
     refuse(own, "'x/an_1.png', holds the labels 'artery', 'nerve'; say which")
     for segmentation, message in (
-        ({"counts": [1, 2], "size": [1, 3]}, "a RLE; expected polygons"),
-        ([], "a box; expected polygons"),
+        ({"counts": [1, 2], "size": [1, 3]}, "'RLE'; expected polygons"),
+        ([], "'box'; expected polygons"),
         ([[1, 2, 3]], "is no file of COCO"),
     ):
         path.write_text(coco(segmentation))
@@ -328,7 +328,7 @@ def test_the_other_xml_is_named_with_the_way_to_convert_it(own):
         ("<annotations><track/></annotations>", "it is CVAT for video; export it as CVAT"),
         ("<annotation><object/></annotation>", "it is 'annotation'; export it as CVAT for"),
         ("<a", r"is no \.xml of CVAT"),
-        (cvat(names=("x/an_1", "y/an_1")), "holds several pictures called an_1"),
+        (cvat(names=("x/an_1", "y/an_1")), "holds several pictures called 'an_1'"),
         (cvat().replace('width="145"', 'width="' + "1" * 5000 + '"'), "is no .xml of CVAT"),
     ):
         (own / "all.xml").write_text(text)

@@ -359,7 +359,7 @@ def test_alpha_is_no_colour_and_several_colours_are_refused(own):
 def test_two_pictures_of_one_name_in_cvat_are_refused(own):
     names = ("a_1", "a_2", "b_1", "b_2", "c_1", "c_2")
     (own / "all.xml").write_text(cvat(names).replace("x/a_2", "y/a_1"))
-    with pytest.raises(ValueError, match="holds several pictures called a_1"):
+    with pytest.raises(ValueError, match="holds several pictures called 'a_1'"):
         extract(own, masks="all.xml")
 
 

@@ -103,7 +103,7 @@ def paint(shape: Shape, size: tuple[int, int]) -> np.ndarray:
         read = read_runs if shape.kind == "runs" else read_png
         part[...] = read(shape.pixels, height, width)
     else:
-        raise ValueError(f"a {shape.kind}; expected polygons and brush masks alone")
+        raise ValueError(f"{shape.kind!r:.40}; expected polygons and brush masks alone")
     if not mask.any():
         raise ValueError("an outline without an area")
     return mask
@@ -118,7 +118,7 @@ def draw_mask(drawing: Drawing, size: tuple[int, int], label: str | None) -> Mar
     labels = {s.label for s in drawing.shapes if s.label.casefold() not in HOLES}
     wanted = labels if label is None else {label}
     if len(wanted) > 1:
-        names = ", ".join(sorted(map(repr, labels))[:8])
+        names = ", ".join(sorted(f"{name!r:.40}" for name in labels)[:8])
         raise ValueError(
             f"{drawing.where} holds the labels {names}; say which is nerve: --label NAME"
         )

@@ -158,7 +158,7 @@ def count_labels(seen: Iterable[Seen], label: str | None) -> str:
     """Return the labels but one, each with the number of frames that hold it."""
     count = collections.Counter(name for frame in seen for name in frame.labels)
     most = sorted(count.items(), key=lambda item: (-item[1], str(item[0])))
-    texts = [f"{name!r} ({number})" for name, number in most if str(name) != label]
+    texts = [f"{name!r:.40} ({number})" for name, number in most if str(name) != label]
     return ", ".join(texts[:8]) + ", ..." * (len(texts) > 8)
 
 

@@ -83,7 +83,9 @@ def find_masks(masks: Path, frames: dict[str, Path]) -> dict[str, list[Path | Dr
     found, read = {}, read_cvat if whole[0].suffix.lower() == ".xml" else read_coco
     for name, drawing in read(whole[0]):
         if stem_of(name) in found:
-            raise ValueError(f"{whole[0]} holds several pictures called {stem_of(name)}")
+            raise ValueError(
+                f"{whole[0]} holds several pictures called {stem_of(name)!r:.80}"
+            )
         found[stem_of(name)] = [drawing]
     return found
 
