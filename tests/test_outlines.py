@@ -163,6 +163,15 @@ def test_classes_and_colours_that_differ_from_picture_to_picture(own, capsys):
     assert "255 (3), 1 (1); each is taken for the nerve" in capsys.readouterr().out
     assert extract(own, "--label", "1") == [1600, 0, 0, 0]
     assert "3 frames hold other labels alone: 255 (3)" in capsys.readouterr().out
+    picture = Image.fromarray(coloured[..., 1] // 200, "P")
+    for stem, colour in zip(
+        STEMS, ([9, 200, 9], [9, 200, 9], [250, 0, 0], [1] * 3), strict=True
+    ):
+        picture.putpalette([0, 0, 0, *colour])  # of colours in the order that they come in
+        picture.save(own / "labels" / f"{stem}.png")
+    refuse(own, r"several labels .*: '#09c809' \(2\), '#fa0000' \(1\), 1 \(1\)")
+    assert extract(own, "--label", "#fa0000") == [0, 0, 1600, 0]
+    assert extract(own, "--label", "1") == [1600] * 4
     coloured[70:90, 20:60, 0] = 200
     (own / "labels" / "an_1.png").unlink()
     paint(own, "an_1.jpg", coloured, quality=95)
@@ -356,7 +365,7 @@ def test_several_files_and_formats_that_are_not_read_are_listed(own):
         own, r"holds a\.png\.json, b\.png\.json; masks are pictures .* labelme's .* CVAT"
     )
     (own / "labels" / "a.png.json").unlink()
-    refuse(own, r"b\.png\.json is no file of COCO")
+    refuse(own, r"b\.png\.json is called as no frame and is no file of COCO")
     (own / "labels" / "b.png.json").unlink()
     paint(own, "task-1-an_1.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     refuse(own, "4 of 4 lack a mask of their name .*; masks are pictures .* not entered$")

@@ -196,7 +196,7 @@ def read_cvat(path: Path) -> list[tuple[str, Drawing]]:
 
 def read_coco(path: Path) -> list[tuple[str, Drawing]]:
     """Return `[(name of a picture, drawing)]` of a file of COCO."""
-    with refusing(f"{path} is no file of COCO", *DAMAGED):
+    with refusing(f"{path} is called as no frame and is no file of COCO", *DAMAGED):
         record = json.loads(read_text(path))
         labels = {kind["id"]: clean(kind["name"]) for kind in record["categories"]}
         found = {}

@@ -20,7 +20,7 @@ READ = (
 
 def listed(names: Iterable) -> str:
     """Return the first of some names for a message."""
-    names = sorted(map(str, names))
+    names = sorted(name if name.isprintable() else repr(name) for name in names)
     return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
 
 

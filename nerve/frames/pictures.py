@@ -120,7 +120,7 @@ def read_picture(path: Path) -> np.ndarray:
         return np.asarray(image.convert("L"))
 
 
-def flatten_colours(values: np.ndarray, path: Path) -> tuple[np.ndarray, str | None]:
+def flatten_colours(values: np.ndarray, path: Path) -> tuple[np.ndarray, list[int]]:
     """Return one channel of a mask drawn in one colour, or in greys; and that colour.
 
     Args:
@@ -130,7 +130,7 @@ def flatten_colours(values: np.ndarray, path: Path) -> tuple[np.ndarray, str | N
         ValueError: it holds several colours.
     """
     if (values == values[..., :1]).all():
-        return values[..., 0], None
+        return values[..., 0], []
     colours = np.unique(values.reshape(-1, values.shape[2]), axis=0)
     colours = colours[colours.any(axis=1)]
     if len(colours) > 1:
@@ -138,31 +138,30 @@ def flatten_colours(values: np.ndarray, path: Path) -> tuple[np.ndarray, str | N
             f"{path} is drawn in several colours; save it as a palette picture, or in "
             "greys that are the numbers of classes"
         )
-    return values.any(axis=2) * np.uint8(255), f"#{bytes(colours[0]).hex()}"
+    return values.any(axis=2) * np.uint8(255), colours[0].tolist()
 
 
-def read_classes(path: Path, lossless: bool) -> tuple[np.ndarray, str | None, int]:
-    """Return `(values, colour, top)` of a mask drawn as a picture.
+def read_classes(path: Path, numbered: bool) -> tuple[np.ndarray, str | None, int]:
+    """Return `(values, colour, white)` of a mask drawn as a picture.
 
     Args:
-        lossless: Whether a JPEG is refused, whose greys are no numbers.
+        numbered: Whether its numbers count, which a JPEG does not keep.
 
     Returns:
-        The whole numbers that it holds, `(height, width)`: of a palette the indices, not
-        the colours; the one colour that it is drawn in, if any; and its white.
+        Its whole numbers, `(height, width)`, of a palette the indices; the one colour but
+        black that it is drawn in, as "#rrggbb", or None; and the number that is white.
 
     Raises:
         ValueError: no whole picture, several colours, or no whole numbers.
     """
     with open_picture(path, deep=True) as image:
-        bits = bits_of(image, path)
+        bits, palette = bits_of(image, path), image.getpalette() or []
         with refusing(f"{path} is not a whole picture", *DAMAGED):
             turn(image)
             values = np.asarray(image)
-            values = values.astype(np.uint8) if image.mode == "1" else values
-        lossy = image.format == "JPEG"
+        lossy, mode = image.format == "JPEG", image.mode
         opaque = [k for k, band in enumerate(image.getbands()) if band.upper() != "A"]
-    if lossy and lossless:
+    if lossy and numbered:
         raise ValueError(
             f"{path} is a JPEG, which changes the numbers of classes; save masks as PNG"
         )
@@ -170,48 +169,57 @@ def read_classes(path: Path, lossless: bool) -> tuple[np.ndarray, str | None, in
         if 0 < values.max() < 128:
             raise ValueError(f"{path} is a JPEG of dark greys; save masks as PNG")
         values = np.where(values >= 128, np.uint8(255), np.uint8(0))
-    if image.mode == "L" and bits < 8:
+    colour, found = [], []
+    if mode == "1":
+        values = values.astype(np.uint8)
+    elif mode == "L" and bits < 8:
         values = values // (255 // (2**bits - 1))  # Pillow stretches them to 255
-    colour = None
-    if values.ndim == 3:
+    elif mode == "P":
+        found = np.flatnonzero(np.bincount(values.ravel())[1:]) + 1
+        colour = palette[3 * found[0] : 3 * found[0] + 3] if len(found) == 1 else []
+    elif values.ndim == 3:
         values, colour = flatten_colours(values[..., opaque], path)
-    if values.dtype.kind == "f":
+    elif values.dtype.kind == "f":
         if not np.isin(values, range(1 << 16)).all():
-            raise ValueError(f"{path} holds fractions or worse; a mask holds whole numbers")
+            raise ValueError(
+                f"{path} holds numbers that are no classes: fractions, negative or huge ones"
+            )
         values = values.astype(np.int32)
-    return values, colour, 2**bits - 1
+    grey = len(set(colour)) < 2
+    return values, None if grey else f"#{bytes(colour).hex()}", 2**bits - 1
 
 
 def read_mask(path: Path, label: str | None) -> tuple[np.ndarray, frozenset]:
-    """Return a mask drawn as a picture, and the classes that it holds.
+    """Return a mask drawn as a picture, and what it holds.
 
     Args:
-        label: The class that is nerve, a number or the colour "#rrggbb" that a mask is
-            drawn in; None where masks hold 0 and 1 or 255.
+        label: What is nerve: the number of a class, or the colour "#rrggbb" of a mask that
+            is drawn in one; None where masks hold 0 and 1 or 255.
 
     Returns:
-        `(mask, labels)`: uint8 `(height, width)`, 0 or 255; and the numbers in it but 0,
-        or the colour.
+        `(mask, labels)`: uint8 `(height, width)`, 0 or 255; and its numbers but 0, or
+        its colour where no number is asked for.
 
     Raises:
-        ValueError: several classes and no label, a label that is no number, or as of
+        ValueError: several classes and no label, a label that is neither, or as of
             `read_classes`.
     """
-    values, colour, top = read_classes(path, label is not None)
+    numbered = label is not None and label.isdecimal()
+    values, colour, white = read_classes(path, label is not None)
     found = np.unique(values)
-    labels = frozenset([colour] if colour else found[found != 0].tolist())
-    if label is not None and colour:
-        return values * np.uint8(label == colour), labels
-    if label is not None:
-        if not label.isdecimal():
-            raise ValueError(f"--label {label}; expected a number for masks such as {path}")
+    labels = frozenset(found[found != 0].tolist())
+    if numbered:
         return np.where(values == int(label), np.uint8(255), np.uint8(0)), labels
+    if label is not None and not re.fullmatch("#[0-9a-f]{6}", label):
+        raise ValueError(f"--label {label}; expected a number for masks such as {path}")
     if len(found) > MOST_CLASSES:
         raise ValueError(
             f"{path} holds {len(found)} greys: no mask, or one with soft edges; save it "
             "with 0 and 255 alone"
         )
-    if not any(set(found) <= {0, white} for white in (1, 255, top)):
+    if not any(set(found) <= {0, value} for value in (1, 255, white)):
         text = ", ".join(map(str, found[:8]))
         raise ValueError(f"{path} holds the values {text}; say which is nerve: --label N")
-    return np.where(values != 0, np.uint8(255), np.uint8(0)), labels
+    mask = np.where(values != 0, np.uint8(255), np.uint8(0))
+    labels = frozenset([colour]) if colour and labels else labels
+    return mask * np.uint8(label in (None, *labels)), labels
