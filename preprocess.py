@@ -159,19 +159,18 @@ def count_lost(
     """
     inside = np.array([geometries[row].share_inside(masks[row]) for row in rows])
     kept = np.array([geometries[row].kept(masks[row], labels[row]) for row in rows])
-    cut, emptied = np.count_nonzero(inside < 1), np.count_nonzero(kept[inside > 0] == 0)
-    shrunk, texts = np.count_nonzero(kept[inside > 0] < 0.5) - emptied, []
-    if cut:
-        share = 1 - inside[inside < 1].mean()
-        text = f"black borders, which are cut, and lose {share:.0%} on average"
-        texts.append(f"warning: {cut} masks of a nerve reach into {text}")
-    if emptied or shrunk:
-        texts.append(
-            f"warning: {emptied} masks of a nerve are too small for {labels.shape[1]} x "
-            f"{labels.shape[2]} pixels and are empty now, {shrunk} lost more than half; "
-            "--soft-masks keeps them, as does a larger size"
-        )
-    return texts
+    small = f"for {labels.shape[1]} x {labels.shape[2]} pixels; --soft-masks keeps"
+    small += " them, as does a larger size"
+    losses = (
+        (inside < 1, "reach into black borders, which are cut: {:.0%} of them on average"),
+        ((inside > 0) & (kept == 0), f"are empty now, too small {small}"),
+        ((kept > 0) & (kept < 0.5), f"lost more than half, too thin {small}"),
+    )
+    return [
+        f"warning: {lost.sum()} masks of a nerve {text.format(1 - inside[lost].mean())}"
+        for lost, text in losses
+        if lost.any()
+    ]
 
 
 def report(split: Split, lost: list[str], data: Path) -> None:

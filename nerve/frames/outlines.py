@@ -7,7 +7,7 @@ import re
 import unicodedata
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
@@ -45,7 +45,11 @@ class Marked(NamedTuple):
 
     mask: np.ndarray  # uint8 (height, width), 0 or 255
     labels: frozenset  # all that they hold: numbers or names
-    nested: int = 0  # outlines that lie within others and change nothing
+    nested: bool = False  # whether an outline lies within others and changes nothing
+
+    def joined(self, other: Self) -> Self:
+        """Return this mask and another one of the frame as one."""
+        return Marked(*(mine | others for mine, others in zip(self, other, strict=True)))
 
 
 def clean(text: Any) -> str:
@@ -119,15 +123,14 @@ def draw_mask(drawing: Drawing, size: tuple[int, int], label: str | None) -> Mar
     wanted = labels if label is None else {label}
     if len(wanted) > 1:
         names = ", ".join(sorted(f"{name!r:.40}" for name in labels)[:8])
-        raise ValueError(
-            f"{drawing.where} holds the labels {names}; say which is nerve: --label NAME"
-        )
-    mask, nested = np.zeros(size, np.uint8), 0
+        said = f"holds the labels {names}; say which is nerve: --label NAME"
+        raise ValueError(f"{drawing.where} {said}")
+    mask, nested = np.zeros(size, np.uint8), False
     with refusing(f"{drawing.where} cannot be drawn", *DAMAGED):
         for shape in drawing.shapes:
             if shape.label in wanted:
                 place = paint(shape, size)
-                nested += bool(mask[place].all())
+                nested |= bool(mask[place].all())
                 mask[place] = 255
             elif shape.label not in labels:
                 mask[paint(shape, size)] = 0

@@ -27,42 +27,29 @@ HOLLOW = 2  # times its own area that a mask surrounds: an outline, no area
 Pair = tuple[Path, list[Path | Drawing]]  # a frame and its masks, as of `pairs.find_pairs`
 
 
-def read_marked(
-    source: Path | Drawing, frame: Path, size: tuple, label: str | None
-) -> Marked:
-    """Return a mask of a frame of some size, (height, width).
+def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked]:
+    """Return the uint8 frame of a pair, and all its masks as one of its size.
 
     Args:
-        source: A mask's picture, a .json of labelme, or what another file says.
         label: The class or name that is nerve, or None.
     """
-    if isinstance(source, Path) and source.suffix.lower() in SUFFIXES:
-        where, marked = source, Marked(*read_mask(source, label))
-        found = marked.mask.shape
-    else:
-        drawing = source if isinstance(source, Drawing) else read_labelme(source)
-        where, found = drawing.where, size if None in drawing.size else drawing.size
-        marked = draw_mask(drawing, size, label) if found == size else None
-    if found != size:
-        raise ValueError(
-            f"{where} is of {found[0]!r:.20} x {found[1]!r:.20} pixels, {frame.name} of "
-            f"{size[0]} x {size[1]}"
-        )
-    return marked
-
-
-def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked]:
-    """Return the uint8 frame of a pair, and all its masks as one of its size."""
     path, sources = pair
     frame = read_picture(path)
-    result = Marked(np.zeros(frame.shape, np.uint8), frozenset())
+    result, size = Marked(np.zeros(frame.shape, np.uint8), frozenset()), frame.shape
     for source in sources:
-        marked = read_marked(source, path, frame.shape, label)
-        result = Marked(
-            result.mask | marked.mask,
-            result.labels | marked.labels,
-            result.nested + marked.nested,
-        )
+        if isinstance(source, Path) and source.suffix.lower() in SUFFIXES:
+            where, marked = source, Marked(*read_mask(source, label))
+            found = marked.mask.shape
+        else:
+            drawing = source if isinstance(source, Drawing) else read_labelme(source)
+            where, found = drawing.where, size if None in drawing.size else drawing.size
+            marked = draw_mask(drawing, size, label) if found == size else None
+        if found != size:
+            raise ValueError(
+                f"{where} is of {found[0]!r:.20} x {found[1]!r:.20} pixels, {path.name} of "
+                f"{size[0]} x {size[1]}"
+            )
+        result = result.joined(marked)
     return frame, result
 
 

@@ -150,9 +150,6 @@ def read_classes(path: Path, numbered: bool) -> tuple[np.ndarray, str | None, in
     Returns:
         Its whole numbers, `(height, width)`, of a palette the indices; the one colour but
         black that it is drawn in, as "#rrggbb", or None; and the number that is white.
-
-    Raises:
-        ValueError: no whole picture, several colours, or no whole numbers.
     """
     with open_picture(path, deep=True) as image:
         bits, palette = bits_of(image, path), image.getpalette() or []
@@ -181,9 +178,7 @@ def read_classes(path: Path, numbered: bool) -> tuple[np.ndarray, str | None, in
         values, colour = flatten_colours(values[..., opaque], path)
     elif values.dtype.kind == "f":
         if not np.isin(values, range(1 << 16)).all():
-            raise ValueError(
-                f"{path} holds numbers that are no classes: fractions, negative or huge ones"
-            )
+            raise ValueError(f"{path} holds numbers that are no classes, such as fractions")
         values = values.astype(np.int32)
     grey = len(set(colour)) < 2
     return values, None if grey else f"#{bytes(colour).hex()}", 2**bits - 1
