@@ -26,6 +26,7 @@ from nerve import command
 from nerve.files import atomic
 from nerve.frames import sources
 from nerve.frames.overlays import PREDICTION_COLOUR, outline, write_picture
+from nerve.frames.spacing import Region, spacing_at
 from nerve.phantom.anatomy import draw_mask
 from nerve.phantom.scanner import make_subject, render
 from nerve.phantom.sweep import plan_frames
@@ -90,9 +91,7 @@ def read_upload(path: str | None) -> tuple[sources.Source, list[np.ndarray], boo
     """
     if path is None:
         frames = [phantom_frame()]
-        source = sources.Source(
-            "phantom.png", None, "picture", frames, 1, sources.RATE, None
-        )
+        source = sources.Source("phantom.png", None, "picture", frames, 1, sources.RATE)
         return source, frames, True
     source = sources.open_source(Path(path))
     rest = iter(source.frames)
@@ -107,7 +106,8 @@ class State(NamedTuple):
 
     title: str
     predictions: list[inference.Prediction]  # a frame each
-    spacing: tuple[float, float] | None  # mm from row to row, from column to column
+    regions: list[Region]  # where the frames have which spacing
+    notes: list[str]  # what a user should know
     whole: bool  # whether these are all frames of the file
     trained: Trained  # the weights' record
 
@@ -120,7 +120,7 @@ def analyse(networks: Networks, name: str, path: str | None) -> State:
         model, source._replace(frames=frames), trained.inputs, own_predictions.SMOOTHING
     )
     found = list(predictions)
-    return State(source.name, found, source.spacing, whole, trained)
+    return State(source.name, found, source.regions, source.notes, whole, trained)
 
 
 def find(
@@ -154,7 +154,7 @@ def show(
     """Return the page's pictures and numbers for a frame."""
     found = find(state, number, threshold, smallest)
     parts, area, area_mm2, _, _, axis, axis_mm = own_predictions.measure_mask(
-        found.mask, state.spacing
+        found.mask, spacing_at(found.mask, state.regions)
     )
     unit = f" ({area_mm2} mm²)" if area_mm2 else ""
     length = f"{axis} pixels" + (f" ({axis_mm} mm)" if axis_mm else "") if axis else "-"
@@ -173,6 +173,7 @@ def show(
         f"| area | {area} pixels{unit} |\n"
         f"| longest axis | {length} |\n| parts | {parts} |\n"
     )
+    text += "".join(f"| note | {note} |\n" for note in state.notes)
     overlay = outline(found.frame, found.mask, PREDICTION_COLOUR)
     return overlay, heat(found), text
 
@@ -194,7 +195,7 @@ def save(
         for k in range(1, len(state.predictions) + 1):
             each = find(state, k, threshold, smallest)
             row = own_predictions.describe(
-                state.title, k, each, state.spacing, state.trained
+                state.title, k, each, state.regions, state.trained
             )
             writer.writerow(row)
     return [str(path) for path in paths]
@@ -211,7 +212,7 @@ def build(networks: Networks, folder: Path):
         state = gradio.State()
         with gradio.Row():
             with gradio.Column(scale=1):
-                types = [*sources.SUFFIXES, *sources.VIDEO, *sources.DICOM]
+                types = list(sources.KNOWN)
                 upload = gradio.File(
                     label="frame, clip or DICOM file", file_types=types, elem_id="upload"
                 )

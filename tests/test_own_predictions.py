@@ -1,7 +1,6 @@
 """Predicting on anything: pictures, videos, DICOM and cameras, good ones and bad ones."""
 
 import csv
-import io
 import json
 import os
 import signal
@@ -15,20 +14,19 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from conftest import ROOT, draw_frame, make_raw
+from clips import HEIGHT, WIDTH, encode, sweep, write_dicom, write_video
+from conftest import ROOT, make_raw
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 import extract_data
 import predict
 import preprocess
 import train
-from nerve.frames import sources
+from nerve.frames import sources, videos
 from nerve.frames.geometry import Geometry
 from nerve.prediction import dicom_seg, inference, own_predictions
-
-HEIGHT, WIDTH = 64, 80
 
 
 @pytest.fixture(scope="module")
@@ -42,55 +40,6 @@ def weights(tmp_path_factory):
     flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "25"]
     train.main(["--data", data, "--out", str(weights), "--learning-rate", "0.005", *flags])
     return weights
-
-
-def sweep(count=6):
-    """Return frames with a nerve each, uint8 `(count, HEIGHT, WIDTH)`, and their masks."""
-    pairs = [draw_frame(2, number, True, 3, HEIGHT, WIDTH) for number in range(count)]
-    return tuple(np.stack(arrays) for arrays in zip(*pairs, strict=True))
-
-
-def write_video(path, frames, code="MJPG"):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 20, (WIDTH, HEIGHT))
-    for frame in frames:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
-    writer.release()
-
-
-def write_dicom(path, frames, **more):
-    """Write frames as an ultrasound picture or cine loop; `more` changes attributes."""
-    multi = len(frames) > 1
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = (
-        pydicom.uid.UltrasoundMultiFrameImageStorage
-        if multi
-        else pydicom.uid.UltrasoundImageStorage
-    )
-    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset = Dataset()
-    dataset.file_meta = meta
-    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    for name in ("StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(dataset, name, pydicom.uid.generate_uid())
-    dataset.PatientID, dataset.PatientName, dataset.StudyID = "1", "Phantom", "1"
-    for name in ("PatientBirthDate", "PatientSex", "AccessionNumber"):
-        setattr(dataset, name, "")
-    dataset.ReferringPhysicianName, dataset.StudyDate = "", "20200101"
-    dataset.StudyTime, dataset.Modality = "120000", "US"
-    dataset.SeriesNumber = dataset.InstanceNumber = 1
-    dataset.Rows, dataset.Columns = frames.shape[1:3]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 8 * frames.dtype.itemsize
-    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, 0
-    if multi:
-        dataset.NumberOfFrames, dataset.CineRate = len(frames), 15
-    dataset.PixelData = frames.tobytes()
-    for name, value in more.items():
-        setattr(dataset, name, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return dataset
 
 
 def run(weights, source, out, *flags):
@@ -204,12 +153,6 @@ def test_a_still_of_dicom_and_its_segmentation(weights, tmp_path):
     assert dice(picture, masks[0]) > 0.6
 
 
-def encode(frame, kind):
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "syntax",
     [
@@ -250,11 +193,10 @@ def test_colours_windows_and_inverted_greys_of_dicom(tmp_path):
     np.testing.assert_array_equal(list(sources.open_source(path).frames), frames)
     deep = frames.astype(np.uint16) * 100  # more than 8 bits: from lowest to highest
     write_dicom(path, deep)
-    for found, frame in zip(sources.open_source(path).frames, frames, strict=True):
-        span = float(frame.max() - frame.min())
-        expected = (frame - frame.min()) / span * 255
-        assert np.abs(found - expected).max() <= 1
-    expected = (frames[0] - frames[0].min()) / float(np.ptp(frames[0])) * 255
+    expected = (frames - float(frames.min())) / np.ptp(frames) * 255
+    found = np.stack(list(sources.open_source(path).frames))
+    assert np.abs(found - expected).max() <= 1
+    expected = expected[0]
     for empty in ({"WindowCenter": None, "WindowWidth": None}, {"WindowCenter": 5}):
         write_dicom(path, deep, **empty)  # no window: likewise
         assert np.abs(next(iter(sources.open_source(path).frames)) - expected).max() <= 1
@@ -299,15 +241,6 @@ def bad_files(folder):
     dataset = pydicom.dcmread(folder / "no_pixels.dcm")
     del dataset.PixelData
     dataset.save_as(folder / "no_pixels.dcm")
-    write_dicom(folder / "short.dcm", frames)
-    dataset = pydicom.dcmread(folder / "short.dcm")
-    dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 2]
-    dataset.save_as(folder / "short.dcm")
-    dataset = write_dicom(folder / "cut_deflated.dcm", frames)
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
-    dataset.save_as(folder / "cut_deflated.dcm", enforce_file_format=True)
-    whole = (folder / "cut_deflated.dcm").read_bytes()
-    (folder / "cut_deflated.dcm").write_bytes(whole[:-200])
     write_dicom(folder / "huge.dcm", frames)
     dataset = pydicom.dcmread(folder / "huge.dcm")
     dataset.Rows = dataset.Columns = 65_000
@@ -318,9 +251,7 @@ def bad_files(folder):
         "words.mp4": "no video that can be decoded",
         "broken.png": "is not a whole picture",
         "text.dcm": "is no DICOM file",
-        "no_pixels.dcm": "cannot be decoded",
-        "short.dcm": "cannot be decoded",
-        "cut_deflated.dcm": "is no DICOM file with pixels",
+        "no_pixels.dcm": "is no DICOM file with pixels",
         "huge.dcm": "claims to hold",
     }
 
@@ -391,7 +322,7 @@ class FakeCamera:
 
 def test_a_camera_is_followed_frame_by_frame(weights, tmp_path, monkeypatch):
     frames, _ = sweep()
-    monkeypatch.setattr(sources.cv2, "VideoCapture", lambda number: FakeCamera(frames))
+    monkeypatch.setattr(videos.cv2, "VideoCapture", lambda number: FakeCamera(frames))
     rows = run(weights, "0", tmp_path / "out", "--frames", "4")
     assert [row["name"] for row in rows] == ["camera0"] * 4
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 4
@@ -491,10 +422,10 @@ def test_a_loop_that_breaks_off_keeps_its_segmentation(weights, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt, match="what was found so far is written"):
         run(weights, tmp_path / "cine.dcm", tmp_path / "out", "--dicom-seg")
     found = highdicom.seg.segread(tmp_path / "out" / "segmentations" / "cine.dcm")
-    for number, frame in enumerate(found.pixel_array, 1):  # the rest is empty
-        path = tmp_path / f"out/masks/cine_{number:05}.png"
-        assert frame.any() == (path.exists() and cv2.imread(str(path), 0).any())
-    assert found.pixel_array[:2].any(axis=(1, 2)).all()
+    masks = sorted((tmp_path / "out" / "masks").iterdir())
+    assert found.NumberOfFrames == 2  # of the rest it says nothing
+    for frame, path in zip(found.pixel_array, masks, strict=False):
+        np.testing.assert_array_equal(frame > 0, cv2.imread(str(path), 0) > 0)
 
 
 def test_a_share_of_a_video_is_ranked_as_it_is_limited(weights, tmp_path):
@@ -609,7 +540,7 @@ def test_an_absent_decoder_is_named_with_what_to_install(tmp_path):
     dataset["PixelData"].is_undefined_length = True
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
     dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    with pytest.raises(ValueError, match="JPEG lossless needs: pip install pylibjpeg"):
+    with pytest.raises(ValueError, match=r"needs: pip install pylibjpeg pylibjpeg-libjpeg"):
         list(sources.open_source(tmp_path / "a.dcm").frames)
 
 

@@ -12,8 +12,12 @@ import numpy as np
 
 from nerve.command import refusing
 from nerve.files import atomic
+from nerve.frames.dicom import read_header
 
 NAME = "ultrasound nerve segmentation"
+# which files may lack, and segmentations may leave empty: of type 2
+MAY_LACK = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID")
+MAY_LACK += ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName")
 
 
 def check_installed() -> None:
@@ -31,7 +35,7 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
 
     Args:
         masks: List of uint8 arrays `(height, width)`, 0 and 1, one for each frame from the
-            first on.
+            first on. Of further frames the segmentation says nothing.
         out: File to write; its folder is made if absent.
 
     Raises:
@@ -55,14 +59,17 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
     )
     # of damaged files pydicom may raise anything
     with refusing(f"{path}: no DICOM Segmentation of it", Exception):
-        dataset = pydicom.dcmread(path)
-        count = int(dataset.get("NumberOfFrames", 1) or 1)
+        dataset, pixels = read_header(path)
+        several = len(masks) > 1 or (pixels.stated or 1) > 1
         sop_class = dataset.SOPClassUID
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        for name in MAY_LACK:
+            setattr(dataset, name, dataset.get(name, ""))
         if "PixelSpacing" in dataset:  # highdicom wants a slice's thickness beside it
             del dataset.PixelSpacing
-        if count > 1:  # shown to highdicom as a still; see add_frames
+        if several:  # shown to highdicom as a still; see add_frames
+            dataset.NumberOfFrames = 1
             dataset.SOPClassUID = pydicom.uid.UltrasoundImageStorage
-            del dataset.NumberOfFrames
         segmentation = highdicom.seg.Segmentation(
             source_images=[dataset],
             pixel_array=masks[0][np.newaxis],
@@ -78,8 +85,8 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
             device_serial_number="0",
             omit_empty_frames=False,
         )
-    if count > 1:
-        add_frames(segmentation, masks, count)
+    if several:
+        add_frames(segmentation, masks)
         for sequence in references(segmentation):
             sequence[0].ReferencedSOPClassUID = sop_class
     buffer = io.BytesIO()
@@ -96,23 +103,21 @@ def references(segmentation) -> Iterator:
         yield group.DerivationImageSequence[0].SourceImageSequence
 
 
-def add_frames(segmentation, masks: list[np.ndarray], count: int) -> None:
-    """Make a segmentation of a cine loop's first frame one of all its frames.
+def add_frames(segmentation, masks: list[np.ndarray]) -> None:
+    """Make a segmentation of a cine loop's first frame one of all that have masks.
 
     highdicom writes several frames only where they lie somewhere in the patient, which
     ultrasound does not know: here each frame refers to that of its number.
 
     Args:
-        masks: As of `write`; frames without a mask are empty.
+        masks: As of `write`.
     """
     from pydicom.dataset import Dataset
     from pydicom.pixels.utils import pack_bits
     from pydicom.tag import Tag
 
-    pixels = np.zeros((count, *masks[0].shape), np.uint8)
-    pixels[: len(masks)] = masks  # of a run that was stopped, the rest is empty
-    segmentation.PixelData = pack_bits(pixels)
-    segmentation.NumberOfFrames = count
+    segmentation.PixelData = pack_bits(np.stack(masks))
+    segmentation.NumberOfFrames = len(masks)
     index = Dataset()
     index.DimensionOrganizationUID = segmentation.DimensionIndexSequence[
         0
@@ -123,7 +128,7 @@ def add_frames(segmentation, masks: list[np.ndarray], count: int) -> None:
     segmentation.DimensionIndexSequence.append(index)
     first = segmentation.PerFrameFunctionalGroupsSequence[0]
     groups = []
-    for number in range(1, count + 1):
+    for number in range(1, len(masks) + 1):
         group = copy.deepcopy(first)
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
         source.ReferencedFrameNumber = number

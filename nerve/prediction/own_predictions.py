@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,9 @@ from nerve.command import undisturbed
 from nerve.files import atomic
 from nerve.frames import foreign
 from nerve.frames.overlays import PREDICTION_COLOUR, outline, write_picture
-from nerve.frames.sources import Source, is_camera, open_source, silent
+from nerve.frames.sources import Source, is_camera, open_source
+from nerve.frames.spacing import Region, spacing_at
+from nerve.frames.videos import silent
 from nerve.prediction import advice, dicom_seg, sureness
 from nerve.prediction.inference import (
     Prediction,
@@ -31,7 +33,6 @@ from nerve.prediction.inference import (
 from nerve.records import Inputs, Limits, Trained
 
 SMOOTHING = 0.3  # share of the frames before, in a video: benchmarks/video.py
-ESTIMATE = 2  # frames by which a video's header may be wrong of a whole one
 COLUMNS = ("name", "frame", "height", "width", "sure", "unlike", "presence", "highest")
 COLUMNS += ("parts", "area", "area_mm2", "centroid_row", "centroid_column")
 COLUMNS += ("longest_axis", "longest_axis_mm")
@@ -91,7 +92,7 @@ def describe(
     name: str,
     number: int,
     found: Prediction,
-    spacing: tuple[float, float] | None,
+    regions: Sequence[Region],
     trained: Trained,
 ) -> list:
     """Return a frame's row of frames.csv: the values of COLUMNS.
@@ -100,11 +101,12 @@ def describe(
         name: Of the file that it is from.
         number: Of the frame in it, from 1.
         found: The frame with its mask.
-        spacing: As of `measure_mask`.
+        regions: Where frames of the file have which spacing.
         trained: The weights' record.
     """
     presences = f"{presence(found.probability):.4f}", f"{found.probability.max():.4f}"
     row = [atomic.as_text(name), number, *found.frame.shape, *assess(found, trained)]
+    spacing = spacing_at(found.mask, regions)
     return [*row, *presences, *measure_mask(found.mask, spacing)]
 
 
@@ -254,7 +256,7 @@ def write_found(
         for frame in found:
             with undisturbed():  # a mask without its row would be nobody's
                 number += 1
-                row = describe(source.name, number, frame, source.spacing, watch.trained)
+                row = describe(source.name, number, frame, source.regions, watch.trained)
                 write_frame(frame, number, source, out, append)
                 writer.writerow(row)
                 watch.see(frame)
@@ -305,12 +307,9 @@ def predict(
         found = find_in_source(model, source, inputs, limits, smoothing)
         total = min(filter(None, (source.count, most_frames)), default=None)
         bar = tqdm(found, source.name, total, unit=" frames", disable=None)
-        number = write_found(bar, source, out, (writer, watch), keep)
-        if source.kind == "video" and total and number < total - ESTIMATE:
-            print(
-                f"note: {source.path} should hold {source.count} frames, of which {number} "
-                "could be read: it is cut or damaged, or its header guesses"
-            )
+        write_found(bar, source, out, (writer, watch), keep)
+        for note in source.notes:
+            print(f"note: {note}")
 
     with atomic.write_csv(out / "frames.csv", COLUMNS) as writer:
         try:

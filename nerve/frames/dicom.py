@@ -1,0 +1,589 @@
+"""Frames of DICOM files: stills, cine loops, videos in them.
+
+What can be seen in the pixels is not taken from the header: how many frames there are,
+their colours, their depth. Where the two contradict each other, the pixels are believed and
+a note says so, or the file is refused.
+
+DICOM needs pydicom and highdicom: pip install -r requirements/dicom.txt
+"""
+
+import contextlib
+import io
+import itertools
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from nerve.command import refusing
+from nerve.frames import spacing
+from nerve.frames.pictures import DAMAGED
+from nerve.frames.videos import RATE, Clip, check_size, note_count, read_video
+
+SUFFIXES = (".dcm", ".dicom", ".ima")
+# without a preamble: an element of group 2 or 8, of a type in capitals or a short length
+BARE = re.compile(rb"[\x02\x08]\0.\0([A-Z]{2}|.\0\0\0)|\0[\x02\x08]\0.[A-Z]{2}", re.DOTALL)
+# classes of directories, presentations, segmentations, reports, documents, RT plans
+NO_FRAMES = (
+    rb"\x02\0\x02\0UI..1\.2\.840\.10008\.(1\.3\.10|5\.1\.4\.1\.1\.(11|66|88|104|481))\b"
+)
+VIDEO = "1.2.840.10008.1.2.4.10"  # how the syntaxes of MPEG and HEVC begin
+PIXEL_DATA, ITEM = (0x7FE0, 0x0010), b"\xfe\xff\x00\xe0"
+BEGINNINGS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")  # JPEG, JPEG 2000
+GREYS, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+NEUTRAL = 8  # greys by which the channels of a grey pixel differ at most
+DARK = 16  # below it, a pixel looks grey in any reading
+GREY, CLEARLY = 0.9, 0.1  # share of grey pixels that shows a reading right; how much more
+UNLIKE = 0.7  # of the difference of two rows, one that shows that they are no neighbours
+FADED = 8  # times less contrast: a window that is none of a file's values
+MAX_BYTES = 1 << 30  # of a deflated file
+
+
+class Pixels(NamedTuple):
+    """Where the pixels of a file lie, and how they are decoded."""
+
+    content: Path | bytes  # the file, or what a deflated one holds
+    syntax: str  # pydicom's UID of the transfer syntax
+    start: int
+    length: int | None  # bytes as stated; None where it is not, as of compressed frames
+    there: int  # bytes from `start` to the end of the file
+    options: dict  # of pydicom's decoders
+    stated: int | None = None  # how many frames the header says there are
+    count: int = 0  # how many there are
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Yield the file, standing at its pixels."""
+        whole = isinstance(self.content, bytes)
+        with io.BytesIO(self.content) if whole else open(self.content, "rb") as file:
+            file.seek(self.start)
+            yield file
+
+
+def has_frames(path: Path) -> bool | None:
+    """Tell whether a file, whatever it is called, is DICOM of a class with frames.
+
+    None where it is no DICOM file.
+    """
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(1024)
+        if head[128:132] == b"DICM" or BARE.match(head):
+            return not re.search(NO_FRAMES, head, re.DOTALL)
+    return None
+
+
+def read_header(path: Path):
+    """Return `(dataset, Pixels)` of a DICOM file, the dataset without its pixels.
+
+    Raises:
+        ValueError: it is none with pixels, or pydicom is absent.
+    """
+    text = f"{path} is DICOM, which needs: pip install -r requirements/dicom.txt"
+    with refusing(text, ImportError):
+        import pydicom
+    warnings.filterwarnings("ignore", module="pydicom")
+    text = f"{path} is no DICOM file with pixels"
+    with refusing(text, Exception), open(path, "rb") as file:  # pydicom may raise anything
+        content = path
+        if file.read(132)[128:] == b"DICM":
+            meta = pydicom.filereader.read_file_meta_info(path)
+            if meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian:
+                # pydicom would take any amount of memory, and lose what a cut file has
+                file.seek(144 + meta.FileMetaInformationGroupLength)
+                inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+                content = inflate.decompress(file.read(), MAX_BYTES)
+        source = io.BytesIO(content) if isinstance(content, bytes) else file
+        source.seek(0)
+        dataset = pydicom.dcmread(source, stop_before_pixels=True, force=True)
+        implicit, little = dataset.original_encoding
+        plain = ("ExplicitVRBigEndian", "ExplicitVRLittleEndian")[little]
+        plain = getattr(pydicom.uid, "ImplicitVRLittleEndian" if implicit else plain)
+        syntax = dataset.file_meta.get("TransferSyntaxUID", plain)
+        if not syntax.is_transfer_syntax:
+            raise ValueError(f"its transfer syntax, {syntax}, is not known")
+        pixels = find_pixels(source, content, syntax)
+        return dataset, pixels._replace(stated=stated_count(dataset))
+
+
+def find_pixels(file: BinaryIO, content: Path | bytes, syntax) -> Pixels:
+    """Return the Pixels of a file that stands at their element.
+
+    Raises:
+        ValueError: it ends there, or they are no Pixel Data.
+    """
+    order, head = "<" if syntax.is_little_endian else ">", file.read(12)
+    if len(head) < 12 or struct.unpack(f"{order}HH", head[:4]) != PIXEL_DATA:
+        raise ValueError("it lacks the Pixel Data, or is cut before them")
+    explicit = head[4:6] in (b"OB", b"OW", b"UN")  # whatever the syntax says
+    options = {"pixel_keyword": "PixelData"}
+    if explicit:
+        options["pixel_vr"] = head[4:6].decode()
+    start = file.tell() - (0 if explicit else 4)
+    (length,) = struct.unpack_from(f"{order}L", head, 8 if explicit else 4)
+    there = file.seek(0, io.SEEK_END) - start
+    length = None if length == 2**32 - 1 else length
+    return Pixels(content, syntax, start, length, there, options)
+
+
+def stated_count(dataset) -> int | None:
+    """Return how many frames a header says there are; None where it says no number."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return max(1, int(dataset.get("NumberOfFrames", 1)))
+    return None
+
+
+def list_frames(pixels: Pixels, file: BinaryIO) -> Iterator[list[tuple[int, int]]]:
+    """Yield where each compressed frame lies: `[(start, bytes)]` of its fragments.
+
+    A frame begins with the fragment that begins a JPEG; each fragment of RLE is one.
+    Neither the count nor the tables of offsets are asked, which are often wrong.
+
+    Source: https://dicom.nema.org/medical/dicom/current/output/html/part05.html#sect_A.4
+    """
+    place, frame = pixels.start, []
+    single = pixels.syntax.name.startswith("RLE")
+    for number in itertools.count():
+        file.seek(place)
+        head = file.read(14)
+        if len(head) < 8 or head[:4] != ITEM:  # the end, or damage
+            break
+        (length,) = struct.unpack_from("<L", head, 4)
+        if frame and (single or head[8:].startswith(BEGINNINGS)):
+            yield frame
+            frame = []
+        if number and length:  # the first item is a table of offsets
+            frame.append((place + 8, length))
+        place += 8 + length
+    if frame:
+        yield frame
+
+
+def read_frame(file: BinaryIO, frame: list[tuple[int, int]]) -> bytes:
+    """Return the bytes of a compressed frame, of fragments as `list_frames` gives them."""
+    parts = []
+    for start, length in frame:
+        file.seek(start)
+        parts.append(file.read(length))
+    return b"".join(parts)
+
+
+def rows_differ(content: bytes, row: int) -> bool:
+    """Tell whether rows of pixels are of another length than a header says.
+
+    Rows side by side are alike. Read with too few bits or samples a pixel, a picture is
+    more like itself at a distance of two or three of the rows that it should have.
+
+    Args:
+        content: The pixels as they are stored.
+        row: Bytes of a row, as stated.
+    """
+    values = np.frombuffer(content, np.uint8).astype(np.int16)
+    lengths = [row, 2 * row, 3 * row, row // 2, row // 3]
+    apart, *others = (np.abs(values[n:] - values[:-n]).mean() for n in lengths if n)
+    return min(others) < UNLIKE * apart
+
+
+def count_native(dataset, pixels: Pixels) -> Pixels:
+    """Return Pixels that are not compressed with the number of frames that their bytes are.
+
+    Raises:
+        ValueError: they are not the bytes of whole frames as the header describes them.
+    """
+    if pixels.length is None:
+        raise ValueError("its pixels are compressed, its header says they are not")
+    row = dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
+    size, there = dataset.Rows * row, min(pixels.length, pixels.there)
+    stated = pixels.stated or 1
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        if there - size * stated in (0, 1):  # three bytes a pixel
+            pixels.options["photometric_interpretation"] = "YBR_FULL"
+        else:
+            size = size * 2 // 3
+    count, rest = divmod(there, size)
+    text = f"its header says {stated} x {size} bytes of pixels, and it holds {there}: "
+    if not count:
+        raise ValueError(f"{text}it is cut, or its header is wrong")
+    if pixels.length <= pixels.there:  # no file that is cut
+        with pixels.open() as file:
+            wrong = count != stated and rows_differ(file.read(min(there, 3 * size)), row)
+            file.seek(pixels.start + count * size)
+            if wrong or (rest > 1 and any(file.read(rest))):  # else padding
+                raise ValueError(f"{text}Rows, Columns, samples or bits are wrong")
+    return pixels._replace(count=count)
+
+
+def count_compressed(pixels: Pixels) -> Pixels:
+    """Return compressed Pixels with the number of frames that begin in them.
+
+    Raises:
+        ValueError: there is none, or they are not compressed.
+    """
+    with pixels.open() as file:
+        if file.read(4) != ITEM:
+            raise ValueError("its pixels are not compressed, its header says they are")
+        count = sum(1 for _ in list_frames(pixels, file))
+    if not count:
+        raise ValueError("it holds no frame, or is cut before the first")
+    # as decoders give colours, whatever the header says; that of RLE sets its own
+    pixels.options["planar_configuration"] = 0
+    return pixels._replace(count=count)
+
+
+def plan(dataset, pixels: Pixels) -> Pixels:
+    """Return Pixels with how they are decoded, and the number of frames that are there.
+
+    Raises:
+        ValueError: the header cannot be that of the pixels, or is of no kind read here.
+    """
+    from pydicom.pixels.utils import as_pixel_options
+
+    said = str(dataset.PhotometricInterpretation)
+    if said not in (*GREYS, PALETTE, *COLOURS):
+        raise ValueError(f"its Photometric Interpretation, {said}, is not read here")
+    if dataset.SamplesPerPixel != (3 if said in COLOURS else 1):
+        raise ValueError(f"it is {said}, of {dataset.SamplesPerPixel} samples a pixel")
+    if dataset.BitsAllocated not in (8, 16, 32):
+        raise ValueError(f"it has {dataset.BitsAllocated} bits a sample")
+    dataset.NumberOfFrames = 1  # pydicom is not to stumble over another
+    options = as_pixel_options(dataset)
+    options.setdefault("pixel_representation", 0)
+    overlays = any(dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
+    if not options["pixel_representation"] and not overlays:
+        options["correct_unused_bits"] = False  # `check_depth` looks at them
+    pixels = pixels._replace(options=options | pixels.options)
+    if pixels.syntax.is_encapsulated:
+        return count_compressed(pixels)
+    return count_native(dataset, pixels)
+
+
+def check_picture(content: bytes, dataset) -> str | None:
+    """Hold a JPEG or JPEG 2000 against its header; return its colours where it says them.
+
+    Raises:
+        ValueError: it is of another size, or of another number of samples a pixel.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=("JPEG", "JPEG2000"))
+    except DAMAGED:  # or lossless: pydicom's decoders see
+        return None
+    samples = len(image.getbands())
+    found = (*image.size[::-1], samples)
+    said = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
+    if found != said:
+        found, said = ("{} x {} of {} samples".format(*each) for each in (found, said))
+        raise ValueError(f"its header says {said} a pixel, its pictures are {found}")
+    if samples == 3 and image.format == "JPEG":
+        if "adobe_transform" in image.info:
+            return "RGB"  # which Pillow makes of them
+        if image.layer[0][1:3] != image.layer[1][1:3]:
+            return "YBR_FULL"  # chroma alone is stored with fewer pixels
+    return None
+
+
+def check_depth(frame: np.ndarray, bits: int) -> None:
+    """Refuse a frame that has higher values than its header allows."""
+    if frame.dtype.kind == "u" and bits < 8 * frame.itemsize and frame.max() >> bits:
+        raise ValueError(f"its pixels are of more bits than the {bits} of Bits Stored")
+
+
+def decode(dataset, pixels: Pixels) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield `(frame, colours)` of a file, as pydicom decodes it.
+
+    Frames are `(height, width)` or `(height, width, 3)`, of integers; colours are one of
+    COLOURS, or what the header says of greys and palettes.
+    """
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGBaseline8Bit
+
+    decoder, options = get_decoder(pixels.syntax), pixels.options | {"raw": True}
+    plain = pixels.syntax == JPEGBaseline8Bit
+    if plain:  # by what is always installed: decoders differ in the colours they give
+        options["decoding_plugin"] = "pillow"
+    with pixels.open() as file:
+        if not pixels.syntax.is_encapsulated:
+            options["number_of_frames"] = pixels.count
+            for frame, found in decoder.iter_array(file, **options):
+                check_depth(frame, dataset.BitsStored)
+                yield frame, found["photometric_interpretation"]
+            return
+        for places in list_frames(pixels, file):
+            content = read_frame(file, places)
+            if sum(places[-1]) > pixels.start + pixels.there:
+                raise ValueError("the file is cut")
+            said = check_picture(content, dataset)
+            frame, found = decoder.as_array(encapsulate([content]), **options)
+            check_depth(frame, dataset.BitsStored)
+            yield frame, (plain and said) or found["photometric_interpretation"]
+
+
+def arrange(samples: np.ndarray, planes: bool) -> np.ndarray:
+    """Return a frame's samples in the other order than they were read in.
+
+    Args:
+        samples: Array `(height, width, 3)`.
+        planes: Whether they were read as stored colour by colour, not pixel by pixel.
+    """
+    if planes:
+        return np.moveaxis(samples, -1, 0).reshape(samples.shape)
+    return np.moveaxis(samples.reshape(3, *samples.shape[:2]), 0, -1)
+
+
+def neutral_share(samples: np.ndarray, ycbcr: bool) -> float:
+    """Return the share of a frame that is grey, were its samples YCbCr or else RGB.
+
+    Args:
+        samples: uint8 array `(height, width, 3)`.
+    """
+    if ycbcr:
+        chroma = samples[..., 1:].astype(np.int16) - 128
+        return float((np.abs(chroma) <= NEUTRAL).all(axis=-1).mean())
+    lit = samples.max(axis=-1) >= DARK
+    return float((np.ptp(samples, axis=-1) <= NEUTRAL)[lit].mean()) if lit.any() else 0.0
+
+
+def find_reading(
+    samples: np.ndarray, ycbcr: bool, planes: bool | None
+) -> tuple[bool, bool] | None:
+    """Return how a frame's samples are to be read, where it shows that.
+
+    Ultrasound is grey but for marks: that of the readings in which the frame is.
+
+    Args:
+        samples: uint8 array `(height, width, 3)`.
+        ycbcr: Whether they are said to be YCbCr, not RGB.
+        planes: As of `arrange`; None where their order is certain.
+
+    Returns:
+        `(in the other order, YCbCr)`, or None.
+    """
+    orders = (False,) if planes is None else (False, True)
+    ways = list(itertools.product(orders, (ycbcr, not ycbcr)))
+    frames = [arrange(samples, planes) if other else samples for other, _ in ways]
+    shares = [neutral_share(f, way[1]) for f, way in zip(frames, ways, strict=True)]
+    if max(shares) < GREY:
+        return None
+    return ways[0] if shares[0] > max(shares) - CLEARLY else ways[np.argmax(shares)]
+
+
+def stretch(frame: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
+    """Return a frame as uint8, the lower end black and the upper white."""
+    if frame.dtype == np.uint8 and ends == (0, 255):
+        return frame
+    values = (frame.astype(np.float64) - ends[0]) * (255 / ((ends[1] - ends[0]) or 1.0))
+    return np.rint(values.clip(0, 255)).astype(np.uint8)
+
+
+def find_ends(frames: Iterator[np.ndarray]) -> tuple[float, float]:
+    """Return the lowest and highest value of all frames; 0 and 255 if these hold them."""
+    low, high = np.inf, -np.inf
+    with contextlib.suppress(Exception):  # told where the frames are read
+        for frame in frames:
+            low, high = min(low, float(frame.min())), max(high, float(frame.max()))
+    return (0, 255) if low >= 0 and high <= 255 else (low, high)
+
+
+def colours_to_grey(
+    dataset, pixels: Pixels, say: Callable[[str], None]
+) -> Iterator[np.ndarray]:
+    """Yield frames of colours as grey, uint8 `(height, width)`.
+
+    Args:
+        say: Takes notes of what contradicts the header.
+    """
+    said, known, ends = dataset.PhotometricInterpretation, None, (0, 255)
+    planes = None if pixels.syntax.is_encapsulated else bool(dataset.PlanarConfiguration)
+    if (
+        dataset.BitsAllocated > 8
+        and find_ends(f for f, _ in decode(dataset, pixels)) != ends
+    ):
+        ends = 0, 2**dataset.BitsStored - 1
+    for samples, colours in decode(dataset, pixels):
+        samples, ycbcr = stretch(samples, ends), colours.startswith("YBR")
+        if known is None:
+            known = find_reading(samples, ycbcr, planes)
+            if known not in (None, (False, ycbcr)):
+                text = ", in the other Planar Configuration" * known[0]
+                say(f"its header says {said}, its pixels are {COLOURS[known[1]]}{text}")
+        other, ycbcr = known or (False, ycbcr)
+        samples = np.ascontiguousarray(arrange(samples, planes) if other else samples)
+        # luma is the grey that is made of RGB, too
+        yield samples[..., 0].copy() if ycbcr else cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
+
+
+def palette_greys(dataset, say: Callable[[str], None]) -> np.ndarray:
+    """Return the grey, uint8, of each number of a palette.
+
+    A palette whose largest entry is below 256 is one of 8 bits, however it is stored.
+
+    Args:
+        say: Takes a note, where it says another depth.
+    """
+    from pydicom.pixels import apply_color_lut
+
+    if dataset.get("PixelRepresentation") or dataset.BitsStored > 16:
+        raise ValueError("the numbers of its palette are signed, or of more than 16 bits")
+    numbers = np.arange(2**dataset.BitsStored, dtype=np.uint32)
+    table = apply_color_lut(numbers, dataset)[..., :3]
+    said = int(dataset.RedPaletteColorLookupTableDescriptor[2])
+    top = int(table.max()).bit_length()
+    bits = max(8, top if top <= 8 else said if top <= said else 16)
+    if bits != said:
+        say(f"its palette is said to be of {said} bits, and is of {bits}")
+    table = (table >> (bits - 8)).astype(np.uint8)
+    return cv2.cvtColor(table[np.newaxis], cv2.COLOR_RGB2GRAY)[0]
+
+
+def has_values(dataset, *names: str) -> bool:
+    """Tell whether a dataset has all these attributes, none of them empty."""
+    return all(dataset.get(name) not in (None, "") for name in names)
+
+
+def show(frame: np.ndarray, dataset, window: bool) -> np.ndarray:
+    """Return the values that a frame of greys is shown by: rescaled, through its window."""
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
+
+    if has_values(dataset, "ModalityLUTSequence") or has_values(
+        dataset, "RescaleSlope", "RescaleIntercept"
+    ):
+        frame = apply_modality_lut(frame, dataset)
+    if window:
+        return apply_windowing(frame, dataset)
+    return apply_voi_lut(frame, dataset) if dataset.get("VOILUTSequence") else frame
+
+
+def find_window(dataset, frame: np.ndarray) -> tuple[float, float] | None:
+    """Return what is black and what white in the window of a file, None where it has none.
+
+    Args:
+        frame: One of the file, as `decode` gives it.
+
+    Raises:
+        ValueError: it hides what a frame of such values shows.
+    """
+    from pydicom.pixels import apply_windowing
+
+    if not has_values(dataset, "WindowCenter", "WindowWidth"):
+        return None
+    infinite = np.array(
+        [-np.inf, np.inf]
+    )  # its range is of stored values: rescaled, turned
+    with np.errstate(over="ignore"):
+        ends = tuple(apply_windowing(infinite, dataset).tolist())
+    if not np.isfinite(ends).all():
+        raise ValueError("it is none")
+    contrast = np.ptp(stretch(show(frame, dataset, True), ends)) / 255
+    if contrast * FADED < np.ptp(frame) / 2**dataset.BitsStored:
+        raise ValueError("it shows nothing of the pixels")
+    return ends
+
+
+def shown_greys(
+    dataset, pixels: Pixels, say: Callable[[str], None]
+) -> Iterator[np.ndarray]:
+    """Yield frames of greys, uint8 `(height, width)`, as they are to be shown.
+
+    Args:
+        say: Takes a note of a window that is none.
+    """
+    window = None
+    first, photometric = next(decode(dataset, pixels))
+    try:
+        window = find_window(dataset, first)
+    except (TypeError, ValueError) as error:
+        say(f"shown without its window ({error})")
+    ends = window or (0, 255)
+    deep = first.dtype != np.uint8 or dataset.get("VOILUTSequence")
+    if window is None and deep:
+        ends = find_ends(
+            show(frame, dataset, False) for frame, _ in decode(dataset, pixels)
+        )
+    for frame, _ in decode(dataset, pixels):
+        if window or deep:
+            frame = show(frame, dataset, bool(window))
+        frame = stretch(frame, ends)
+        yield 255 - frame if photometric == "MONOCHROME1" else frame
+
+
+def to_grey(dataset, pixels: Pixels, say: Callable[[str], None]) -> Iterator[np.ndarray]:
+    """Yield the frames of a file as uint8 grey arrays `(height, width)`."""
+    if dataset.PhotometricInterpretation in COLOURS:
+        yield from colours_to_grey(dataset, pixels, say)
+    elif dataset.PhotometricInterpretation == PALETTE:
+        table = palette_greys(dataset, say)
+        yield from (table[frame] for frame, _ in decode(dataset, pixels))
+    else:
+        yield from shown_greys(dataset, pixels, say)
+
+
+def find_rate(dataset) -> float | None:
+    """Return frames/s of a dataset, or None where it does not say."""
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+        rate = dataset.get("CineRate") or dataset.get("RecommendedDisplayFrameRate")
+        times = [dataset.get("FrameTime")]  # in milliseconds
+        if not times[0]:
+            times = dataset.get("FrameTimeVector", [0])[1:]  # the first is 0
+        rate = rate or 1000 * len(times) / sum(times)
+        return float(rate) if 0 < rate < 1000 else None
+    return None
+
+
+def explain(error: Exception, pixels: Pixels) -> str:
+    """Return what hinders the decoding of a file, in a line, or what to install for it."""
+    from pydicom.pixels import get_decoder
+
+    text = " ".join(str(error).split()) or type(error).__name__
+    with contextlib.suppress(NotImplementedError):
+        decoder = get_decoder(pixels.syntax)
+        needed = re.findall(r"pylibjpeg-\w+", " ".join(decoder.missing_dependencies))
+        if needed and (not decoder.is_available or "does not support" in text):
+            return f"{pixels.syntax.name} needs: pip install pylibjpeg {needed[-1]}"
+    return f"{text:.200}"
+
+
+def open_dicom(path: Path) -> tuple[Clip, list[spacing.Region]]:
+    """Return the frames of a DICOM file, and where they have which spacing.
+
+    Raises:
+        ValueError: it has none, or its header cannot be that of its pixels.
+    """
+    dataset, pixels = read_header(path)
+    text = f"{path} cannot be decoded"
+    with refusing(text, Exception):  # of damaged headers pydicom may raise anything
+        regions, notes = spacing.read_regions(dataset)
+        notes = [f"{path}: {note}" for note in notes]
+        if pixels.syntax.startswith(VIDEO):
+            with pixels.open() as file:
+                places = itertools.chain.from_iterable(list_frames(pixels, file))
+                content = io.BytesIO(read_frame(file, list(places)))
+            clip = read_video(content, path, pixels.stated)
+            clip.notes.extend(notes)
+            return clip._replace(rate=find_rate(dataset) or clip.rate), regions
+        check_size(dataset.Rows, dataset.Columns, path)
+        pixels = plan(dataset, pixels)
+
+    def say(text):
+        notes.append(f"{path}: {text}")
+
+    def frames():
+        number = 0
+        try:
+            for frame in to_grey(dataset, pixels, say):
+                number += 1
+                yield frame
+        except Exception as error:  # decoders of others may raise anything
+            cause = explain(error, pixels)
+            if not number:
+                raise ValueError(f"{text} ({cause})") from error
+            say(f"frame {number + 1} cannot be decoded ({cause})")
+        notes.extend(note_count(path, pixels.stated, number))
+
+    return Clip(frames(), pixels.count, find_rate(dataset) or RATE, notes), regions
