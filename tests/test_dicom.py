@@ -524,7 +524,7 @@ def test_dicom_files_without_frames_and_masks_are_passed_over(tmp_path, capsys):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are none on Windows")
 def test_a_pipe_among_the_pictures_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png is no file"):
+    with pytest.raises(ValueError, match=r"a\.png is not a file"):
         sources.open_source(tmp_path / "a.png")
 
 

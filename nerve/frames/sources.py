@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nerve.frames import dicom, pictures, videos
-from nerve.frames.own_frames import SUFFIX
+from nerve.frames.pairs import MASK
 from nerve.frames.spacing import Region
 from nerve.frames.videos import RATE
 
@@ -90,9 +90,8 @@ def is_source(path: Path) -> bool:
 
 def is_mask(path: Path, stems: set[str]) -> bool:
     """Tell whether a file is the mask of one of these stems: NAME_mask, or NAME_mask_1."""
-    stem = stem_of(path.name)
-    frame = re.sub(f"{SUFFIX}(_[0-9]+)?$", "", stem)
-    return frame != stem and frame in stems
+    mask = MASK.fullmatch(stem_of(path.name))
+    return mask is not None and mask[1] in stems
 
 
 def list_files(path: Path) -> list[Path]:
@@ -123,7 +122,7 @@ def list_files(path: Path) -> list[Path]:
             "folders, which are not entered"
         )
     if masks:
-        print(f"note: {masks} masks of {path}/ (NAME{SUFFIX} beside NAME) are no frames")
+        print(f"note: {masks} masks of {path}/ (NAME_mask beside NAME) are no frames")
     if others:
         print(f"note: {others} other files or folders of {path}/ are not looked at")
     check_names(paths)
@@ -139,8 +138,8 @@ def open_source(path: Path) -> Source:
     if is_camera(path):
         number = int(str(path))
         return Source(f"camera{number}", None, "camera", *videos.open_camera(number))
-    if not path.is_file():
-        raise ValueError(f"{path} is no file")
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is not a file")
     suffix = path.suffix.lower()
     if suffix in videos.SUFFIXES:
         return Source(path.name, path, "video", *videos.open_video(path))
