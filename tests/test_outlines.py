@@ -175,7 +175,7 @@ def test_classes_and_colours_that_differ_from_picture_to_picture(own, capsys):
     coloured[70:90, 20:60, 0] = 200
     (own / "labels" / "an_1.png").unlink()
     paint(own, "an_1.jpg", coloured, quality=95)
-    refuse(own, r"an_1\.jpg is drawn in several colours")
+    refuse(own, r"an_1\.jpg holds the values 0, #00ff00, #ff0000; say which is nerve")
 
 
 # ---------------------------------------------------------------- outlines
@@ -401,6 +401,15 @@ def test_several_masks_of_a_frame_are_joined(own, capsys, together):
     Image.fromarray(np.roll(mask, 50, axis=0)).save(own / folder / "di_1_mask_1.png")
     assert extract(own, masks=folder) == [400, 400, 400, 800]
     assert "1 frames have several masks, joined: di_1\n" in capsys.readouterr().out
+
+
+def test_of_outlines_beside_painted_masks_one_is_read_and_the_other_said(own, capsys):
+    write(own, labelme(NERVE))
+    for stem in STEMS[:2]:
+        paint(own, f"{stem}_mask.png", np.full((HEIGHT, WIDTH), 255, np.uint8))
+    assert extract(own) == [1600] * 4
+    expected = f"note: of {own}/labels passed over: other files of an_1, bo_1\n"
+    assert expected in capsys.readouterr().out
 
 
 def test_names_in_two_unicode_forms_are_one(own):

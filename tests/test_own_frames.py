@@ -110,13 +110,15 @@ def test_one_class_of_a_palette_picture(own):
     picture = Image.fromarray(values, "P")
     picture.putpalette([0, 0, 0, 9, 200, 9, 250, 0, 0])
     picture.save(own / "masks" / "a_1.png")
-    with pytest.raises(ValueError, match=r"a_1\.png holds the values 0, 1, 2; say which"):
+    with pytest.raises(ValueError, match=r"a_1\.png holds the values 0, #09c809, #fa0000;"):
         extract(own)
     for stem in ("a_2", "b_1", "b_2", "c_1", "c_2"):
         picture.save(own / "masks" / f"{stem}.png")
     _, _, masks = extract(own, "--label", "1")
     np.testing.assert_array_equal(masks[0], mask())
     _, _, masks = extract(own, "--label", "2")
+    assert masks[0].sum() == 25 * 255
+    _, _, masks = extract(own, "--label", "#fa0000")
     assert masks[0].sum() == 25 * 255
     with pytest.raises(ValueError, match="--label nerve; expected a number"):
         extract(own, "--label", "nerve")
@@ -329,7 +331,7 @@ def test_flags_that_do_not_fit_are_one_line(own, capsys):
         extract(own, masks="none")
 
 
-def test_alpha_is_no_colour_and_several_colours_are_refused(own):
+def test_alpha_is_no_colour_and_of_several_colours_one_is_chosen(own):
     opaque = np.full((HEIGHT, WIDTH), 255, np.uint8)
     path = own / "masks" / "a_1.png"
     for channels, mode in (
@@ -342,8 +344,10 @@ def test_alpha_is_no_colour_and_several_colours_are_refused(own):
     vessel = np.zeros((HEIGHT, WIDTH), np.uint8)
     vessel[:5, :5] = 255
     Image.fromarray(np.stack([mask(), vessel, mask(0)], axis=-1)).save(path)
-    with pytest.raises(ValueError, match=r"a_1\.png is drawn in several colours"):
+    with pytest.raises(ValueError, match=r"a_1\.png holds the values 0, #00ff00, #ff0000;"):
         extract(own)
+    _, _, masks = extract(own, "--label", "#ff0000")
+    np.testing.assert_array_equal(masks[0], mask())
     classes = mask(1) + vessel // 255 * 2  # in greys, saved as colour
     Image.fromarray(np.repeat(classes[..., None], 3, axis=2)).save(path)
     for stem in ("a_2", "b_1", "b_2", "c_1", "c_2"):
@@ -420,6 +424,10 @@ def test_classes_that_differ_from_mask_to_mask_are_refused(own):
     Image.fromarray(soft).save(own / "masks" / "b_1.png")
     with pytest.raises(ValueError, match=r"b_1\.png holds \d+ greys: no mask, or one with"):
         extract(own)
+    photograph = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    Image.fromarray(photograph).save(own / "masks" / "a_1.png")
+    with pytest.raises(ValueError, match=r"a_1\.png holds 2880 greys: no mask, or one"):
+        extract(own, "--label", "255")
 
 
 def test_another_extraction_is_not_replaced_in_silence(own, capsys):

@@ -74,10 +74,13 @@ def find_masks(masks: Path, frames: dict[str, Path]) -> dict[str, list[Path | Dr
         drawn = by_stem(list_files(masks, (".json",)), frames)
         painted = [p for p in list_files(masks, SUFFIXES) if p not in frames.values()]
         painted, whole = by_stem(painted, frames), list_files(masks, OUTLINES)
-        if drawn.keys() & frames.keys():
-            return drawn
-        if painted.keys() & frames.keys() or not whole:
-            return painted
+        found, passed = (
+            (drawn, painted) if drawn.keys() & frames.keys() else (painted, drawn)
+        )
+        if found.keys() & frames.keys() or not whole:
+            if passed:
+                print(f"note: of {masks} passed over: other files of {listed(passed)}")
+            return found
     if len(whole) > 1 or whole[0].suffix.lower() not in OUTLINES:
         raise ValueError(f"{masks} holds {listed(path.name for path in whole)}; {READ}")
     found, read = {}, read_cvat if whole[0].suffix.lower() == ".xml" else read_coco

@@ -14,6 +14,7 @@ from nerve.command import refusing
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MOST_CLASSES = 32  # of a mask; more greys are a photograph or soft edges
+MOST_LABELS = 256  # likewise where --label says which counts
 MAX_PIXELS = 1 << 26  # of one; a header that claims more is broken or an attack
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
 BAD_EXIF = (*DAMAGED, struct.error)  # viewers, too, show the picture as it lies
@@ -120,45 +121,38 @@ def read_picture(path: Path) -> np.ndarray:
         return np.asarray(image.convert("L"))
 
 
-def flatten_colours(values: np.ndarray, path: Path) -> tuple[np.ndarray, list[int]]:
-    """Return one channel of a mask drawn in one colour, or in greys; and that colour.
+def find_colours(values: np.ndarray) -> tuple[np.ndarray, dict[int, bytes]]:
+    """Return a coloured mask as numbers, and the colours that they stand for, if any.
 
     Args:
         values: uint8 array `(height, width, channels)`, without an alpha channel.
-
-    Raises:
-        ValueError: it holds several colours.
     """
     if (values == values[..., :1]).all():
-        return values[..., 0], []
-    colours = np.unique(values.reshape(-1, values.shape[2]), axis=0)
-    colours = colours[colours.any(axis=1)]
-    if len(colours) > 1:
-        raise ValueError(
-            f"{path} is drawn in several colours; save it as a palette picture, or in "
-            "greys that are the numbers of classes"
-        )
-    return values.any(axis=2) * np.uint8(255), colours[0].tolist()
+        return values[..., 0], {}
+    size = values.shape[2]
+    numbers = values.astype(np.int64) @ 256 ** np.arange(size)[::-1]
+    return numbers, {n: n.to_bytes(size, "big") for n in np.unique(numbers).tolist()}
 
 
-def read_classes(path: Path, numbered: bool) -> tuple[np.ndarray, str | None, int]:
-    """Return `(values, colour, white)` of a mask drawn as a picture.
+def read_classes(path: Path, label: str | None) -> tuple[np.ndarray, dict, int]:
+    """Return `(values, names, white)` of a mask drawn as a picture.
 
     Args:
-        numbered: Whether its numbers count, which a JPEG does not keep.
+        label: As of `read_mask`.
 
     Returns:
-        Its whole numbers, `(height, width)`, of a palette the indices; the one colour but
-        black that it is drawn in, as "#rrggbb", or None; and the number that is white.
+        Whole numbers, `(height, width)`, of a palette the indices; what each but 0 is
+        called: "#rrggbb" of a colour, of a palette's where no number is asked for, else
+        itself; and the number that is white.
     """
     with open_picture(path, deep=True) as image:
-        bits, palette = bits_of(image, path), image.getpalette() or []
+        bits, mode, palette = bits_of(image, path), image.mode, image.getpalette() or []
         with refusing(f"{path} is not a whole picture", *DAMAGED):
             turn(image)
             values = np.asarray(image)
-        lossy, mode = image.format == "JPEG", image.mode
+        lossy = image.format == "JPEG"
         opaque = [k for k, band in enumerate(image.getbands()) if band.upper() != "A"]
-    if lossy and numbered:
+    if lossy and label is not None:
         raise ValueError(
             f"{path} is a JPEG, which changes the numbers of classes; save masks as PNG"
         )
@@ -166,55 +160,56 @@ def read_classes(path: Path, numbered: bool) -> tuple[np.ndarray, str | None, in
         if 0 < values.max() < 128:
             raise ValueError(f"{path} is a JPEG of dark greys; save masks as PNG")
         values = np.where(values >= 128, np.uint8(255), np.uint8(0))
-    colour, found = [], []
-    if mode == "1":
+    colours = {}
+    if values.ndim == 3:
+        values, colours = find_colours(values[..., opaque])
+    elif mode == "P" and not (label or "").isdecimal():
+        entries = [bytes(palette[k : k + 3]) for k in range(0, len(palette), 3)]
+        colours = {k: entry for k, entry in enumerate(entries) if len(set(entry)) > 1}
+    elif mode == "1":
         values = values.astype(np.uint8)
     elif mode == "L" and bits < 8:
         values = values // (255 // (2**bits - 1))  # Pillow stretches them to 255
-    elif mode == "P":
-        found = np.flatnonzero(np.bincount(values.ravel())[1:]) + 1
-        colour = palette[3 * found[0] : 3 * found[0] + 3] if len(found) == 1 else []
-    elif values.ndim == 3:
-        values, colour = flatten_colours(values[..., opaque], path)
     elif values.dtype.kind == "f":
         if not np.isin(values, range(1 << 16)).all():
             raise ValueError(f"{path} holds numbers that are no classes, such as fractions")
         values = values.astype(np.int32)
-    grey = len(set(colour)) < 2
-    return values, None if grey else f"#{bytes(colour).hex()}", 2**bits - 1
+    found = [value for value in np.unique(values).tolist() if value]
+    names = {k: f"#{colours[k].hex()}" if k in colours else k for k in found}
+    return values, names, 2**bits - 1
 
 
 def read_mask(path: Path, label: str | None) -> tuple[np.ndarray, frozenset]:
     """Return a mask drawn as a picture, and what it holds.
 
     Args:
-        label: What is nerve: the number of a class, or the colour "#rrggbb" of a mask that
-            is drawn in one; None where masks hold 0 and 1 or 255.
+        label: What is nerve, the number of a class or a colour "#rrggbb"; None where masks
+            hold 0 and 1 or 255, or one colour.
 
     Returns:
-        `(mask, labels)`: uint8 `(height, width)`, 0 or 255; and its numbers but 0, or
-        its colour where no number is asked for.
+        `(mask, labels)`: uint8 `(height, width)`, 0 or 255; and its numbers or colours,
+        without 0 and black.
 
     Raises:
-        ValueError: several classes and no label, a label that is neither, or as of
-            `read_classes`.
+        ValueError: several classes and no label, a label that is neither, no whole
+            picture, or no whole numbers.
     """
-    numbered = label is not None and label.isdecimal()
-    values, colour, white = read_classes(path, label is not None)
-    found = np.unique(values)
-    labels = frozenset(found[found != 0].tolist())
-    if numbered:
-        return np.where(values == int(label), np.uint8(255), np.uint8(0)), labels
-    if label is not None and not re.fullmatch("#[0-9a-f]{6}", label):
-        raise ValueError(f"--label {label}; expected a number for masks such as {path}")
-    if len(found) > MOST_CLASSES:
+    values, names, white = read_classes(path, label)
+    if len(names) >= (MOST_CLASSES if label is None else MOST_LABELS):
         raise ValueError(
-            f"{path} holds {len(found)} greys: no mask, or one with soft edges; save it "
+            f"{path} holds {len(names)} greys: no mask, or one with soft edges; save it "
             "with 0 and 255 alone"
         )
-    if not any(set(found) <= {0, value} for value in (1, 255, white)):
-        text = ", ".join(map(str, found[:8]))
-        raise ValueError(f"{path} holds the values {text}; say which is nerve: --label N")
-    mask = np.where(values != 0, np.uint8(255), np.uint8(0))
-    labels = frozenset([colour]) if colour and labels else labels
-    return mask * np.uint8(label in (None, *labels)), labels
+    if label is not None:
+        if not re.fullmatch("[0-9]{1,9}|#[0-9a-f]{6}", label):
+            raise ValueError(f"--label {label}; expected a number for masks such as {path}")
+        wanted = label if label.startswith("#") else int(label)
+        values = np.isin(values, [value for value in names if names[value] == wanted])
+    elif len(names) > 1 or not all(
+        isinstance(name, str) or name in (1, 255, white) for name in names.values()
+    ):
+        text = ", ".join(map(str, [0, *names.values()][:8]))
+        raise ValueError(
+            f"{path} holds the values {text}; say which is nerve: --label VALUE"
+        )
+    return np.where(values != 0, np.uint8(255), np.uint8(0)), frozenset(names.values())
