@@ -274,6 +274,9 @@ def test_brush_masks(own):
         ({"points": [[20, 20], [51, 60]]}, "of another size than its box"),
         ({"points": [[130, 20], [160, 60]]}, "outside the frame's 105 x 145"),
         ({"points": [[-5, 20], [25, 60]]}, "outside the frame's 105 x 145"),
+        ({"points": [[20, 20, 3], [50, 60]]}, None),
+        ({"points": [[20, 20], [float("nan"), 60]]}, None),
+        ({"points": [[20, 20], [10**400, 60]]}, "outside the frame's 105 x 145"),
         ({"mask": "AAAA"}, "cannot identify image"),
         ({"mask": None}, "argument should be"),
         ({"mask": "é"}, "should contain only ASCII"),
@@ -282,7 +285,8 @@ def test_brush_masks(own):
 def test_brush_masks_of_labelme_that_contradict_themselves(own, change, message):
     shape = brush([[20, 20], [50, 60]], np.ones((41, 31), bool))
     write(own, labelme(shape | change))
-    refuse(own, rf"an_1\.json cannot be drawn \(.*{message}")
+    expected = f"cannot be drawn .*{message}" if message else "is no file of labelme"
+    refuse(own, rf"an_1\.json {expected}")
 
 
 @pytest.mark.parametrize(
@@ -401,6 +405,14 @@ def test_several_masks_of_a_frame_are_joined(own, capsys, together):
     Image.fromarray(np.roll(mask, 50, axis=0)).save(own / folder / "di_1_mask_1.png")
     assert extract(own, masks=folder) == [400, 400, 400, 800]
     assert "1 frames have several masks, joined: di_1\n" in capsys.readouterr().out
+
+
+def test_two_files_of_one_stem_are_refused(own):
+    for name in ("an_1.png", "an_1.jpg", *(f"{stem}.png" for stem in STEMS[1:])):
+        paint(own, name, np.full((HEIGHT, WIDTH), 255, np.uint8))
+    refuse(own, r"labels holds several pictures called an_1$")
+    (own / "labels" / "an_1.jpg").rename(own / "frames" / "an_1.jpg")
+    refuse(own, r"frames holds several pictures called an_1$")
 
 
 def test_of_outlines_beside_painted_masks_one_is_read_and_the_other_said(own, capsys):

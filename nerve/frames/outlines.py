@@ -155,7 +155,7 @@ def read_labelme(path: Path) -> Drawing:
             label, kind = clean(shape["label"]), str(shape.get("shape_type", "polygon"))
             points, pixels = shape["points"], shape.get("mask")
             if kind == "mask":
-                (left, top), (right, bottom) = np.array(points).astype(int).tolist()
+                (left, top), (right, bottom) = (map(int, point) for point in points)
                 kind, points = "png", (left, top, right - left + 1, bottom - top + 1)
             shapes.append(Shape(label, kind, points, pixels))
         size = record.get("imageHeight"), record.get("imageWidth")

@@ -110,13 +110,6 @@ def find_crops(
     return crops
 
 
-def is_hollow(mask: np.ndarray) -> bool:
-    """Tell whether a mask, uint8 `(height, width)`, is a line around an area."""
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    surrounded = sum(cv2.contourArea(cv2.convexHull(line)) for line in contours)
-    return surrounded > HOLLOW * np.count_nonzero(mask)
-
-
 class Seen(NamedTuple):
     """What reading a frame's masks brought up."""
 

@@ -25,10 +25,17 @@ def listed(names: Iterable) -> str:
 
 
 def by_stem(paths: list[Path], frames: Collection[str] = ()) -> dict[str, list[Path]]:
-    """Return `{stem: files}`; NAME_mask is NAME's where `frames` holds none called so."""
-    found = {}
+    """Return `{stem: files}`; NAME_mask is NAME's where `frames` holds none called so.
+
+    Raises:
+        ValueError: two files differ by their suffix, or the form of their name, alone.
+    """
+    found, stems = {}, set()
     for path in paths:
         stem = clean(path.stem)
+        if stem in stems:
+            raise ValueError(f"{path.parent} holds several pictures called {stem}")
+        stems.add(stem)
         mask = MASK.fullmatch(stem) if frames and stem not in frames else None
         found.setdefault(mask[1] if mask else stem, []).append(path)
     return found
@@ -39,7 +46,7 @@ def find_frames(images: Path, masks: Path) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: no picture, two that differ by suffix alone, or as of `list_files`.
+        ValueError: no picture, or as of `list_files` and `by_stem`.
     """
     if not images.is_dir():
         raise FileNotFoundError(f"{images} is missing; expected a folder of pictures")
@@ -54,9 +61,6 @@ def find_frames(images: Path, masks: Path) -> dict[str, Path]:
         raise ValueError(f"{images} holds no picture ({', '.join(SUFFIXES)}){what}")
     if others:
         print(f"note: of {images} passed over: {others}")
-    for stem, paths in found.items():
-        if len(paths) > 1:
-            raise ValueError(f"{images} holds {len(paths)} pictures called {stem}")
     return {stem: path for stem, (path,) in found.items()}
 
 
@@ -71,12 +75,11 @@ def find_masks(masks: Path, frames: dict[str, Path]) -> dict[str, list[Path | Dr
         raise FileNotFoundError(f"{masks} is missing; expected masks of the frames")
     whole = [masks]
     if masks.is_dir():
-        drawn = by_stem(list_files(masks, (".json",)), frames)
-        painted = [p for p in list_files(masks, SUFFIXES) if p not in frames.values()]
-        painted, whole = by_stem(painted, frames), list_files(masks, OUTLINES)
-        found, passed = (
-            (drawn, painted) if drawn.keys() & frames.keys() else (painted, drawn)
-        )
+        drawn, mine = by_stem(list_files(masks, (".json",)), frames), set(frames.values())
+        painted = by_stem([p for p in list_files(masks, SUFFIXES) if p not in mine], frames)
+        whole, found, passed = list_files(masks, OUTLINES), painted, drawn
+        if drawn.keys() & frames.keys():
+            found, passed = drawn, painted
         if found.keys() & frames.keys() or not whole:
             if passed:
                 print(f"note: of {masks} passed over: other files of {listed(passed)}")
@@ -163,11 +166,8 @@ def name_subjects(
             expression = re.compile(pattern)
         except re.error as error:
             raise ValueError(f"--subject-pattern {pattern!r}: {error}") from error
-        matches, group = (
-            map(expression.search, map(clean, names)),
-            min(1, expression.groups),
-        )
-        found = [match and match[group] for match in matches]
+        matches = [expression.search(clean(name)) for name in names]
+        found = [match and match[min(1, expression.groups)] for match in matches]
         lacking = f"--subject-pattern {pattern!r} finds none in"
     elif table:
         rows = read_subjects(table)
