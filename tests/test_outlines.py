@@ -484,6 +484,7 @@ def test_what_makes_two_spellings_of_one_person():
         ("Böhm", unicodedata.normalize("NFD", "Böhm")),
         ("A1", "Ａ１"),  # full-width
         ("Ann\u00a0B", "Ann B"),  # a blank that does not break
+        ("Ann\u200b", "Ann"),  # one of no width
     ):
         assert pairs.as_person(one) == pairs.as_person(other)
     for one, other in (("P1", "P10"), ("ann", "anna"), ("P100", "P1"), ("0", "00a")):

@@ -341,6 +341,9 @@ def test_alpha_is_no_colour_and_of_several_colours_one_is_chosen(own):
         Image.fromarray(np.stack(channels, axis=-1), mode).save(path)
         _, _, masks = extract(own)
         np.testing.assert_array_equal(masks[0], mask())
+    Image.fromarray(np.stack([opaque, opaque, opaque, mask()], axis=-1)).save(path)
+    with pytest.raises(ValueError, match=r"a_1\.png is drawn in transparency; save it as"):
+        extract(own)
     vessel = np.zeros((HEIGHT, WIDTH), np.uint8)
     vessel[:5, :5] = 255
     Image.fromarray(np.stack([mask(), vessel, mask(0)], axis=-1)).save(path)

@@ -199,7 +199,8 @@ def read_cvat(path: Path) -> list[tuple[str, Drawing]]:
 
 def read_coco(path: Path) -> list[tuple[str, Drawing]]:
     """Return `[(name of a picture, drawing)]` of a file of COCO."""
-    with refusing(f"{path} is called as no frame and is no file of COCO", *DAMAGED):
+    text = "is called as no frame and is no file of COCO, which many programs export"
+    with refusing(f"{path} {text}", *DAMAGED):
         record = json.loads(read_text(path))
         labels = {kind["id"]: clean(kind["name"]) for kind in record["categories"]}
         found = {}

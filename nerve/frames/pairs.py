@@ -49,7 +49,7 @@ def find_frames(images: Path, masks: Path) -> dict[str, Path]:
         ValueError: no picture, or as of `list_files` and `by_stem`.
     """
     if not images.is_dir():
-        raise FileNotFoundError(f"{images} is missing; expected a folder of pictures")
+        raise FileNotFoundError(f"{images} is no folder; expected one of pictures")
     found = by_stem(list_files(images, SUFFIXES))
     if masks.exists() and images.samefile(masks):
         found = {stem: paths for stem, paths in found.items() if not MASK.fullmatch(stem)}
@@ -130,9 +130,10 @@ def find_pairs(
 def as_person(name: str) -> str:
     """Return a subject's name without what makes two spellings of it.
 
-    That is case, blanks, Unicode form, and zeros before a number.
+    That is case, blanks, what does not print, Unicode form, and zeros before a number.
     """
     name = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    name = "".join(filter(str.isprintable, name))
     return re.sub("(?<![0-9])0+(?=[0-9])", "", name)
 
 

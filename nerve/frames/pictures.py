@@ -162,7 +162,10 @@ def read_classes(path: Path, label: str | None) -> tuple[np.ndarray, dict, int]:
         values = np.where(values >= 128, np.uint8(255), np.uint8(0))
     colours = {}
     if values.ndim == 3:
-        values, colours = find_colours(values[..., opaque])
+        seen, alpha = values[..., opaque], np.delete(values, opaque, axis=2)
+        if alpha.size and np.ptp(alpha) and not np.ptp(seen):
+            raise ValueError(f"{path} is drawn in transparency; save it as white on black")
+        values, colours = find_colours(seen)
     elif mode == "P" and not (label or "").isdecimal():
         entries = [bytes(palette[k : k + 3]) for k in range(0, len(palette), 3)]
         colours = {k: entry for k, entry in enumerate(entries) if len(set(entry)) > 1}
