@@ -17,6 +17,7 @@ trainings are resumed. Without --runs, prints the table of what stands there.
 import argparse
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -246,9 +247,7 @@ def learn_few(args, run, weights, draw, count):
             (few / part).mkdir(parents=True, exist_ok=True)
             for row in chosen:
                 (few / part / names[row]).unlink(missing_ok=True)
-                (few / part / names[row]).symlink_to(
-                    args.usgra.resolve() / part / names[row]
-                )
+                shutil.copy(args.usgra / part / names[row], few / part)
         command = [sys.executable, "extract_data.py", "--label", "1", "--data", few]
         quality.cpu_seconds([*command, *(f"--{p}={few / p}" for p in ("images", "masks"))])
     data = prepare(few, few / "data", ["--like", weights, "--soft-masks", *ALL])
