@@ -36,7 +36,8 @@ NO_FRAMES = (
 )
 VIDEO = "1.2.840.10008.1.2.4.10"  # how the syntaxes of MPEG and HEVC begin
 PIXEL_DATA, ITEM = (0x7FE0, 0x0010), b"\xfe\xff\x00\xe0"
-BEGINNINGS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")  # JPEG, JPEG 2000
+BOX, CODESTREAM = b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51"  # how JPEG 2000 begins
+BEGINNINGS = (b"\xff\xd8\xff", CODESTREAM, BOX)  # the first is JPEG's
 GREYS, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 NEUTRAL = 8  # greys by which the channels of a grey pixel differ at most
@@ -135,7 +136,7 @@ def find_pixels(file: BinaryIO, content: Path | bytes, syntax) -> Pixels:
 
 def stated_count(dataset) -> int | None:
     """Return how many frames a header says there are; None where it says no number."""
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
+    with contextlib.suppress(Exception):  # as pydicom may raise of damaged values
         return max(1, int(dataset.get("NumberOfFrames", 1)))
     return None
 
@@ -319,6 +320,8 @@ def decode(dataset, pixels: Pixels) -> Iterator[tuple[np.ndarray, str]]:
             content = read_frame(file, places)
             if sum(places[-1]) > pixels.start + pixels.there:
                 raise ValueError("the file is cut")
+            if content.startswith(BOX):  # in which pydicom 3.0 may search without end
+                content = content[content.find(CODESTREAM) :]
             said = check_picture(content, dataset)
             frame, found = decoder.as_array(encapsulate([content]), **options)
             check_depth(frame, dataset.BitsStored)
@@ -526,7 +529,7 @@ def to_grey(dataset, pixels: Pixels, say: Callable[[str], None]) -> Iterator[np.
 
 def find_rate(dataset) -> float | None:
     """Return frames/s of a dataset, or None where it does not say."""
-    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+    with contextlib.suppress(Exception):  # as pydicom may raise of damaged values
         rate = dataset.get("CineRate") or dataset.get("RecommendedDisplayFrameRate")
         times = [dataset.get("FrameTime")]  # in milliseconds
         if not times[0]:
@@ -564,7 +567,8 @@ def open_dicom(path: Path) -> tuple[Clip, list[spacing.Region]]:
             with pixels.open() as file:
                 places = itertools.chain.from_iterable(list_frames(pixels, file))
                 content = io.BytesIO(read_frame(file, list(places)))
-            clip = read_video(content, path, pixels.stated)
+            size = dataset.Rows, dataset.Columns
+            clip = read_video(content, path, pixels.stated, size)
             clip.notes.extend(notes)
             return clip._replace(rate=find_rate(dataset) or clip.rate), regions
         check_size(dataset.Rows, dataset.Columns, path)

@@ -16,10 +16,10 @@ from nerve.frames.pictures import MAX_PIXELS
 
 # FFmpeg's own lines about damaged files; the errors here say what is wrong
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-# streams, whose header has no count of frames: OpenCV's is a guess
-STREAMS = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob")
-SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".wmv", ".flv", ".3gp", ".gif")
-SUFFIXES += STREAMS
+SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".wmv", ".flv", ".3gp")
+# which hold no count of their frames: OpenCV's is a guess
+UNCOUNTED = (".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob")
+SUFFIXES += UNCOUNTED
 RATE = 25.0  # frames/s where a file does not say
 MAX_FRAMES = 10**7
 
@@ -90,7 +90,10 @@ def find_rate(capture: cv2.VideoCapture) -> float:
 
 
 def read_video(
-    content: str | io.BytesIO, name: str | Path, stated: int | None = None
+    content: str | io.BytesIO,
+    name: str | Path,
+    stated: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Clip:
     """Return the frames of a video.
 
@@ -98,9 +101,10 @@ def read_video(
         content: Its path, or what is in it.
         name: What messages call it.
         stated: How many frames it should hold; None for what its own header says.
+        size: (height, width) that they should have; None for any.
 
     Raises:
-        ValueError: it cannot be decoded.
+        ValueError: it cannot be decoded, or is of another size.
     """
     text = f"{name} is no video that can be decoded, or is cut short"
     with silent(), refusing(text, cv2.error, TypeError):
@@ -110,13 +114,15 @@ def read_video(
     sides = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
     check_size(*map(capture.get, sides), name)
     rate, count = find_rate(capture), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    guessed = str(name).lower().endswith(STREAMS)
-    if stated is None and 0 < count <= MAX_FRAMES and not guessed:
-        stated = int(count)
+    guessed = str(name).lower().endswith(UNCOUNTED) or not 0 < count <= MAX_FRAMES
+    stated = stated or (None if guessed else int(count))
     rest = read_capture(capture, name, content)
     first = list(itertools.islice(rest, 2))  # whether it moves is seen, not believed
     if not first:
         raise ValueError(text)
+    if size not in (None, first[0].shape):
+        shape = "{} x {}".format(*first[0].shape)
+        raise ValueError(f"{name} holds a video of {shape}, its header says {size}")
     notes = []
 
     def frames():
@@ -124,11 +130,27 @@ def read_video(
         for frame in itertools.chain(first, rest):
             number += 1
             yield frame
-        if stated or not guessed:
-            notes.extend(note_count(name, stated, number))
+        notes.extend(note_count(name, stated, number))
 
     count = stated if stated and stated >= len(first) else None
     return Clip(frames(), 1 if count is None and len(first) == 1 else count, rate, notes)
+
+
+def is_cut(path: Path) -> bool:
+    """Tell whether a video's file ends before what its container says.
+
+    FFmpeg decodes what is there of a frame that is cut; of other containers it does not.
+    """
+    size, suffix = path.stat().st_size, path.suffix.lower()
+    with open(path, "rb") as file:
+        if suffix == ".avi":  # RIFF: the bytes that follow
+            return size < 8 + int.from_bytes(file.read(8)[4:], "little")
+        if suffix == ".flv" and size > 4:  # the last tag's length
+            file.seek(size - 4)
+            length = int.from_bytes(file.read(), "big")
+            file.seek(max(0, size - 3 - length))
+            return int.from_bytes(file.read(3), "big") + 11 != length
+    return False
 
 
 def open_video(path: Path) -> Clip:
@@ -140,7 +162,10 @@ def open_video(path: Path) -> Clip:
     except UnicodeEncodeError as error:  # OpenCV 5.0 would crash
         raise ValueError(f"{path} is no name in UTF-8; rename it") from error
     # FFmpeg takes what stands before a colon for a protocol: "12:30.mp4"
-    return read_video(str(path.absolute()), path)
+    clip = read_video(str(path.absolute()), path)
+    if is_cut(path):
+        clip.notes.append(f"{path} is cut: its last frame may be damaged")
+    return clip
 
 
 def open_camera(number: int) -> Clip:
