@@ -3,9 +3,9 @@
     python benchmarks/damaged.py --inputs 3000 --flips 2000 --cases 1000000
 
 Frames cut, zeroed, with flipped bits; masks beside their row of train_masks.csv; outlines
-of labelme, CVAT and COCO, with changed numbers, too; run-length cases and tables of random
-text. Prints a table of trials and failures, appends them to results.jsonl, and ends with
-status 1 where anything failed.
+of labelme, CVAT and COCO, with changed numbers, too; DICOM files and videos; run-length
+cases and tables of random text. Prints a table of trials and failures, appends them to
+results.jsonl, and ends with status 1 where anything failed.
 """
 
 import argparse
@@ -17,17 +17,25 @@ import os
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import cv2
 import measure
 import numpy as np
 from PIL import Image
+from pydicom import uid
 
 sys.path.insert(0, str(measure.ROOT))
+sys.path.insert(0, str(measure.ROOT / "tests"))
+
+import clips
 
 from nerve.files import run_length
-from nerve.frames import challenge, own_frames
+from nerve.frames import challenge, own_frames, sources
 from nerve.frames.pairs import find_pairs
+
+SLOW = 10  # seconds that no file may take
 
 
 def damaged(content, rng, kind):
@@ -39,6 +47,11 @@ def damaged(content, rng, kind):
     if kind == "digit":  # of a coordinate, a count or a length
         places = [k for k, byte in enumerate(data) if chr(byte).isdecimal()]
         data[rng.choice(places)] = ord(rng.choice("0123456789-.e"))
+    if kind == "number":  # of a header: a count, a size, a length, an offset
+        place, bytes_of_it = rng.randrange(min(1600, len(data))), rng.choice((1, 2, 4))
+        data[place : place + bytes_of_it] = (
+            rng.choice(b"\0\1\x7f\xff").to_bytes() * bytes_of_it
+        )
     if kind == "flip":
         place = rng.randrange(8 * len(data))
         data[place // 8] ^= 1 << place % 8
@@ -69,6 +82,7 @@ def read_damaged(path, read, kinds, trials, rng):
     for trial in range(trials):
         kind = kinds[trial % len(kinds)]
         path.write_bytes(damaged(content, rng, kind))
+        begun = time.monotonic()
         try:
             found = read(path)
         except ValueError as error:
@@ -78,6 +92,8 @@ def read_damaged(path, read, kinds, trials, rng):
             failures.append(f"{kind}: {type(error).__name__}: {error}")
         else:
             silent[kind] = silent.get(kind, 0) + (not np.array_equal(found, truth))
+        if time.monotonic() - begun > SLOW:
+            failures.append(f"{kind}: more than {SLOW} s")
     if silent.get("cut"):
         failures.append(f"{silent['cut']} cut files were read as others")
     return trials, silent, failures
@@ -155,6 +171,62 @@ def read_damaged_outlines(folder, trials, rng):
         kinds = ("cut", "flip", "zeros", "digit")
         found[f"damaged {name}"] = read_damaged(path, read, kinds, trials, rng)
     return found
+
+
+def write_clips(folder):
+    """Write frames as the DICOM files and videos that people have; return their paths."""
+    frames = np.stack([cv2.GaussianBlur(f, (0, 0), 1) for f in clips.sweep()[0]])
+    rgb = np.repeat(frames[..., np.newaxis], 3, axis=-1)
+    colours = {"SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    for suffix, code in (
+        ("avi", "MJPG"),
+        ("mp4", "mp4v"),
+        ("mkv", "mp4v"),
+        ("flv", "FLV1"),
+    ):
+        clips.write_video(folder / f"a.{suffix}", frames, code)
+    clips.write_dicom(folder / "grey.dcm", frames)
+    window = {"WindowCenter": 9000, "WindowWidth": 18000, "RescaleSlope": 1}
+    window |= {"RescaleIntercept": 5, "PixelSpacing": [0.1, 0.1]}
+    clips.write_dicom(folder / "deep.dcm", frames.astype(np.uint16) * 80, **window)
+    said = colours | {"PhotometricInterpretation": "RGB"}
+    clips.write_dicom(folder / "rgb.dcm", rgb, **said)
+    for syntax in (uid.RLELossless, uid.JPEGLSLossless, uid.DeflatedExplicitVRLittleEndian):
+        path = folder / f"{syntax.keyword}.dcm"
+        dataset = clips.write_dicom(path, frames)
+        if syntax.is_encapsulated:
+            dataset.compress(syntax)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(path, enforce_file_format=True)
+    for kind, syntax in (
+        ("JPEG", uid.JPEGBaseline8Bit),
+        ("JPEG2000", uid.JPEG2000Lossless),
+    ):
+        parts = [clips.encode(frame, kind) for frame in frames]
+        clips.write_compressed(folder / f"{kind}.dcm", parts, frames, syntax)
+    parts = [(folder / "a.mp4").read_bytes()]
+    said = colours | {"PhotometricInterpretation": "YBR_PARTIAL_420"}
+    clips.write_compressed(folder / "video.dcm", parts, frames, uid.MPEG4HP41, **said)
+    return sorted(folder.iterdir())
+
+
+def read_clip(path):
+    """Return the frames of a clip; a ValueError, too, where a note says what is wrong."""
+    source = sources.open_source(path)
+    frames = np.stack(list(source.frames))
+    if source.notes:
+        raise ValueError(source.notes[0])
+    return frames
+
+
+def read_damaged_clips(folder, trials, rng):
+    """Read damaged DICOM files and videos; return `{name: as of read_damaged}`."""
+    (folder / "clips").mkdir()
+    kinds = ("cut", "flip", "zeros", "head", "number")
+    return {
+        f"damaged {path.name}": read_damaged(path, read_clip, kinds, trials, rng)
+        for path in write_clips(folder / "clips")
+    }
 
 
 @contextlib.contextmanager
@@ -286,7 +358,12 @@ def parse_args(argv=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--inputs", type=int, default=3000, help="damaged frames, and outlines a format")
+    add(
+        "--inputs",
+        type=int,
+        default=3000,
+        help="damaged frames, and outlines and clips a format",
+    )
     add("--flips", type=int, default=2000, help="flipped bits")
     add("--cases", type=int, default=1_000_000, help="of run-length encoding")
     add("--seed", type=int, default=0)
@@ -300,14 +377,15 @@ def main(argv=None):
         folder, tables = Path(folder), args.cases // 100
         with quiet():
             trials, silent, failures = read_damaged_frames(folder, args.inputs, rng)
-            outlines = read_damaged_outlines(folder, args.inputs, rng)
+            others = read_damaged_outlines(folder, args.inputs, rng)
+            others |= read_damaged_clips(folder, args.inputs, rng)
             counts = flip_bits(folder, args.flips, rng)
         parts = {
             "damaged frames": (trials, failures),
             "flipped bits": (args.flips, ["missed"] * counts["masks missed"]),
             "run-length cases": (args.cases, fuzz_run_lengths(args.cases, rng)),
             "tables": (tables, fuzz_tables(folder, tables, rng)),
-            **{name: (trials, failed) for name, (trials, _, failed) in outlines.items()},
+            **{name: (trials, failed) for name, (trials, _, failed) in others.items()},
         }
     print(f"{'what':24}{'trials':>9}{'failures':>9}")
     for name, (trials, failures) in parts.items():
@@ -316,11 +394,11 @@ def main(argv=None):
             print(f"failed: {name}: {text}", file=sys.stderr)
     print(f"frames read with other pixels: {silent}")
     print(f"flipped bits: {counts}")
-    other = {name: silent for name, (_, silent, _) in outlines.items()}
-    print(f"outlines read as others: {other}")
+    other = {name: silent for name, (_, silent, _) in others.items()}
+    print(f"outlines and clips read as others: {other}")
     table = {n: {"trials": t, "failures": len(f)} for n, (t, f) in parts.items()}
     results = {"table": table, "flipped_bits": counts, "other_pixels": silent}
-    results["other_outlines"] = other
+    results["read_as_others"] = other
     measure.keep("damaged", {"inputs": args.inputs, "seed": args.seed}, results)
     return 1 if any(failures for _, failures in parts.values()) else 0
 

@@ -11,6 +11,8 @@ import pydicom
 from conftest import draw_frame
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
 
 HEIGHT, WIDTH = 64, 80
 
@@ -68,3 +70,12 @@ def encode(frame, kind):
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
     return buffer.getvalue()
+
+
+def write_compressed(path, parts, frames, syntax=JPEGBaseline8Bit, table=True, **more):
+    """Write encoded frames as a DICOM file of a syntax."""
+    dataset = write_dicom(path, frames, **more)
+    dataset.PixelData = encapsulate(parts, has_bot=table)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path, enforce_file_format=True)

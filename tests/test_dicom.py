@@ -9,11 +9,10 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from clips import HEIGHT, WIDTH, encode, sweep, write_dicom, write_video
+from clips import HEIGHT, WIDTH, encode, sweep, write_compressed, write_dicom, write_video
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_encoder
 
 from nerve.frames import sources
 from nerve.frames.spacing import spacing_at
@@ -36,15 +35,6 @@ def refusal(path):
         read(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def write_compressed(path, parts, frames, syntax=JPEG, table=True, **more):
-    """Write encoded frames as a DICOM file of a syntax."""
-    dataset = write_dicom(path, frames, **more)
-    dataset.PixelData = encapsulate(parts, has_bot=table)
-    dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.save_as(path, enforce_file_format=True)
 
 
 def without_markers(content):
@@ -194,14 +184,14 @@ def test_palettes_whatever_the_depth_of_their_entries(tmp_path, said, dtype, fac
 
 def encoded(frames, how):
     """Return `(frames as bytes, transfer syntax)`."""
-    if how == "RLE":
-        from pydicom.pixels.encoders import RLELosslessEncoder as encoder
-
+    if how in ("RLE", "JPEG-LS"):
+        syntax = getattr(pydicom.uid, f"{how.replace('-', '')}Lossless")
+        encoder = get_encoder(syntax)
         options = {"rows": HEIGHT, "columns": WIDTH, "samples_per_pixel": 1}
         options |= {"bits_allocated": 8, "bits_stored": 8, "pixel_representation": 0}
         options |= {"photometric_interpretation": "MONOCHROME2", "number_of_frames": 1}
         parts = [encoder.encode(f.tobytes(), index=0, **options) for f in frames]
-        return parts, pydicom.uid.RLELossless
+        return parts, syntax
     kind, syntax = {
         "JPEG": ("JPEG", JPEG),
         "JPEG 2000": ("JPEG2000", pydicom.uid.JPEG2000Lossless),
@@ -210,7 +200,7 @@ def encoded(frames, how):
 
 
 @pytest.mark.parametrize("says", [1, 8, None, 10_000_000])
-@pytest.mark.parametrize("how", ["native", "RLE", "JPEG", "JPEG 2000"])
+@pytest.mark.parametrize("how", ["native", "RLE", "JPEG", "JPEG 2000", "JPEG-LS"])
 @pytest.mark.parametrize("table", [True, False])
 def test_all_frames_are_read_whatever_their_stated_number(tmp_path, says, how, table):
     frames, _ = sweep(6)
@@ -321,10 +311,11 @@ def test_padding_is_no_frame(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"Rows": WIDTH, "Columns": HEIGHT}, {"Rows": 60}])
-@pytest.mark.parametrize("how", ["JPEG", "JPEG 2000"])
+@pytest.mark.parametrize("how", ["JPEG", "JPEG 2000", "JPEG-LS"])
 def test_a_jpeg_of_another_size_than_stated_is_refused(tmp_path, wrong, how):
     frames, _ = sweep(1)
-    write_compressed(tmp_path / "a.dcm", *[encoded(frames, how)[0], frames], **wrong)
+    parts, syntax = encoded(frames, how)
+    write_compressed(tmp_path / "a.dcm", parts, frames, syntax, **wrong)
     assert f"its pictures are {HEIGHT} x {WIDTH} of 1" in refusal(tmp_path / "a.dcm")
 
 

@@ -14,7 +14,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -38,6 +38,8 @@ VIDEO = "1.2.840.10008.1.2.4.10"  # how the syntaxes of MPEG and HEVC begin
 PIXEL_DATA, ITEM = (0x7FE0, 0x0010), b"\xfe\xff\x00\xe0"
 BOX, CODESTREAM = b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51"  # how JPEG 2000 begins
 BEGINNINGS = (b"\xff\xd8\xff", CODESTREAM, BOX)  # the first is JPEG's
+# where JPEG-LS says its height, width and samples a pixel; of others Pillow knows
+JPEG_LS = re.compile(rb"\xff\xf7...(..)(..)(.)", re.DOTALL)
 GREYS, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 NEUTRAL = 8  # greys by which the channels of a grey pixel differ at most
@@ -46,6 +48,7 @@ GREY, CLEARLY = 0.9, 0.1  # share of grey pixels that shows a reading right; how
 UNLIKE = 0.7  # of the difference of two rows, one that shows that they are no neighbours
 FADED = 8  # times less contrast: a window that is none of a file's values
 MAX_BYTES = 1 << 30  # of a deflated file
+MOST_SEEN = 1 << 22  # bytes of pixels in which the length of rows is looked for
 
 
 class Pixels(NamedTuple):
@@ -167,13 +170,13 @@ def list_frames(pixels: Pixels, file: BinaryIO) -> Iterator[list[tuple[int, int]
         yield frame
 
 
-def read_frame(file: BinaryIO, frame: list[tuple[int, int]]) -> bytes:
-    """Return the bytes of a compressed frame, of fragments as `list_frames` gives them."""
-    parts = []
-    for start, length in frame:
+def read_parts(
+    pixels: Pixels, file: BinaryIO, places: Iterable[tuple[int, int]]
+) -> Iterator[bytes]:
+    """Yield the fragments of a compressed frame, of places as `list_frames` gives them."""
+    for start, length in places:
         file.seek(start)
-        parts.append(file.read(length))
-    return b"".join(parts)
+        yield file.read(min(length, pixels.there))
 
 
 def rows_differ(content: bytes, row: int) -> bool:
@@ -187,8 +190,10 @@ def rows_differ(content: bytes, row: int) -> bool:
         row: Bytes of a row, as stated.
     """
     values = np.frombuffer(content, np.uint8).astype(np.int16)
-    lengths = [row, 2 * row, 3 * row, row // 2, row // 3]
-    apart, *others = (np.abs(values[n:] - values[:-n]).mean() for n in lengths if n)
+    lengths = [n for n in (row, 2 * row, 3 * row, row // 2, row // 3) if n]
+    if 3 * row >= len(values):
+        return False
+    apart, *others = (np.abs(values[n:] - values[:-n]).mean() for n in lengths)
     return min(others) < UNLIKE * apart
 
 
@@ -214,7 +219,7 @@ def count_native(dataset, pixels: Pixels) -> Pixels:
         raise ValueError(f"{text}it is cut, or its header is wrong")
     if pixels.length <= pixels.there:  # no file that is cut
         with pixels.open() as file:
-            wrong = count != stated and rows_differ(file.read(min(there, 3 * size)), row)
+            wrong = count != stated and rows_differ(file.read(min(there, MOST_SEEN)), row)
             file.seek(pixels.start + count * size)
             if wrong or (rest > 1 and any(file.read(rest))):  # else padding
                 raise ValueError(f"{text}Rows, Columns, samples or bits are wrong")
@@ -266,22 +271,23 @@ def plan(dataset, pixels: Pixels) -> Pixels:
 
 
 def check_picture(content: bytes, dataset) -> str | None:
-    """Hold a JPEG or JPEG 2000 against its header; return its colours where it says them.
+    """Hold a JPEG of any kind against its header; return its colours where it says them.
 
     Raises:
         ValueError: it is of another size, or of another number of samples a pixel.
     """
-    try:
-        image = Image.open(io.BytesIO(content), formats=("JPEG", "JPEG2000"))
-    except DAMAGED:  # or lossless: pydicom's decoders see
-        return None
-    samples = len(image.getbands())
-    found = (*image.size[::-1], samples)
+    image, found = None, None
+    if match := JPEG_LS.search(content[:4096]):
+        found = tuple(map(int.from_bytes, match.groups()))
+    else:
+        with contextlib.suppress(*DAMAGED):  # which pydicom's decoders refuse
+            image = Image.open(io.BytesIO(content), formats=("JPEG", "JPEG2000"))
+            found = image.height, image.width, len(image.getbands())
     said = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
-    if found != said:
+    if found not in (None, said):
         found, said = ("{} x {} of {} samples".format(*each) for each in (found, said))
         raise ValueError(f"its header says {said} a pixel, its pictures are {found}")
-    if samples == 3 and image.format == "JPEG":
+    if image and image.mode != "L" and image.format == "JPEG":
         if "adobe_transform" in image.info:
             return "RGB"  # which Pillow makes of them
         if image.layer[0][1:3] != image.layer[1][1:3]:
@@ -317,7 +323,7 @@ def decode(dataset, pixels: Pixels) -> Iterator[tuple[np.ndarray, str]]:
                 yield frame, found["photometric_interpretation"]
             return
         for places in list_frames(pixels, file):
-            content = read_frame(file, places)
+            content = b"".join(read_parts(pixels, file, places))
             if sum(places[-1]) > pixels.start + pixels.there:
                 raise ValueError("the file is cut")
             if content.startswith(BOX):  # in which pydicom 3.0 may search without end
@@ -566,7 +572,7 @@ def open_dicom(path: Path) -> tuple[Clip, list[spacing.Region]]:
         if pixels.syntax.startswith(VIDEO):
             with pixels.open() as file:
                 places = itertools.chain.from_iterable(list_frames(pixels, file))
-                content = io.BytesIO(read_frame(file, list(places)))
+                content = io.BytesIO(b"".join(read_parts(pixels, file, places)))
             size = dataset.Rows, dataset.Columns
             clip = read_video(content, path, pixels.stated, size)
             clip.notes.extend(notes)
