@@ -125,16 +125,6 @@ def extract_own(
     )
 
 
-def doubt(areas: list[int], num_pixels: int) -> str | None:
-    """Return a warning where the masks' areas, in pixels, are no nerves'; else None."""
-    areas = [area for area in areas if area]
-    if not areas:
-        return "warning: no mask shows a nerve (does --label name a class that is there?)"
-    if (share := float(np.median(areas)) / num_pixels) > 0.5:
-        return f"warning: masks cover {share:.0%} of their frames: are they inverted?"
-    return None
-
-
 def report(record: Extract, data: Path) -> None:
     """Print one line of counts, and one where frames were left out."""
     texts, parts = [], [part for part in (record.train, record.test) if part]
@@ -146,8 +136,8 @@ def report(record: Extract, data: Path) -> None:
     if record.test:
         texts.append(f"{len(record.test.image)} test frames")
     print(f"{', '.join(texts)}, {record.height} x {record.width} pixels: {data}/")
-    if train and (warning := doubt(train.area, record.height * record.width)):
-        print(warning)
+    if train and not any(train.area):
+        print("warning: no mask shows a nerve")
     if skipped := sum(len(part.skipped) for part in parts):
         print(f"{skipped} bad frames left out; {data}/extract.json says which and why")
 

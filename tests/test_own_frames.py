@@ -412,7 +412,13 @@ def test_what_is_no_nerve_is_doubted(own, capsys):
     for path in (own / "masks").iterdir():
         Image.fromarray(255 - mask()).save(path)
     extract(own)
-    assert "masks cover 86% of their frames: are they inverted?" in capsys.readouterr().out
+    text = "6 frames have masks that cover more than half of them (inverted?): a_1.png, a_2"
+    assert text in capsys.readouterr().out
+    for stem in ("a_1", "a_2", "b_1", "b_2"):
+        Image.fromarray(mask()).save(own / "masks" / f"{stem}.png")
+    extract(own)
+    text = "2 frames have masks that cover more than half of them (inverted?): c_1.png, c_2"
+    assert text in capsys.readouterr().out
     extract(own, "--label", "3")
     text = capsys.readouterr().out
     assert "warning: no mask shows a nerve" in text

@@ -77,25 +77,6 @@ def measure_agreement(
     return agreement, worst
 
 
-def write_contradictory(
-    path: Path,
-    train: Extracted,
-    agreement: np.ndarray,
-    worst: list,
-    near: list[dict[int, float]],
-) -> int:
-    """Write one row for each contradictory frame; return how many there are."""
-    rows = np.flatnonzero(agreement < CONTRADICTORY).tolist()
-    with atomic.write_csv(path, COLUMNS) as writer:
-        for row in rows:
-            dice, other = worst[row]
-            frames = [(train.subject[r], train.image[r]) for r in (row, other)]
-            values = f"{agreement[row]:.4f}", len(near[row])
-            pair = f"{near[row][other]:.4f}", f"{dice:.4f}"
-            writer.writerow([*frames[0], *values, *frames[1], *pair])
-    return len(rows)
-
-
 def list_contradictory(
     path: Path, train: Extracted, labels: np.ndarray, near: list[dict[int, float]]
 ) -> None:
@@ -105,7 +86,14 @@ def list_contradictory(
         path: CSV to write; until `atomic.publish` it lies at its temporary name.
         labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
     """
-    agreed, worst = measure_agreement(labels, near)
-    count = write_contradictory(atomic.temporary(path), train, agreed, worst, near)
+    agreement, worst = measure_agreement(labels, near)
+    rows = np.flatnonzero(agreement < CONTRADICTORY).tolist()
+    with atomic.write_csv(atomic.temporary(path), COLUMNS) as writer:
+        for row in rows:
+            dice, other = worst[row]
+            frames = [(train.subject[r], train.image[r]) for r in (row, other)]
+            values = f"{agreement[row]:.4f}", len(near[row])
+            pair = f"{near[row][other]:.4f}", f"{dice:.4f}"
+            writer.writerow([*frames[0], *values, *frames[1], *pair])
     pairs = sum(map(len, near)) // 2
-    print(f"{pairs} near-identical pairs; {count} frames contradict theirs: {path}")
+    print(f"{pairs} near-identical pairs; {len(rows)} frames contradict theirs: {path}")

@@ -126,6 +126,8 @@ def remark(marked: Marked, geometry: Geometry, fitted: np.ndarray) -> list[str]:
     area, texts = np.count_nonzero(marked.mask), []
     if surrounded > HOLLOW * area:
         texts.append("masks that are lines around an area (outlines?); fill them")
+    if area > marked.mask.size / 2:
+        texts.append("masks that cover more than half of them (inverted?)")
     if marked.nested:
         text = "outlines within others, which change nothing; call a hole _background_"
         texts.append(text)
