@@ -314,13 +314,21 @@ def test_a_file_of_coco(own, capsys):
     path.write_text(coco(None))
     assert extract(own) == [1600, 1600, 1600, 0]
     assert extract(own, masks="labels/instances_default.json") == [1600, 1600, 1600, 0]
+    # down the columns: row 3 to 7 of column 2, which lies behind 2 x 105 pixels
+    runs = [2 * HEIGHT + 3, 5, HEIGHT * WIDTH - 2 * HEIGHT - 8]
+    path.write_text(coco({"counts": runs, "size": [HEIGHT, WIDTH]}))
+    assert extract(own) == [5, 5, 5, 0]
+    assert np.load(own / "data" / "imgs_mask_train.npy")[0, 3:8, 2].all()
     two = [{"id": 7, "name": "nerve"}, {"id": 8, "name": "artery"}]
     drawn = json.loads(coco(None))["annotations"]
     drawn.append(drawn[0] | {"category_id": 8})
     path.write_text(coco(None, categories=two, annotations=drawn))
     refuse(own, "'x/an_1.png', holds the labels 'artery', 'nerve'; say which")
     for segmentation, message in (
-        ({"counts": [1, 2], "size": [1, 3]}, "'RLE'; expected polygons"),
+        ({"counts": "ab", "size": [HEIGHT, WIDTH]}, "compressed RLE; import it in CVAT"),
+        ({"counts": [9, 9], "size": [HEIGHT, WIDTH]}, "runs do not fill its box"),
+        ({"counts": [9, 9], "size": [3, 6]}, "outside the frame's 105 x 145"),
+        ({"counts": [9, 9], "size": [HEIGHT]}, "cannot be drawn"),
         ([], "'box'; expected polygons"),
         ([[1, 2, 3]], "is no file of COCO"),
     ):

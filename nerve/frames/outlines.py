@@ -27,9 +27,9 @@ class Shape(NamedTuple):
     """Something drawn on a frame, as its file holds it: checked where it is painted."""
 
     label: str
-    kind: str  # "polygon", "runs" or "png"; any other is refused
+    kind: str  # "polygon" or one of BRUSHES; any other is refused
     points: Any  # of a polygon: columns and rows; else left, top, width and height
-    pixels: Any = None  # within these: lengths of runs along the rows, or base64
+    pixels: Any = None  # within these: lengths of runs, or base64
 
 
 class Drawing(NamedTuple):
@@ -76,6 +76,8 @@ def paint_polygon(points: Any, size: tuple[int, int]) -> np.ndarray:
 
 def read_runs(lengths: Any, height: int, width: int) -> np.ndarray:
     """Return the bool array `(height, width)` of runs along its rows, the first of 0."""
+    if isinstance(lengths, str):
+        raise ValueError("compressed RLE; import it in CVAT, export CVAT for images 1.1")
     lengths, area = np.array(lengths, np.int64), height * width
     within = lengths.ndim == 1 and ((lengths >= 0) & (lengths <= area)).all()
     if not within or lengths.sum() != area:
@@ -92,20 +94,28 @@ def read_png(text: Any, height: int, width: int) -> np.ndarray:
         return np.asarray(image.convert("L")) > 0
 
 
+# how a brush mask is kept: within a box by CVAT and labelme, of the whole frame by COCO
+BRUSHES = {
+    "runs": read_runs,
+    "columns": lambda lengths, height, width: read_runs(lengths, width, height).T,
+    "png": read_png,
+}
+
+
 def paint(shape: Shape, size: tuple[int, int]) -> np.ndarray:
     """Return where a shape lies on a frame, bool `(height, width)`, somewhere True."""
     if shape.kind == "polygon":
         mask = paint_polygon(shape.points, size)
-    elif shape.kind in ("runs", "png"):
+    elif shape.kind in BRUSHES:
         mask = np.zeros(size, bool)
         left, top, width, height = map(int, shape.points)
         part = mask[top : top + height, left : left + width]
-        if min(left, top) < 0 or part.shape != (height, width):
+        whole = shape.kind != "columns" or part.shape == size
+        if min(left, top) < 0 or part.shape != (height, width) or not whole:
             raise ValueError(
                 f"a brush mask outside the frame's {size[0]} x {size[1]} pixels"
             )
-        read = read_runs if shape.kind == "runs" else read_png
-        part[...] = read(shape.pixels, height, width)
+        part[...] = BRUSHES[shape.kind](shape.pixels, height, width)
     else:
         raise ValueError(f"{shape.kind!r:.40}; expected polygons and brush masks alone")
     if not mask.any():
@@ -212,10 +222,13 @@ def read_coco(path: Path) -> list[tuple[str, Drawing]]:
         for drawn in record["annotations"]:
             label, parts = labels[drawn["category_id"]], drawn.get("segmentation")
             shapes = found[drawn["image_id"]][1].shapes
-            if not parts or isinstance(parts, dict):
-                shapes.append(Shape(label, "RLE" if parts else "box", None))
-                continue
-            for flat in parts:
-                points = list(zip(flat[::2], flat[1::2], strict=True))
-                shapes.append(Shape(label, "polygon", points))
+            if not parts:
+                shapes.append(Shape(label, "box", None))
+            elif isinstance(parts, dict):
+                box = [0, 0, *reversed(parts["size"])]
+                shapes.append(Shape(label, "columns", box, parts["counts"]))
+            else:
+                for flat in parts:
+                    points = list(zip(flat[::2], flat[1::2], strict=True))
+                    shapes.append(Shape(label, "polygon", points))
     return list(found.values())
