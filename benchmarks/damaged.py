@@ -34,6 +34,7 @@ import clips
 from nerve.files import run_length
 from nerve.frames import challenge, own_frames, sources
 from nerve.frames.pairs import find_pairs
+from nerve.frames.pictures import read_mask
 
 SLOW = 10  # seconds that no file may take
 
@@ -170,6 +171,11 @@ def read_damaged_outlines(folder, trials, rng):
         path.write_text(text)
         kinds = ("cut", "flip", "zeros", "digit")
         found[f"damaged {name}"] = read_damaged(path, read, kinds, trials, rng)
+    path, kinds = folder / "mask.png", ("cut", "flip", "zeros", "head", "tail")
+    Image.fromarray(np.tri(48, 64) > 0).save(path)
+    found["damaged mask.png"] = read_damaged(
+        path, lambda p: read_mask(p, None)[0], kinds, trials, rng
+    )
     return found
 
 

@@ -515,6 +515,20 @@ def test_several_pages_and_more_than_8_bits_are_refused(tmp_path):
         np.testing.assert_array_equal(pictures.read_picture(tmp_path / name), frame(0))
 
 
+def test_a_flipped_bit_of_a_png_is_noticed(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(frame(0)).save(path)
+    content = path.read_bytes()
+    for place in range(0, 8 * len(content), 97):  # bits of the header, the pixels, the end
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(
+            ValueError, match=r"a\.png (is not a whole|claims to be|has more)"
+        ):
+            pictures.read_picture(path)
+
+
 def save_few_bits(path, values, bits=4):
     """Write a grey PNG of 2 or 4 bits, which Pillow reads but does not write."""
 

@@ -14,6 +14,7 @@ from PIL import Image
 from skimage import draw
 
 from nerve.command import refusing
+from nerve.frames.pictures import open_whole
 
 MAX_TEXT = 1 << 28  # bytes of outlines in one file
 BEYOND = 2  # pixels by which a point may lie outside its frame
@@ -88,7 +89,7 @@ def read_runs(lengths: Any, height: int, width: int) -> np.ndarray:
 def read_png(text: Any, height: int, width: int) -> np.ndarray:
     """Return the bool array `(height, width)` of a picture in base64."""
     content = io.BytesIO(base64.b64decode(text, validate=True))
-    with Image.open(content, formats=("PNG",)) as image:
+    with open_whole(content, ("PNG",)) as image:
         if image.size != (width, height):
             raise ValueError("a brush mask of another size than its box")
         return np.asarray(image.convert("L")) > 0

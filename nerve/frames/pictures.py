@@ -1,6 +1,7 @@
 """Pictures of people's own: frames as grey arrays, masks by class."""
 
 import contextlib
+import io
 import re
 import struct
 from collections.abc import Collection
@@ -55,6 +56,21 @@ def bits_of(image: Image.Image, path: Path) -> int:
     return 8
 
 
+def open_whole(source: Path | io.BytesIO, formats: Collection[str]) -> Image.Image:
+    """Return a picture opened by Pillow, which passes over the checksums of a PNG's pixels.
+
+    Raises:
+        Exception: one of `DAMAGED`, also where a checksum differs.
+    """
+    image = Image.open(source, formats=formats)
+    if image.format != "PNG":
+        return image
+    image.verify()
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    return Image.open(source, formats=formats)
+
+
 def open_picture(path: Path, deep: bool = False) -> Image.Image:
     """Return a picture opened by Pillow, of at most MAX_PIXELS and 8 bits a channel.
 
@@ -67,7 +83,7 @@ def open_picture(path: Path, deep: bool = False) -> Image.Image:
         ValueError: no picture, a larger one, one of more bits, or one of several pages.
     """
     with refusing(f"{path} is not a whole picture", *DAMAGED):
-        image = Image.open(path, formats=FORMATS)
+        image = open_whole(path, FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{path} claims to be {image.height} x {image.width}")
     single = image.mode.startswith(("I", "F"))
