@@ -12,6 +12,7 @@ import pytest
 from clips import HEIGHT, WIDTH, encode, sweep, write_compressed, write_dicom, write_video
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_encoder
 
 from nerve.frames import sources
@@ -125,6 +126,22 @@ def test_a_jpeg_of_rgb_whose_header_says_ycbcr(tmp_path):
     assert abs(read(tmp_path / "a.dcm")[0].mean() - grey_of(frames).mean()) < 0.5
 
 
+@pytest.mark.parametrize("says", ["RGB", "YBR_FULL"])
+def test_a_jpeg_of_rgb_without_any_sign_of_it(tmp_path, says):
+    frames, _ = sweep(1)
+    bands = [
+        Image.fromarray(band) for band in np.moveaxis(as_colours(frames, "RGB")[0], -1, 0)
+    ]
+    buffer = io.BytesIO()
+    Image.merge("YCbCr", bands).save(buffer, "JPEG", quality=95, subsampling=0)
+    for part in (buffer.getvalue(), without_markers(buffer.getvalue())):
+        more = {"PhotometricInterpretation": says, **COLOURS}
+        write_compressed(tmp_path / "a.dcm", [part], frames, **more)
+        found, notes = read(tmp_path / "a.dcm")
+        assert abs(found.mean() - grey_of(frames).mean()) < 0.5
+        assert ("its pixels are RGB" in notes) == (says != "RGB")
+
+
 @pytest.mark.parametrize("bits", [12, 16])
 def test_colours_of_more_bits(tmp_path, bits):
     frames, _ = sweep(2)
@@ -133,6 +150,15 @@ def test_colours_of_more_bits(tmp_path, bits):
     write_dicom(tmp_path / "a.dcm", deep, **more, **COLOURS)
     found, _ = read(tmp_path / "a.dcm")
     assert np.abs(found.astype(int) - grey_of(frames)).max() <= 1
+
+
+def test_colours_of_fewer_bits_than_stated(tmp_path):
+    frames, _ = sweep(2)
+    deep = np.rint(as_colours(frames, "RGB") * (4095 / 255)).astype(np.uint16)
+    write_dicom(tmp_path / "a.dcm", deep, PhotometricInterpretation="RGB", **COLOURS)
+    found, notes = read(tmp_path / "a.dcm")
+    assert np.abs(found.astype(int) - grey_of(frames)).max() <= 1
+    assert "samples said to be of 16 bits are of 12" in notes
 
 
 @pytest.mark.parametrize("stored", [8, 16])
@@ -260,6 +286,25 @@ def test_a_cut_file_keeps_the_frames_that_it_has_and_says_so(tmp_path, how):
     assert counts == {1, 2, 3, 4, 5}
 
 
+@pytest.mark.parametrize("says", [1, 2, 6])
+def test_frames_in_several_fragments(tmp_path, says):
+    frames, _ = sweep(2)
+    parts, syntax = encoded(frames, "JPEG 2000")
+    path = tmp_path / "a.dcm"
+    write_compressed(path, parts, frames, syntax, NumberOfFrames=says)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = encapsulate(parts, fragments_per_frame=3, has_bot=False)
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read(path)[0], frames)
+
+
+def test_several_pictures_in_a_fragment_are_refused(tmp_path):
+    frames, _ = sweep(2)
+    parts, syntax = encoded(frames, "JPEG")
+    write_compressed(tmp_path / "a.dcm", [b"".join(parts)], frames, syntax)
+    assert "a fragment holds several pictures" in refusal(tmp_path / "a.dcm")
+
+
 def test_a_frame_that_is_damaged_ends_the_loop_and_is_named(tmp_path):
     frames, _ = sweep(4)
     parts, syntax = encoded(frames, "JPEG")
@@ -300,6 +345,39 @@ def test_pixels_of_more_bits_or_samples_are_not_taken_for_more_frames(tmp_path, 
     assert "samples or bits are wrong" in refusal(tmp_path / "a.dcm")
     write_dicom(tmp_path / "a.dcm", as_colours(frames, "RGB"))
     assert "samples or bits are wrong" in refusal(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_black_at_the_end_is_not_taken_for_padding(tmp_path, count):
+    frames, _ = sweep(count)
+    frames = np.stack([cv2.GaussianBlur(frame, (0, 0), 1) for frame in frames])
+    frames[:, -20:] = 0
+    for wrong in ({"Columns": WIDTH - n} for n in (1, 8, 20)):
+        write_dicom(tmp_path / "a.dcm", frames, **wrong)
+        assert "are wrong" in refusal(tmp_path / "a.dcm")
+    write_dicom(tmp_path / "a.dcm", frames, Rows=HEIGHT - 1)
+    if count > 1:
+        assert "are wrong" in refusal(tmp_path / "a.dcm")
+    else:  # a row of black less
+        np.testing.assert_array_equal(read(tmp_path / "a.dcm")[0], frames[:, :-1])
+
+
+def test_frames_of_noise_are_counted_all_the_same(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (6, HEIGHT, WIDTH), np.uint8)
+    for says in (1, 2, 3, 5, 12):
+        write_dicom(tmp_path / "a.dcm", frames, NumberOfFrames=says)
+        np.testing.assert_array_equal(read(tmp_path / "a.dcm")[0], frames)
+
+
+def test_loops_of_422_are_counted_by_their_bytes(tmp_path):
+    frames = np.stack([cv2.GaussianBlur(frame, (0, 0), 2) for frame in sweep(3)[0]])
+    frames[:, :, 1::2] = frames[:, :, ::2]  # of pairs
+    packed = np.full((3, HEIGHT, WIDTH // 2, 4), 128, np.uint8)
+    packed[..., 0], packed[..., 1] = frames[:, :, ::2], frames[:, :, 1::2]
+    more = {"PhotometricInterpretation": "YBR_FULL_422", "Columns": WIDTH, **COLOURS}
+    for says in (1, 2, 3, 9):
+        write_dicom(tmp_path / "a.dcm", packed, NumberOfFrames=says, **more)
+        np.testing.assert_array_equal(read(tmp_path / "a.dcm")[0], frames)
 
 
 def test_padding_is_no_frame(tmp_path):
@@ -344,9 +422,12 @@ def test_files_without_preamble_in_any_encoding(tmp_path):
         pydicom.dcmwrite(tmp_path / name, bare, enforce_file_format=False, **options)
         assert (tmp_path / name).read_bytes()[128:132] != b"DICM"
         np.testing.assert_array_equal(read(tmp_path / name)[0], frames)
+    content = (tmp_path / "whole.dcm").read_bytes()
+    (tmp_path / "no preamble").write_bytes(content[132:])
+    np.testing.assert_array_equal(read(tmp_path / "no preamble")[0], frames)
     (tmp_path / "notes").write_bytes(b"\x08 words, no DICOM at all")
-    paths = sources.list_files(tmp_path)
-    assert [path.name for path in paths] == ["IM000001", "big", "old.dcm", "whole.dcm"]
+    names = [path.name for path in sources.list_files(tmp_path)]
+    assert names == ["IM000001", "big", "no preamble", "old.dcm", "whole.dcm"]
 
 
 def test_a_video_within_dicom(tmp_path):

@@ -40,12 +40,14 @@ BOX, CODESTREAM = b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51"  # how JPEG 2000 begins
 BEGINNINGS = (b"\xff\xd8\xff", CODESTREAM, BOX)  # the first is JPEG's
 # where JPEG-LS says its height, width and samples a pixel; of others Pillow knows
 JPEG_LS = re.compile(rb"\xff\xf7...(..)(..)(.)", re.DOTALL)
+TWO = re.compile(rb"\xff\xd9\0?\xff\xd8")  # a JPEG after another
 GREYS, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+DEPTHS = (8, 10, 12, 14, 16)  # bits of samples
 NEUTRAL = 8  # greys by which the channels of a grey pixel differ at most
 DARK = 16  # below it, a pixel looks grey in any reading
 GREY, CLEARLY = 0.9, 0.1  # share of grey pixels that shows a reading right; how much more
-UNLIKE = 0.7  # of the difference of two rows, one that shows that they are no neighbours
+UNLIKE = 0.7  # share of a difference of rows, below which others are neighbours
 FADED = 8  # times less contrast: a window that is none of a file's values
 MAX_BYTES = 1 << 30  # of a deflated file
 MOST_SEEN = 1 << 22  # bytes of pixels in which the length of rows is looked for
@@ -179,22 +181,24 @@ def read_parts(
         yield file.read(min(length, pixels.there))
 
 
-def rows_differ(content: bytes, row: int) -> bool:
+def rows_differ(content: bytes, row: int, others: Iterable[int], share: float) -> bool:
     """Tell whether rows of pixels are of another length than a header says.
 
-    Rows side by side are alike. Read with too few bits or samples a pixel, a picture is
-    more like itself at a distance of two or three of the rows that it should have.
+    Rows side by side are alike: a picture is more like itself at the distance of a row, or
+    of a few, than at any other.
 
     Args:
         content: The pixels as they are stored.
         row: Bytes of a row, as stated.
+        others: What these may be instead.
+        share: Of the difference at the stated distance, below which another is right.
     """
     values = np.frombuffer(content, np.uint8).astype(np.int16)
-    lengths = [n for n in (row, 2 * row, 3 * row, row // 2, row // 3) if n]
-    if 3 * row >= len(values):
+    lengths = [row, *(n for n in others if n not in (0, row))]
+    if max(lengths) >= len(values):
         return False
     apart, *others = (np.abs(values[n:] - values[:-n]).mean() for n in lengths)
-    return min(others) < UNLIKE * apart
+    return min(others, default=apart) < share * apart
 
 
 def count_native(dataset, pixels: Pixels) -> Pixels:
@@ -208,38 +212,28 @@ def count_native(dataset, pixels: Pixels) -> Pixels:
     row = dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
     size, there = dataset.Rows * row, min(pixels.length, pixels.there)
     stated = pixels.stated or 1
-    if dataset.PhotometricInterpretation == "YBR_FULL_422":
-        if there - size * stated in (0, 1):  # three bytes a pixel
-            pixels.options["photometric_interpretation"] = "YBR_FULL"
-        else:
-            size = size * 2 // 3
-    count, rest = divmod(there, size)
+    with pixels.open() as file:
+        seen = file.read(min(there, MOST_SEEN))
+        if dataset.PhotometricInterpretation == "YBR_FULL_422":
+            packed = row * 2 // 3  # of two bytes a pixel; else it has three
+            three = there - size * stated in (0, 1)
+            if not three or rows_differ(seen, row, [packed], UNLIKE):
+                row, size = packed, dataset.Rows * packed
+            else:
+                pixels.options["photometric_interpretation"] = "YBR_FULL"
+        count, rest = divmod(there, size)
+        file.seek(pixels.start + count * size)
+        left = file.read(rest)
     text = f"its header says {stated} x {size} bytes of pixels, and it holds {there}: "
     if not count:
         raise ValueError(f"{text}it is cut, or its header is wrong")
-    if pixels.length <= pixels.there:  # no file that is cut
-        with pixels.open() as file:
-            wrong = count != stated and rows_differ(file.read(min(there, MOST_SEEN)), row)
-            file.seek(pixels.start + count * size)
-            if wrong or (rest > 1 and any(file.read(rest))):  # else padding
-                raise ValueError(f"{text}Rows, Columns, samples or bits are wrong")
-    return pixels._replace(count=count)
-
-
-def count_compressed(pixels: Pixels) -> Pixels:
-    """Return compressed Pixels with the number of frames that begin in them.
-
-    Raises:
-        ValueError: there is none, or they are not compressed.
-    """
-    with pixels.open() as file:
-        if file.read(4) != ITEM:
-            raise ValueError("its pixels are not compressed, its header says they are")
-        count = sum(1 for _ in list_frames(pixels, file))
-    if not count:
-        raise ValueError("it holds no frame, or is cut before the first")
-    # as decoders give colours, whatever the header says; that of RLE sets its own
-    pixels.options["planar_configuration"] = 0
+    if pixels.length <= pixels.there and (count != stated or rest > 1):  # not of a cut
+        others = [there // (stated * dataset.Rows)]
+        if count != stated:  # or are samples or bits wrong?
+            others += [2 * row, 3 * row, row // 2, row // 3]
+        wrong = rows_differ(seen, row, others, 1 if count == stated else UNLIKE)
+        if wrong or (rest > 1 and any(left)) or (rest >= row and count > 1):  # no padding
+            raise ValueError(f"{text}Rows, Columns, samples or bits are wrong")
     return pixels._replace(count=count)
 
 
@@ -265,9 +259,17 @@ def plan(dataset, pixels: Pixels) -> Pixels:
     if not options["pixel_representation"] and not overlays:
         options["correct_unused_bits"] = False  # `check_depth` looks at them
     pixels = pixels._replace(options=options | pixels.options)
-    if pixels.syntax.is_encapsulated:
-        return count_compressed(pixels)
-    return count_native(dataset, pixels)
+    if not pixels.syntax.is_encapsulated:
+        return count_native(dataset, pixels)
+    # as decoders give colours, whatever the header says; that of RLE sets its own
+    pixels.options["planar_configuration"] = 0
+    with pixels.open() as file:
+        if file.read(4) != ITEM:
+            raise ValueError("its pixels are not compressed, its header says they are")
+        count = sum(1 for _ in list_frames(pixels, file))
+    if not count:
+        raise ValueError("it holds no frame, or is cut before the first")
+    return pixels._replace(count=count)
 
 
 def check_picture(content: bytes, dataset) -> str | None:
@@ -318,7 +320,8 @@ def decode(dataset, pixels: Pixels) -> Iterator[tuple[np.ndarray, str]]:
     with pixels.open() as file:
         if not pixels.syntax.is_encapsulated:
             options["number_of_frames"] = pixels.count
-            for frame, found in decoder.iter_array(file, **options):
+            for index in range(pixels.count):  # one by one: pydicom 3.0 loses 4:2:2's place
+                frame, found = decoder.as_array(file, index=index, **options)
                 check_depth(frame, dataset.BitsStored)
                 yield frame, found["photometric_interpretation"]
             return
@@ -326,6 +329,8 @@ def decode(dataset, pixels: Pixels) -> Iterator[tuple[np.ndarray, str]]:
             content = b"".join(read_parts(pixels, file, places))
             if sum(places[-1]) > pixels.start + pixels.there:
                 raise ValueError("the file is cut")
+            if TWO.search(content):
+                raise ValueError("a fragment holds several pictures")
             if content.startswith(BOX):  # in which pydicom 3.0 may search without end
                 content = content[content.find(CODESTREAM) :]
             said = check_picture(content, dataset)
@@ -408,18 +413,19 @@ def colours_to_grey(
     Args:
         say: Takes notes of what contradicts the header.
     """
-    said, known, ends = dataset.PhotometricInterpretation, None, (0, 255)
+    said, known, bits = dataset.PhotometricInterpretation, None, dataset.BitsStored
     planes = None if pixels.syntax.is_encapsulated else bool(dataset.PlanarConfiguration)
-    if (
-        dataset.BitsAllocated > 8
-        and find_ends(f for f, _ in decode(dataset, pixels)) != ends
-    ):
-        ends = 0, 2**dataset.BitsStored - 1
+    if dataset.BitsAllocated > 8:
+        top = int(find_ends(f for f, _ in decode(dataset, pixels))[1]).bit_length()
+        if top < bits - 2:  # no white, nor anything near it
+            bits = next(depth for depth in DEPTHS if depth >= top)
+            say(f"samples said to be of {dataset.BitsStored} bits are of {bits}")
     for samples, colours in decode(dataset, pixels):
-        samples, ycbcr = stretch(samples, ends), colours.startswith("YBR")
+        samples = stretch(samples, (0, 2**bits - 1))
+        ycbcr = colours.startswith("YBR")
         if known is None:
             known = find_reading(samples, ycbcr, planes)
-            if known not in (None, (False, ycbcr)):
+            if known not in (None, (False, ycbcr), (False, said.startswith("YBR"))):
                 text = ", in the other Planar Configuration" * known[0]
                 say(f"its header says {said}, its pixels are {COLOURS[known[1]]}{text}")
         other, ycbcr = known or (False, ycbcr)
@@ -482,9 +488,8 @@ def find_window(dataset, frame: np.ndarray) -> tuple[float, float] | None:
 
     if not has_values(dataset, "WindowCenter", "WindowWidth"):
         return None
-    infinite = np.array(
-        [-np.inf, np.inf]
-    )  # its range is of stored values: rescaled, turned
+    # its range is of stored values: rescaled, turned
+    infinite = np.array([-np.inf, np.inf])
     with np.errstate(over="ignore"):
         ends = tuple(apply_windowing(infinite, dataset).tolist())
     if not np.isfinite(ends).all():

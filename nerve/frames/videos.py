@@ -17,8 +17,9 @@ from nerve.frames.pictures import MAX_PIXELS
 # FFmpeg's own lines about damaged files; the errors here say what is wrong
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".wmv", ".flv", ".3gp")
+SUFFIXES += (".3g2", ".asf", ".f4v", ".ogv")
 # which hold no count of their frames: OpenCV's is a guess
-UNCOUNTED = (".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob")
+UNCOUNTED = (".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob")
 SUFFIXES += UNCOUNTED
 RATE = 25.0  # frames/s where a file does not say
 MAX_FRAMES = 10**7
