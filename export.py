@@ -13,10 +13,9 @@ one frame. Needs: pip install -r requirements/export.txt
 """
 
 import argparse
+import dataclasses
 import os
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from nerve.scoring import scores
 CALIBRATION = 100  # training frames
 TOLERANCE, INT8_TOLERANCE = 0.002, 0.01  # of mean Dice
 TIMED, WARM_UP = 30, 5  # single frames
+NEEDS = "export.py needs: pip install -r requirements/export.txt"
 
 
 def export_all(model, weights: Path, folder: Path, frames: np.ndarray) -> None:
@@ -51,17 +51,18 @@ def export_all(model, weights: Path, folder: Path, frames: np.ndarray) -> None:
         path = folder / engines.exported(weights, engine).name
         model.export(str(path), format=engine, verbose=False)
     lite = tensorflow.lite
-    with tempfile.TemporaryDirectory(dir=folder.parent) as saved:
-        model.export(saved, format="tf_saved_model", verbose=False)
-        for engine in ("litert", "litert-int8"):
-            converter = lite.TFLiteConverter.from_saved_model(saved)
-            if engine == "litert-int8":
-                converter.optimizations = [lite.Optimize.DEFAULT]
-                converter.representative_dataset = lambda: (
-                    [frame[np.newaxis]] for frame in frames
-                )
-            path = folder / engines.exported(weights, engine).name
-            path.write_bytes(converter.convert())
+    saved = str(folder / "saved")
+    model.export(saved, format="tf_saved_model", verbose=False)
+    for engine in ("litert", "litert-int8"):
+        converter = lite.TFLiteConverter.from_saved_model(saved)
+        if engine == "litert-int8":
+            converter.optimizations = [lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: (
+                [frame[np.newaxis]] for frame in frames
+            )
+        path = folder / engines.exported(weights, engine).name
+        path.write_bytes(converter.convert())
+    atomic.remove(folder / "saved")
 
 
 def mean_dice(
@@ -90,8 +91,7 @@ def milliseconds(model, size: tuple[int, int]) -> float:
 
 def file_size(path: Path) -> int:
     """Return the bytes of a file, OpenVINO's .xml with its .bin."""
-    paths = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    return sum(p.stat().st_size for p in paths)
+    return sum(p.stat().st_size for p in engines.parts(path))
 
 
 def compare(
@@ -118,23 +118,38 @@ def compare(
     return wrong
 
 
-def withdraw(weights: Path, wrong: list[str]) -> None:
-    """Take engines off the record of exports, so that predict.py refuses their files."""
-    record = atomic.read_record(engines.record_path(weights), engines.EXPORT)
+def record_files(folder: Path, weights: Path, trained: Trained) -> None:
+    """Write the record of the exports in a folder, which are brought to disk."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
+        files[path.name] = atomic.sha256(path)
+    record = dataclasses.asdict(engines.Exports(trained.h5_sha256, files))
+    path = folder / engines.record_path(weights).name
+    atomic.write_bytes(path, atomic.to_json(record).encode())
+
+
+def compare_all(
+    model, weights: Path, folder: Path, trained: Trained, *compared
+) -> list[str]:
+    """Print a line for Keras and for each export in a folder; remove those that differ.
+
+    Args:
+        compared: Frames, masks and inputs, as of `compare`.
+
+    Returns:
+        The names of those that differ too much.
+    """
+    networks = {engines.KERAS: (model, weights)}
+    for engine in engines.FILES:
+        path = folder / engines.exported(weights, engine).name
+        networks[engine] = engines.load(engine, path), path
+    wrong = compare(networks, *compared, trained.limits)
     for engine in wrong:
-        record["files"].pop(engines.exported(weights, engine).name)
-    atomic.write_bytes(engines.record_path(weights), atomic.to_json(record).encode())
-
-
-def publish(folder: Path, weights: Path, trained: Trained) -> None:
-    """Move the files of a folder to their places beside the weights, the record last."""
-    paths = sorted(folder.iterdir())
-    files = {path.name: atomic.sha256(path) for path in paths}
-    record = {"h5_sha256": trained.h5_sha256, "files": files}
-    engines.record_path(weights).unlink(missing_ok=True)
-    for path in paths:
-        os.replace(path, weights.with_name(path.name))
-    atomic.write_bytes(engines.record_path(weights), atomic.to_json(record).encode())
+        for path in engines.parts(networks[engine][1]):
+            path.unlink()
+    return wrong
 
 
 def read_calibration(data: Path, split: Split, inputs: Inputs) -> np.ndarray:
@@ -143,7 +158,7 @@ def read_calibration(data: Path, split: Split, inputs: Inputs) -> np.ndarray:
     Raises:
         ValueError: the arrays are of another size.
     """
-    repair = f"{PREPROCESS} --data {data}"
+    repair = f"{PREPROCESS} --data {command.quoted(data)}"
     x = read_array(data, "x_train.npy", split.arrays, repair)
     if x.shape[1:3] != (inputs.height, inputs.width):
         raise ValueError(
@@ -181,31 +196,23 @@ def main(argv: list[str] | None = None) -> None:
 
     with atomic.lock(args.weights.parent, args.weights.stem):
         model = load_network(build_network, args.weights, trained)
-        making = args.weights.with_name(f".{args.weights.stem}.exports.tmp")
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir()
-        try:
-            export_all(model, args.weights, making, calibration)
-            publish(making, args.weights, trained)
-        except ImportError as error:
-            raise ValueError(
-                f"{error.name} is missing: pip install -r requirements/export.txt"
-            ) from error
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-        networks = {engines.KERAS: (model, args.weights)}
-        for engine in engines.FILES:
-            path = engines.check(args.weights, engine, trained)
-            networks[engine] = engines.load(engine, path), path
-        wrong = compare(networks, frames[rows], masks[rows], inputs, trained.limits)
-        if wrong:
-            withdraw(args.weights, wrong)
+        name = engines.record_path(args.weights).name
+        with atomic.aside(args.weights.with_name(name)) as making:
+            text = f"{args.weights} could not be written for other engines"
+            # errors of TensorFlow, ONNX and OpenVINO, as of a full disk, are of many kinds
+            with command.refusing(text, Exception), command.refusing(NEEDS, ImportError):
+                export_all(model, args.weights, making, calibration)
+            compared = frames[rows], masks[rows], inputs
+            wrong = compare_all(model, args.weights, making, trained, *compared)
+            record_files(making, args.weights, trained)
+            atomic.move(making, args.weights.parent, [name])
     if wrong:
         raise ValueError(
             f"{', '.join(wrong)}: Dice differs from Keras's by more than {TOLERANCE} "
             f"(int8: {INT8_TOLERANCE}); do not use"
         )
-    print(f"predict with: python predict.py --engine onnx --weights {args.weights}")
+    weights = command.quoted(args.weights)
+    print(f"predict with: python predict.py --engine onnx --weights {weights}")
 
 
 if __name__ == "__main__":

@@ -60,16 +60,13 @@ OVERLAYS = 24  # of validation and of test frames
 TABLES = {"val": ("validation.csv", "validation_truth.csv"), "test": ("submission.csv",)}
 
 
-def remove_stale(out: Path, made: list[Path]) -> None:
-    """Remove what an earlier run left that this one did not make."""
-    names = ["validation_truth.csv"]
-    for stem in ("validation", "submission"):  # the scores are evaluate.py's, of these
-        names += [f"{stem}{end}" for end in (".csv", ".scores.csv", ".scores.json")]
-    paths = {out / name for name in names}
+def list_earlier(out: Path) -> list[Path]:
+    """Return what an earlier run may have written of extracted frames."""
+    paths = [out / name for names in TABLES.values() for name in names]
+    for path in (out / "validation", out / "submission"):  # evaluate.py's, of these
+        paths += [path.with_suffix(f".scores.{end}") for end in ("csv", "json")]
     ours = re.compile(r"(test|val_[0-9]+)_[0-9]+\.png")  # others are people's own
-    paths |= {p for p in (out / "overlays").iterdir() if ours.fullmatch(p.name)}
-    for path in paths - set(made):
-        path.unlink(missing_ok=True)
+    return paths + [p for p in (out / "overlays").glob("*") if ours.fullmatch(p.name)]
 
 
 class Selection(NamedTuple):
@@ -93,7 +90,7 @@ def select_validation(trained: Trained, data: Path) -> Selection:
 
 def select_test(trained: Trained, data: Path) -> Selection:
     """Return the test frames."""
-    extract, repair = read_extract(data), f"{EXTRACT} --data {data}"
+    extract, repair = read_extract(data), f"{EXTRACT} --data {command.quoted(data)}"
     frames = read_array(data, "imgs_test.npy", extract.arrays, repair)
     keys = [(number,) for number in extract.test.image]
     return Selection("test", frames, range(len(keys)), keys, None, trained.inputs)
@@ -103,19 +100,20 @@ def predict_selection(
     model,
     trained: Trained,
     chosen: Selection,
-    out: Path,
+    folder: Path,
     prevalence: float | None = None,
     num_overlays: int = 0,
-) -> tuple[advice.Watch, list[dict], list[Path]]:
+) -> tuple[advice.Watch, list[dict]]:
     """Write masks and overlays of frames, and true masks where these are known.
 
     Args:
+        folder: Of `atomic.aside`, with one for overlays in it.
         prevalence: Share of the frames to keep a mask in; None for the limits as they are.
         num_overlays: Evenly spaced frames that get an overlay.
 
     Returns:
-        `(watch, results, paths)`: what `advice` saw; each frame's `scores.frame_scores`
-        where its true mask is known; and the files written.
+        `(watch, results)`: what `advice` saw; each frame's `scores.frame_scores` where its
+        true mask is known.
     """
 
     def predictions():
@@ -124,8 +122,7 @@ def predict_selection(
 
     limits = keep_share(predictions(), prevalence, trained.limits)
     watch, results, total = advice.Watch(trained), [], len(chosen.rows)
-    names = TABLES[chosen.part]
-    made = [out / name for name in names]
+    made = [folder / name for name in TABLES[chosen.part]]
     columns = ("subject", "img", "pixels")[-1 - len(chosen.keys[0]) :]
     shown = evenly(num_overlays, total)
     with contextlib.ExitStack() as stack:
@@ -144,9 +141,27 @@ def predict_selection(
                 for each in masks[1:]:
                     picture = outline(picture, each, TRUTH_COLOUR)
                 name = "_".join(map(str, (chosen.part, *key)))
-                made.append(out / "overlays" / f"{name}.png")
-                write_picture(made[-1], outline(picture, mask, PREDICTION_COLOUR))
-    return watch, results, made
+                path = folder / "overlays" / f"{name}.png"
+                write_picture(path, outline(picture, mask, PREDICTION_COLOUR))
+    return watch, results
+
+
+def predict_selections(
+    model, trained: Trained, chosen: list[Selection], out: Path, *how
+) -> list[tuple[Selection, tuple]]:
+    """Return each selection with what `predict_selection` did, once all are in place.
+
+    Args:
+        how: The last arguments of `predict_selection`.
+    """
+    found = []
+    with atomic.aside(out / "results") as folder:
+        atomic.make_folder(folder / "overlays")
+        for each in chosen:
+            found.append((each, predict_selection(model, trained, each, folder, *how)))
+        tables = [name for names in TABLES.values() for name in names]
+        atomic.move(folder, out, tables, list_earlier(out))
+    return found
 
 
 def report(chosen: Selection, watch: advice.Watch, results: list[dict], out: Path) -> None:
@@ -184,7 +199,7 @@ def find_parts(trained: Trained, num_networks: int, data: Path) -> list[str]:
     if not parts:
         raise ValueError(
             f"{data}/ holds neither validation nor test frames; make them with: "
-            f"{PREPROCESS} --data {data}"
+            f"{PREPROCESS} --data {command.quoted(data)}"
         )
     if num_networks > 1 and len(parts) == 2 and (seen := trained_on(trained, split)):
         names = ", ".join(map(str, seen))
@@ -284,6 +299,7 @@ def main(argv: list[str] | None = None) -> None:
         dicom_seg.check_installed()
     if args.input:
         paths = sources.list_files(args.input)
+        own_predictions.check_out(paths, args.out)
     else:
         parts = find_parts(trained, len(records), args.data)
     model = load_model(args.weights, records, args.engine, args.precision)
@@ -299,19 +315,15 @@ def main(argv: list[str] | None = None) -> None:
                 print(text)
 
     with atomic.lock(args.out):
-        atomic.make_folder(args.out / "overlays")
         if args.input:
             how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
             advise(own_predictions.predict(model, trained, paths, args.out, *how))
         else:
-            made, how = [], (args.out, args.prevalence, args.overlays)
-            for part in parts:
-                chosen = select[part](trained, args.data)
-                watch, results, written = predict_selection(model, trained, chosen, *how)
-                report(chosen, watch, results, args.out)
+            chosen = [select[part](trained, args.data) for part in parts]
+            how = args.out, args.prevalence, args.overlays
+            for each, (watch, results) in predict_selections(model, trained, chosen, *how):
+                report(each, watch, results, args.out)
                 advise(watch)
-                made += written
-            remove_stale(args.out, made)
         truth = "" if args.input else "truth green, "
         print(f"overlays, {truth}prediction orange: {args.out}/overlays/")
 

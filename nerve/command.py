@@ -4,12 +4,14 @@ import argparse
 import contextlib
 import io
 import math
+import re
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 
 class Number(NamedTuple):
@@ -91,8 +93,12 @@ def refusing(message: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Put a Ctrl-C off until the end of a short step that has to be whole."""
+def undisturbed(done: str = "") -> Iterator[None]:
+    """Put a Ctrl-C off until the end of a short step that has to be whole.
+
+    Args:
+        done: What is said then, instead of what `run` says.
+    """
     if threading.current_thread() is not threading.main_thread():  # it gets no signals
         yield
         return
@@ -103,7 +109,32 @@ def undisturbed() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
         if pressed and callable(before):  # not by a job behind `&`, which ignores it
-            before(*pressed[0])
+            try:
+                before(*pressed[0])
+            except KeyboardInterrupt as error:
+                raise KeyboardInterrupt(*error.args or [done]) from None
+
+
+def quoted(path: Path) -> str:
+    """Return a path as it stands in a command that people copy."""
+    return shlex.quote(str(path))
+
+
+class Plain:
+    """A text stream on which control characters, as of a file's name, are escaped."""
+
+    # neither tabs nor the line ends that progress bars need
+    CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        return self.stream.write(self.CONTROL.sub(lambda c: ascii(c[0])[1:-1], text))
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
 
 
 def run(main: Callable[[], None]) -> int:
@@ -123,7 +154,8 @@ def run(main: Callable[[], None]) -> int:
         signal.signal(signal.SIGINT, interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that a locale lacks is no error
         sys.stdout.reconfigure(errors="backslashreplace")
-    text = ""
+    text, before_plain = "", (sys.stdout, sys.stderr)
+    sys.stdout, sys.stderr = map(Plain, before_plain)
     try:
         main()
         return 0
@@ -134,9 +166,11 @@ def run(main: Callable[[], None]) -> int:
             if not isinstance(error, ValueError | OSError):
                 raise
             # in one piece, which other writers of stderr cannot part
-            sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
+            line = "\\n".join(str(error).splitlines())  # of a file's name, perhaps
+            sys.stderr.write(f"{Path(sys.argv[0]).name}: {line}\n")
             return 1
     finally:
+        sys.stdout, sys.stderr = before_plain
         if heeded:
             signal.signal(signal.SIGINT, before)
     text = text or "stopped; the previous outputs are intact, run it again"

@@ -85,7 +85,7 @@ def test_a_row_of_another_shape_is_refused(tmp_path):
 
 def test_an_unfinished_array_has_only_its_temporary_name(tmp_path):
     writer = ArrayWriter(tmp_path / "x.npy", (1, 2), np.uint8)
-    assert [path.name for path in tmp_path.iterdir()] == [".x.npy.tmp"]
+    assert [path.name for path in tmp_path.iterdir()] == [".nerve~x.npy"]
     writer.close()
     assert not (tmp_path / "x.npy").exists()
 
@@ -128,6 +128,25 @@ def test_a_changed_byte_is_refused(stored, place):
     (folder / "x.npy").write_bytes(content)
     expected = rf"x\.npy changed after its record .*\(SHA-256 differs\).*: {REPAIR}$"
     with pytest.raises(ValueError, match=expected):
+        read_array(folder, "x.npy", record, REPAIR)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"}", b" "),  # a header that does not end
+        (b"'descr'", b"'descr\""),
+        (b"(5, 4, 3)", b"(5, 4, 3("),
+        (b"'|", b"[[["),
+        (b"False", b"F()()"),
+        (b"\x93NUMPY\x01", b"\x93NUMPY\x09"),
+    ],
+)
+def test_a_header_that_is_none_is_one_line(stored, old, new):
+    folder, record = stored
+    content = (folder / "x.npy").read_bytes()
+    (folder / "x.npy").write_bytes(content.replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"x\.npy (is|changed)[^\n]*make it again with"):
         read_array(folder, "x.npy", record, REPAIR)
 
 

@@ -23,7 +23,7 @@ HOLD_LOCK = """
 import sys, time
 from nerve.files import atomic
 with atomic.lock(sys.argv[1], *sys.argv[2:]):
-    open(sys.argv[1] + "/.half.npy.tmp", "w").write("half")
+    open(sys.argv[1] + "/.nerve~half.npy", "w").write("half")
     print("held", flush=True)
     time.sleep(60)
 """
@@ -254,7 +254,7 @@ def test_a_folder_that_another_process_writes_is_refused(held_folder):
     expected = rf"another run is writing {folder}.* \(it holds {folder}/\.lock\); wait"
     with pytest.raises(ValueError, match=expected), atomic.lock(folder):
         pass
-    assert (folder / ".half.npy.tmp").exists()  # the other's files are left alone
+    assert (folder / ".nerve~half.npy").exists()  # the other's files are left alone
 
 
 def test_a_killed_process_frees_its_lock(held_folder):
@@ -263,7 +263,7 @@ def test_a_killed_process_frees_its_lock(held_folder):
     run.wait()
     with atomic.lock(folder):
         pass
-    assert not (folder / ".half.npy.tmp").exists()  # the next run cleans up after it
+    assert not (folder / ".nerve~half.npy").exists()  # the next run cleans up after it
 
 
 def test_results_of_two_names_are_locked_apart(tmp_path):
@@ -294,6 +294,81 @@ def test_a_folders_lock_leaves_what_a_run_on_a_name_is_writing(tmp_path):
             atomic.write_temporary(tmp_path / "network.npy", b"half")
         assert atomic.temporary(tmp_path / "net.h5").exists()
         assert not atomic.temporary(tmp_path / "network.npy").exists()
+
+
+@pytest.mark.parametrize("name", ["", "net"])
+def test_a_lock_that_is_a_link_is_refused_and_its_target_intact(tmp_path, name):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / f".{name}.lock".replace("..", ".")).symlink_to("precious")
+    with pytest.raises(ValueError, match=r"lock is a link"), atomic.lock(tmp_path, name):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_what_lies_in_a_lock_of_others_is_not_truncated(tmp_path):
+    (tmp_path / ".lock").write_text("mine")
+    with atomic.lock(tmp_path):
+        pass
+    assert (tmp_path / ".lock").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "csv", "array", "aside"])
+def test_a_link_at_a_temporary_name_is_not_followed(tmp_path, kind):
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    (folder / "file").write_text("mine")
+    target = folder if kind == "aside" else folder / "file"
+    atomic.temporary(tmp_path / "x.npy").symlink_to(target)
+    if kind == "bytes":
+        atomic.write_bytes(tmp_path / "x.npy", b"new")
+    elif kind == "csv":
+        with atomic.write_csv(tmp_path / "x.npy", ["a"]):
+            pass
+    elif kind == "array":
+        write_array(tmp_path / "x.npy")
+    else:
+        with atomic.aside(tmp_path / "x.npy") as made:
+            (made / "new").write_text("")
+    assert [path.name for path in folder.iterdir()] == ["file"]
+    assert (folder / "file").read_text() == "mine"
+
+
+def test_only_files_of_this_project_are_removed_with_a_lock(tmp_path):
+    names = [".mynotes.tmp", ".x.npy.tmp", "notes~", ".nerve", ".nerve.tmp"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_text("mine")
+    atomic.temporary(tmp_path / "link").symlink_to("elsewhere")
+    atomic.temporary(tmp_path / "x.npy").write_text("half")
+    (atomic.temporary(tmp_path / "results") / "masks").mkdir(parents=True)
+    with atomic.lock(tmp_path):
+        pass
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {*names, ".lock", "elsewhere"}
+    assert (tmp_path / "elsewhere" / "file").read_text() == "mine"
+
+
+def test_a_result_is_moved_with_its_tables_last(tmp_path, monkeypatch):
+    for name in ("table.csv", "stale.png"):
+        (tmp_path / name).write_text("old")
+    steps, replace = [], os.replace
+
+    def logged(source, target):
+        present = (tmp_path / "table.csv").exists()
+        steps.append((target.name, present, (tmp_path / "stale.png").exists()))
+        replace(source, target)
+
+    with atomic.aside(tmp_path / "results") as folder:
+        (folder / "masks").mkdir()
+        for name in ("table.csv", "a.png", "masks/b.png"):
+            (folder / name).write_text("new")
+        monkeypatch.setattr(os, "replace", logged)
+        atomic.move(folder, tmp_path, ["table.csv"], [tmp_path / "stale.png"])
+    # (file, table present, stale file present) before each rename
+    assert sorted(steps[:2]) == [("a.png", False, False), ("b.png", False, False)]
+    assert steps[2:] == [("table.csv", False, False)]
+    assert {path.name for path in tmp_path.iterdir()} == {"table.csv", "a.png", "masks"}
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])

@@ -498,7 +498,7 @@ def test_bad_input_leaves_the_previous_outputs(folder):
     (folder / "test" / "3.tif").write_bytes(b"")  # the very last frame read
     refuse(folder, r"test/3\.tif is empty")
     assert read_folder(folder.parent / "data") == before
-    assert not list((folder.parent / "data").glob(".*.tmp"))
+    assert not list((folder.parent / "data").glob(".nerve~*"))
 
 
 def damage_five(folder):

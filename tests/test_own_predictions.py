@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -24,7 +26,7 @@ import extract_data
 import predict
 import preprocess
 import train
-from nerve.frames import sources, videos
+from nerve.frames import pictures, sources, videos
 from nerve.frames.geometry import Geometry
 from nerve.prediction import dicom_seg, inference, own_predictions
 
@@ -53,6 +55,22 @@ def run(weights, source, out, *flags):
 def read_table(out):
     with open(out / "frames.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def start_long(weights, folder, *flags):
+    """Start predicting `long.avi` of a folder into `out`."""
+    command = [sys.executable, str(ROOT / "predict.py"), "--input", "long.avi"]
+    command += ["--weights", str(weights), "--out", "out", *flags]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+def contents(out):
+    """Return `{path: content}` of what a run has left, without what is hidden."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file() and ".nerve~" not in str(path) and path.name != ".lock"
+    }
 
 
 def dice(found, truth):
@@ -321,8 +339,12 @@ class FakeCamera:
 
 
 def test_a_camera_is_followed_frame_by_frame(weights, tmp_path, monkeypatch):
-    frames, _ = sweep()
-    monkeypatch.setattr(videos.cv2, "VideoCapture", lambda number: FakeCamera(frames))
+    frames, real = sweep()[0], cv2.VideoCapture
+
+    def capture(number, *more):
+        return real(number, *more) if more else FakeCamera(frames)
+
+    monkeypatch.setattr(videos.cv2, "VideoCapture", capture)
     rows = run(weights, "0", tmp_path / "out", "--frames", "4")
     assert [row["name"] for row in rows] == ["camera0"] * 4
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 4
@@ -338,11 +360,9 @@ def test_dicom_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
 def test_ctrl_c_finishes_the_file(weights, tmp_path):
     frames, _ = sweep()
     write_video(tmp_path / "long.avi", np.concatenate([frames] * 400))
-    command = [sys.executable, str(ROOT / "predict.py"), "--input", "long.avi"]
-    command += ["--weights", str(weights), "--out", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = start_long(weights, tmp_path)
     deadline = time.monotonic() + 120
-    while len(list(Path(tmp_path).glob("out/masks/*.png"))) < 40:
+    while len(list(Path(tmp_path).glob("out/.nerve~results/masks/*"))) < 40:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
@@ -358,6 +378,97 @@ def test_ctrl_c_finishes_the_file(weights, tmp_path):
     capture = cv2.VideoCapture(str(tmp_path / "out" / "overlays" / "long.mp4"))
     assert abs(capture.get(cv2.CAP_PROP_FRAME_COUNT) - len(rows)) <= 1
     assert json.loads(weights.with_suffix(".json").read_text())["threshold"] == 0.5
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_killed_run_leaves_the_results_before_it(weights, tmp_path, share):
+    frames, out = np.concatenate([sweep()[0]] * 50), tmp_path / "out"
+    write_video(tmp_path / "long.avi", frames)
+    assert start_long(weights, tmp_path).wait(120) == 0
+    before = contents(out)
+    assert len(before) == len(frames) + 2
+    process = start_long(weights, tmp_path, "--smoothing", "0.9")
+    while len(list(out.glob(".nerve~results/masks/*"))) < share * len(frames):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait(60)
+    assert contents(out) == before
+    assert start_long(weights, tmp_path, "--smoothing", "0.9").wait(120) == 0
+    assert contents(out).keys() == before.keys()
+    assert contents(out) != before
+    assert not list(out.glob(".nerve~*"))
+
+
+def test_a_cut_overlay_does_not_get_its_name(weights, tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 255, (20, HEIGHT, WIDTH), np.uint8)
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    write_video(folder / "a.avi", noise)
+    Image.fromarray(noise[0]).save(folder / "b.png")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, hard))
+    try:
+        with pytest.raises(ValueError, match="1 of 2 files were left out"):
+            run(weights, folder, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    expected = r"left out: a\.mp4 could not be written: of its 20 frames \d+ can be read"
+    assert re.search(expected, capsys.readouterr().err)
+    assert [path.name for path in (out / "overlays").iterdir()] == ["b.png"]
+    assert len(read_table(out)) == len(list((out / "masks").iterdir())) == 21
+
+
+def test_no_file_costs_another_its_results(weights, tmp_path, monkeypatch, capsys):
+    for name in "abc":
+        Image.fromarray(sweep(1)[0][0]).save(tmp_path / f"{name}.png")
+    real = pictures.read_picture
+
+    def read(path):
+        if path.name == "a.png":
+            raise MemoryError
+        if path.name == "b.png":
+            raise RuntimeError("a decoder's\nown words")
+        return real(path)
+
+    monkeypatch.setattr(pictures, "read_picture", read)
+    with pytest.raises(ValueError, match="2 of 3 files were left out"):
+        run(weights, tmp_path, tmp_path / "out")
+    assert [row["name"] for row in read_table(tmp_path / "out")] == ["c.png"]
+    errors = capsys.readouterr().err
+    assert f"left out: {tmp_path / 'a.png'}: MemoryError\n" in errors
+    assert f"left out: {tmp_path / 'b.png'}: RuntimeError a decoder's own words" in errors
+
+
+def test_results_never_replace_what_is_read_or_others_made(weights, tmp_path):
+    frames, study = sweep(2)[0], tmp_path / "study"
+    for name in ("masks", "overlays"):
+        (study / name).mkdir(parents=True)
+    for name in ("a.png", "masks/a.png", "overlays/a.png"):
+        Image.fromarray(frames[0]).save(study / name)
+    write_video(study / "overlays" / "clip.mp4", frames, "mp4v")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "masks").symlink_to(study)
+    (tmp_path / "link.mp4").symlink_to(study / "overlays" / "clip.mp4")
+    (tmp_path / "b.png").write_bytes((study / "a.png").read_bytes())
+    before, odd = contents(tmp_path), tmp_path / os.fsdecode(b"\xff")
+    with pytest.raises(ValueError, match="is no name in UTF-8; choose another"):
+        run(weights, tmp_path / "b.png", odd)  # OpenCV 5.0 would crash
+    for source, out, expected in (
+        (study, study, "frames to read lie in"),
+        (study / "masks", study, "frames to read lie in .*masks, where results are"),
+        (study / "overlays" / "clip.mp4", study, "frames to read lie in .*overlays"),
+        (tmp_path / "link.mp4", study, "frames to read lie in .*overlays"),
+        (study, tmp_path / "linked", "frames to read lie in .*masks"),
+        (
+            tmp_path / "b.png",
+            study,
+            "holds masks or overlays that no run",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"--out .*{expected}.*; choose another"):
+            run(weights, source, out)
+    assert contents(tmp_path) == before
 
 
 def test_palettes_of_dicom_are_looked_up(tmp_path):
@@ -423,8 +534,8 @@ def test_a_loop_that_breaks_off_keeps_its_segmentation(weights, tmp_path, monkey
         run(weights, tmp_path / "cine.dcm", tmp_path / "out", "--dicom-seg")
     found = highdicom.seg.segread(tmp_path / "out" / "segmentations" / "cine.dcm")
     masks = sorted((tmp_path / "out" / "masks").iterdir())
-    assert found.NumberOfFrames == 2  # of the rest it says nothing
-    for frame, path in zip(found.pixel_array, masks, strict=False):
+    assert found.NumberOfFrames == len(masks) == 3  # of the rest it says nothing
+    for frame, path in zip(found.pixel_array, masks, strict=True):
         np.testing.assert_array_equal(frame > 0, cv2.imread(str(path), 0) > 0)
 
 

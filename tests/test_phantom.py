@@ -325,7 +325,7 @@ def test_after_a_power_cut_all_frames_are_made_anew(small, tmp_path):
     short = folder / "train" / "1_2.tif"
     short.write_bytes(short.read_bytes()[:1000])
     (folder / "train" / "2_1_mask.tif").unlink()
-    (folder / ".train_masks.csv.tmp").write_bytes(b"half")
+    (folder / ".nerve~train_masks.csv").write_bytes(b"half")
     phantom.main(["--out", str(folder), *SMALL])
     assert digests(folder) == digests(small)
 

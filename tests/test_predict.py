@@ -549,7 +549,7 @@ def test_a_failed_run_leaves_earlier_predictions_as_they_were(chain, tmp_path, m
     with pytest.raises(OSError, match="disk is full"):
         predict_again(chain, tmp_path / "out", "--data", str(chain / "data"))
     assert atomic.sha256(tmp_path / "out" / "submission.csv") == before
-    assert not list((tmp_path / "out").glob(".*.tmp"))
+    assert not list((tmp_path / "out").glob(".nerve~*"))
 
 
 def test_weights_that_begin_with_ones_that_saw_the_validation_frames_are_refused(

@@ -50,7 +50,7 @@ class ArrayWriter:
     def __init__(self, path, shape, dtype):
         self.path, self.shape, self.dtype = Path(path), tuple(shape), np.dtype(dtype)
         self.count = 0
-        self.file = open(atomic.temporary(path), "w+b", buffering=0)  # noqa: SIM115
+        self.file = atomic.create(path, "x+b", buffering=0)
         header = self._header(self.shape)
         row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
         atomic.reserve(self.file, path, len(header) + self.shape[0] * row_bytes)
@@ -140,7 +140,7 @@ def read_array(
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; make it with: {repair}") from error
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # NumPy's, of a header that is none, are of many kinds
         raise ValueError(
             f"{path} is not a whole .npy file; make it again with: {repair}"
         ) from error

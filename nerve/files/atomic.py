@@ -1,7 +1,8 @@
 """How every script writes, locks and reads back the files that it hands over.
 
 A stage writes its files in full under temporary names, then renames them into place,
-its JSON record last: no record, no stage.
+its JSON record last: no record, no stage. Temporary names begin with MINE: what does not is
+of others, and never removed.
 """
 
 import contextlib
@@ -13,21 +14,55 @@ import json
 import os
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import filelock
 
+from nerve.command import undisturbed
+
+MINE = ".nerve~"
+WRITTEN = "stopped: all that was made is written"
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # disk, file size limit, quota
 # what locking says on a file system that cannot
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
+class DiskFull(OSError):
+    """The system cannot take what is written: a disk, a limit or a quota is full."""
+
+
 def temporary(path: str | Path) -> Path:
-    """Return where a file is written before it is whole: `x.npy` -> `.x.npy.tmp`."""
+    """Return where a file is written before it is whole: `x.npy` -> `.nerve~x.npy`."""
     path = Path(path)
-    return path.with_name(f".{path.name}.tmp")
+    return path.with_name(f"{MINE}{path.name}")
+
+
+def create(path: str | Path, mode: str = "xb", **how) -> IO:
+    """Open a new file at `temporary(path)`; a link there is removed, not followed."""
+    temporary(path).unlink(missing_ok=True)  # of a killed run
+    return open(temporary(path), mode, **how)
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Yield a new folder at `temporary(path)`, to write a result into; gone at the end."""
+    folder = temporary(path)
+    remove(folder)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -38,10 +73,12 @@ def lock(folder: str | Path, name: str = "") -> Iterator[None]:
     Temporary files of a folder's failed run are removed.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds it, or the lock is a link.
     """
     make_folder(folder)
     path = Path(folder) / f".{name}.lock" if name else Path(folder) / ".lock"
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link; a lock is a file of its own: remove it")
     held = filelock.FileLock(path)
     try:
         held.acquire(timeout=0)
@@ -62,10 +99,10 @@ def lock(folder: str | Path, name: str = "") -> Iterator[None]:
     finally:
         if not name:
             # a run on a name, `.NAME.lock`, may be writing beside this one
-            names = [p.name.removesuffix("lock") for p in path.parent.glob(".?*.lock")]
-            for leftover in path.parent.glob(".*.tmp"):
-                if not leftover.name.startswith(tuple(names)):
-                    leftover.unlink()
+            names = [p.name[1:].removesuffix("lock") for p in path.parent.glob(".?*.lock")]
+            for leftover in path.parent.glob(f"{MINE}*"):
+                if not leftover.name.removeprefix(MINE).startswith(tuple(names)):
+                    remove(leftover)
         held.release()
 
 
@@ -77,6 +114,13 @@ def make_folder(path: str | Path) -> None:
         raise ValueError(
             f"{path} is a file or lies below one; a folder was expected"
         ) from error
+
+
+def check_output(path: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to replace a file that is read, by whatever name."""
+    for other in inputs:
+        if path.exists() and other.exists() and path.samefile(other):
+            raise ValueError(f"{path} is read here ({other}); write to another place")
 
 
 @contextlib.contextmanager
@@ -94,7 +138,7 @@ def writing(path: str | Path, num_bytes: int | None = None) -> Iterator[None]:
             raise
         need = "" if num_bytes is None else f"it needs {num_bytes / 1e6:,.1f} MB; "
         free = shutil.disk_usage(Path(path).parent).free / 1e6
-        raise OSError(
+        raise DiskFull(
             f"{path} could not be written: {need}{free:,.1f} MB are free "
             f"({error.strerror}); make room or choose another folder"
         ) from error
@@ -115,7 +159,7 @@ def sha256(path: Path) -> str:
 
 def write_temporary(path: str | Path, content: bytes | memoryview) -> None:
     """Bring `content` to disk at `temporary(path)`."""
-    with writing(path, len(content)), open(temporary(path), "wb") as file:
+    with writing(path, len(content)), create(path) as file:
         reserve(file, path, len(content))
         file.write(content)
         file.flush()
@@ -142,7 +186,7 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
 def write_csv(path: Path, columns: Iterable[str]) -> Iterator[Any]:
     """Yield a csv writer whose rows replace the file `path` once all are written."""
     how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    with writing(path), open(temporary(path), "w", **how) as file:
+    with writing(path), create(path, "x", **how) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         yield writer
@@ -183,13 +227,42 @@ def publish(
     """
     record_path = Path(record_path)
     write_temporary(record_path, to_json(record).encode())
-    record_path.unlink(missing_ok=True)
-    for path in stale:
-        Path(path).unlink(missing_ok=True)
-    for path in paths:
-        os.replace(temporary(path), path)
-    os.replace(temporary(record_path), record_path)
-    sync_folder(record_path.parent)
+    with undisturbed(WRITTEN):
+        record_path.unlink(missing_ok=True)
+        for path in stale:
+            Path(path).unlink(missing_ok=True)
+        for path in paths:
+            os.replace(temporary(path), path)
+        os.replace(temporary(record_path), record_path)
+        sync_folder(record_path.parent)
+
+
+def move(
+    folder: Path, out: Path, tables: Sequence[str], stale: Iterable[Path] = ()
+) -> None:
+    """Give all files below a folder of `aside`, on disk already, their places in `out`.
+
+    Args:
+        tables: Names in `out` of what lists the others: while these are absent, there is
+            no result. They come last, in this order.
+        stale: Of an earlier run; removed.
+    """
+    with undisturbed(WRITTEN):
+        for name in tables:
+            (out / name).unlink(missing_ok=True)
+        for path in stale:
+            path.unlink(missing_ok=True)
+        for place, _, names in os.walk(folder, topdown=False):
+            target = out / Path(place).relative_to(folder)
+            make_folder(target)
+            for name in names:
+                if target != out or name not in tables:
+                    os.replace(Path(place) / name, target / name)
+            sync_folder(target)
+        for name in tables:
+            if (folder / name).exists():
+                os.replace(folder / name, out / name)
+        sync_folder(out)
 
 
 def read_record(path: Path, repair: str) -> dict:

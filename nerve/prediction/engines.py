@@ -3,6 +3,7 @@
 They need: pip install -r requirements/export.txt
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from nerve import machine
+from nerve.command import quoted
 from nerve.files import atomic
-from nerve.records import Trained
+from nerve.records import Trained, read_json
 
 KERAS = "keras"
 # engine: what the exported file's name ends with, after that of the weights
@@ -25,9 +27,22 @@ NAMES = (KERAS, *FILES)
 EXPORT = "python export.py"
 
 
+@dataclasses.dataclass(frozen=True)
+class Exports:
+    """NAME.exports.json: what was exported of weights."""
+
+    h5_sha256: str  # of the weights
+    files: dict[str, str]  # {file: SHA-256}
+
+
 def exported(weights: Path, engine: str) -> Path:
     """Return where the network of an .h5 lies for an engine."""
     return weights.with_name(weights.stem + FILES[engine])
+
+
+def parts(path: Path) -> list[Path]:
+    """Return the files of an exported network: OpenVINO's .xml has a .bin."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def record_path(weights: Path) -> Path:
@@ -41,15 +56,14 @@ def check(weights: Path, engine: str, trained: Trained) -> Path:
     Returns:
         The exported file.
     """
-    path, repair = exported(weights, engine), f"{EXPORT} --weights {weights}"
-    record = atomic.read_record(record_path(weights), repair)
-    if record.get("h5_sha256") != trained.h5_sha256:
+    path, repair = exported(weights, engine), f"{EXPORT} --weights {quoted(weights)}"
+    record = read_json(Exports, record_path(weights), repair)
+    if record.h5_sha256 != trained.h5_sha256:
         raise ValueError(f"{path} is of other weights; make it again with: {repair}")
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; make it with: {repair}")
-    files = record.get("files") or {}
-    for part in (path, path.with_suffix(".bin")) if engine == "openvino" else (path,):
-        if not part.exists() or atomic.sha256(part) != files.get(part.name):
+    for part in parts(path):
+        if not part.exists() or atomic.sha256(part) != record.files.get(part.name):
             raise ValueError(
                 f"{part} is not what {EXPORT} wrote; make it again with: {repair}"
             )

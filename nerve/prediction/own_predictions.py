@@ -37,6 +37,7 @@ COLUMNS = ("name", "frame", "height", "width", "sure", "unlike", "presence", "hi
 COLUMNS += ("parts", "area", "area_mm2", "centroid_row", "centroid_column")
 COLUMNS += ("longest_axis", "longest_axis_mm")
 NOT_KNOWN = "not known"
+FOLDERS = ("masks", "overlays", "segmentations")  # of results
 
 
 def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
@@ -116,15 +117,19 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
 
     Where the frames end in an error or by Ctrl-C, those so far are kept. Where MPEG-4
     takes no frames of that size, one line says so, and nothing is written.
+
+    Raises:
+        OSError: not all frames can be read back, as of a full disk.
     """
     # OpenCV goes by the suffix, and crashes at names that are not UTF-8
-    making = path.with_name(".overlay.tmp.mp4")
-    writer, size = None, None
+    making = path.with_name(f"{atomic.MINE}overlay.mp4")
+    making.unlink(missing_ok=True)
+    writer, size, count = None, None, 0
     # MPEG-4 takes no fraction whose terms are above 65,535: 66.667 is 66667 / 1000
     rate = max(0.01, round(rate, 2 if rate < 600 else 1))
 
     def append(picture):
-        nonlocal writer, size
+        nonlocal writer, size, count
         if writer is None:
             size = picture.shape[1::-1]  # cv2: width first
             code = cv2.VideoWriter_fourcc(*"mp4v")
@@ -132,18 +137,54 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None
                 writer = cv2.VideoWriter(str(making), code, rate, size)
             if not writer.isOpened():
                 print(
-                    f"note: no {path}: MPEG-4 cannot be written of {size[1]} x {size[0]} "
-                    f"pixels at {rate} frames/s"
+                    f"note: no {path.name}: MPEG-4 cannot be written of {size[1]} x "
+                    f"{size[0]} pixels at {rate} frames/s"
                 )
         if writer.isOpened():
             writer.write(np.ascontiguousarray(cv2.resize(picture, size)[..., ::-1]))
+            count += 1
 
     try:
         yield append
     finally:
         if writer is not None and writer.isOpened():
             writer.release()
-            os.replace(making, path)
+            with undisturbed():
+                check_video(making, count, path.name)
+                os.replace(making, path)
+
+
+def check_video(path: Path, count: int, name: str) -> None:
+    """Bring a video that was written to disk; OpenCV says nothing of a full one.
+
+    Args:
+        count: Of its frames.
+        name: What it is going to be called.
+
+    Raises:
+        OSError: not all of them can be read back.
+    """
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+    with silent():
+        capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    found = 0
+    while capture.grab():
+        found += 1
+    capture.release()
+    if found != count:
+        raise OSError(
+            f"{name} could not be written: of its {count} frames {found} can be read "
+            "back; is the disk full, or files limited in size?"
+        )
+
+
+def in_a_line(error: Exception, path: Path) -> str:
+    """Return what went wrong with a file; errors that none foresaw do not name it."""
+    if isinstance(error, ValueError | OSError) and str(error):
+        return str(error)
+    said = " ".join(f"{type(error).__name__} {error}".split())
+    return f"{path}: {said:.200}"
 
 
 def open_limited(path: Path, most_frames: int | None) -> Source:
@@ -185,27 +226,58 @@ def predict_all(
 ) -> Iterator[Prediction]:
     """Yield the probabilities of all files that can be read, as `predict_source` does."""
     for path in paths:
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(Exception):  # said when its masks are made
             source = open_limited(path, most_frames)
             yield from predict_source(model, source, inputs, smoothing)
 
 
-def remove_earlier(source: Source, out: Path) -> None:
-    """Remove what an earlier run wrote of a source, which may have had more frames."""
+def list_earlier(source: Source, out: Path) -> list[Path]:
+    """Return what a run may have written of a source, perhaps of more frames."""
     stem, suffix = source.stem, ".mp4" if source.moving else ".png"
     paths = [out / "masks" / f"{stem}.png", out / "overlays" / f"{stem}{suffix}"]
     if source.moving:
         name = re.compile(re.escape(stem) + r"_[0-9]{5,}\.png")
-        paths[:1] = [p for p in (out / "masks").iterdir() if name.fullmatch(p.name)]
+        paths[:1] = [p for p in (out / "masks").glob("*") if name.fullmatch(p.name)]
     if source.kind == "dicom":
         paths.append(out / "segmentations" / f"{stem}.dcm")
-    for path in paths:
-        path.unlink(missing_ok=True)
+    return paths
+
+
+def check_out(paths: list[Path], out: Path) -> None:
+    """Refuse a folder for results in which others' files would be replaced.
+
+    Args:
+        paths: As of `predict`.
+
+    Raises:
+        ValueError: what is read lies in it, or masks that no run has written; or OpenCV,
+            which writes overlays, would crash at its name.
+    """
+    try:
+        str(out.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"--out {out} is no name in UTF-8; choose another") from error
+    places = [place for place in (out, *(out / name for name in FOLDERS)) if place.exists()]
+    files = [path for path in paths if not is_camera(path)]
+    for folder in {p.parent for path in files for p in (path.absolute(), path.resolve())}:
+        for place in filter(folder.samefile, places):
+            raise ValueError(
+                f"--out {out}: frames to read lie in {place}, where results are written; "
+                "choose another folder"
+            )
+    marks = ".lock", "frames.csv", "validation.csv", "submission.csv"
+    if any(map(any, map(Path.iterdir, places[1:]))) and not any(
+        (out / name).exists() for name in marks
+    ):
+        raise ValueError(
+            f"--out {out} holds masks or overlays that no run of predict.py has written; "
+            "choose another folder"
+        )
 
 
 @contextlib.contextmanager
 def collect_masks(
-    source: Source, out: Path, lacking: list[str]
+    source: Source, folder: Path, lacking: list[str]
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that takes the masks of a DICOM file, written as a Segmentation.
 
@@ -216,33 +288,39 @@ def collect_masks(
         yield masks.append
     finally:
         if masks:
-            path = out / "segmentations" / f"{source.stem}.dcm"
+            path = folder / "segmentations" / f"{source.stem}.dcm"
             try:
                 dicom_seg.write(source.path, masks, path)
-            except (ValueError, OSError) as error:
-                lacking.append(str(error))
+            except atomic.DiskFull:
+                raise
+            except Exception as error:  # of packages of others
+                lacking.append(in_a_line(error, source.path))
+
+
+def mask_path(folder: Path, source: Source, number: int) -> Path:
+    """Return where the mask of a source's frame lies below a folder of results."""
+    end = f"_{number:05}" if source.moving else ""
+    return folder / "masks" / f"{source.stem}{end}.png"
 
 
 def write_frame(
     found: Prediction,
     number: int,
     source: Source,
-    out: Path,
+    folder: Path,
     append: Callable[[np.ndarray], None],
 ) -> None:
     """Write the mask and the overlay of a source's frame; of a video, `append` has it."""
     picture = outline(found.frame, found.mask, PREDICTION_COLOUR)
-    stem = source.stem
     if source.moving:
         append(picture)
-        stem = f"{source.stem}_{number:05}"
     else:
-        write_picture(out / "overlays" / f"{stem}.png", picture)
-    write_picture(out / "masks" / f"{stem}.png", found.mask * 255)
+        write_picture(folder / "overlays" / f"{source.stem}.png", picture)
+    write_picture(mask_path(folder, source, number), found.mask * 255)
 
 
 def write_found(
-    found: Iterator[Prediction], source: Source, out: Path, seen: tuple, keep
+    found: Iterator[Prediction], source: Source, folder: Path, seen: tuple, keep
 ) -> int:
     """Write masks, overlays and table rows of one source; return its number of frames.
 
@@ -251,19 +329,19 @@ def write_found(
         keep: Takes each mask, uint8 `(height, width)` of 0 and 1; or None.
     """
     number, begin, (writer, watch) = 0, time.monotonic(), seen
-    overlay = out / "overlays" / f"{source.stem}.mp4"
+    overlay = folder / "overlays" / f"{source.stem}.mp4"
     with write_video(overlay, source.rate) as append:
         for frame in found:
             with undisturbed():  # a mask without its row would be nobody's
                 number += 1
                 row = describe(source.name, number, frame, source.regions, watch.trained)
-                write_frame(frame, number, source, out, append)
+                write_frame(frame, number, source, folder, append)
                 writer.writerow(row)
-                watch.see(frame)
                 if keep:
                     keep(frame.mask)
+                watch.see(frame)
     if source.moving:
-        end = f": {overlay}" if overlay.exists() else ""
+        end = f": overlays/{overlay.name}" if overlay.exists() else ""
         rate = number / max(time.monotonic() - begin, 1e-9)
         print(f"{source.name}: {number} frames, {rate:.1f} frames/s{end}")
     return number
@@ -293,48 +371,57 @@ def predict(
     Raises:
         ValueError: sources were left out, or have no segmentation; all others are done.
     """
-    for folder in ("masks", "overlays"):
-        atomic.make_folder(out / folder)
     watch, failed, lacking, stopped = advice.Watch(trained), [], [], False
-    inputs, kinds = trained.inputs, set()
+    inputs, replaced, kinds = trained.inputs, [], set()
     if prevalence is not None and is_camera(paths[0]):
         raise ValueError("--prevalence ranks a set of frames; a camera has no end")
     everything = predict_all(model, paths, inputs, smoothing, most_frames)
     limits = keep_share(everything, prevalence, trained.limits)
 
-    def predict_file(source, keep):
-        remove_earlier(source, out)
+    def predict_file(source, folder, writer, keep):
         found = find_in_source(model, source, inputs, limits, smoothing)
         total = min(filter(None, (source.count, most_frames)), default=None)
         bar = tqdm(found, source.name, total, unit=" frames", disable=None)
-        write_found(bar, source, out, (writer, watch), keep)
+        replaced.append(source._replace(frames=()))
+        write_found(bar, source, folder, (writer, watch), keep)
         for note in source.notes:
             print(f"note: {note}")
 
-    with atomic.write_csv(out / "frames.csv", COLUMNS) as writer:
-        try:
-            for path in paths:
-                try:
-                    source = open_limited(path, most_frames)
-                    kinds.add(source.kind)
-                    kept = contextlib.nullcontext()
-                    if segmentations and source.kind == "dicom":
-                        kept = collect_masks(source, out, lacking)
-                    with kept as keep:
-                        predict_file(source, keep)
-                except (ValueError, OSError) as error:
-                    failed.append(str(error))
-        except KeyboardInterrupt:
-            stopped = True
-    print(f"{watch.frames} frames, {watch.positive} with a nerve: {out}/frames.csv")
-    if segmentations and "dicom" not in kinds and not failed:
+    with atomic.aside(out / "results") as folder:
+        for name in FOLDERS[:2]:
+            atomic.make_folder(folder / name)
+        with atomic.write_csv(folder / "frames.csv", COLUMNS) as writer:
+            try:
+                for path in paths:
+                    try:
+                        source = open_limited(path, most_frames)
+                        kinds.add(source.kind)
+                        kept = contextlib.nullcontext()
+                        if segmentations and source.kind == "dicom":
+                            kept = collect_masks(source, folder, lacking)
+                        with kept as keep:
+                            predict_file(source, folder, writer, keep)
+                    except atomic.DiskFull:
+                        raise
+                    except Exception as error:  # whatever it holds, the others are done
+                        failed.append(in_a_line(error, path))
+            except KeyboardInterrupt:
+                stopped = True
+        replaced = [s for s in replaced if mask_path(folder, s, 1).exists()]
+        if replaced:
+            earlier = (path for source in replaced for path in list_earlier(source, out))
+            atomic.move(folder, out, ["frames.csv"], earlier)
+            found = f"{watch.frames} frames, {watch.positive} with a nerve"
+            print(f"{found}: {out}/frames.csv")
+    if segmentations and not failed and "dicom" not in kinds:
         print("note: no segmentation: --dicom-seg is of DICOM files, and there is none")
     for error in failed:
         print(f"left out: {error}", file=sys.stderr)
     for error in lacking:
         print(f"no segmentation: {error}", file=sys.stderr)
     if stopped:
-        raise KeyboardInterrupt("stopped: what was found so far is written")
+        text = "stopped: what was found so far is written"
+        raise KeyboardInterrupt(*[text][: len(replaced)])
     if failed:
         raise ValueError(f"{len(failed)} of {len(paths)} files were left out")
     if lacking:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nerve.command import quoted
 from nerve.files import atomic
 from nerve.files.arrays import Joined, read_array
 from nerve.prediction.held_out import trained_on
@@ -24,7 +25,7 @@ from nerve.records import (
 
 def read_source(data: Path) -> tuple[Split, dict[str, np.ndarray]]:
     """Return `(split, {name: array})` of a folder of preprocessed arrays, checked."""
-    repair = f"{PREPROCESS} --data {data}"
+    repair = f"{PREPROCESS} --data {quoted(data)}"
     split = read_split(data)
     names = ("x_train", "y_train", "x_val", "y_val")
     arrays = {n: read_array(data, f"{n}.npy", split.arrays, repair) for n in names}
@@ -53,7 +54,7 @@ def read_data(
         if replace(split.inputs, crops=first.crops) != first:
             raise ValueError(
                 f"{folder}/ and {folders[0]}/ differ in size, scaling or aspect; mend it "
-                f"with: {PREPROCESS} --data {folder} --like {folders[0]}"
+                f"with: {PREPROCESS} --data {quoted(folder)} --like {quoted(folders[0])}"
             )
     if len({split.extract["imgs_train.npy"] for split in splits}) < len(splits):
         raise ValueError(f"{', '.join(map(str, folders))}: two hold the same frames")
