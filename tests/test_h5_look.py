@@ -176,6 +176,86 @@ def no_json(path):
     change_config(path, lambda config: "{not JSON")
 
 
+def layer_in_a_bare_list(path):
+    inner = [{"class_name": "InputLayer"}, {"class_name": "TextVectorization"}]
+    change_config(path, lambda _: json.dumps({"class_name": "Sequential", "config": inner}))
+
+
+def first_layer(**more):
+    """Return a damage that changes what is said of a layer."""
+
+    def damage(path):
+        def change(config):
+            config["config"]["layers"][1].update(more)
+            return json.dumps(config)
+
+        change_config(path, change)
+
+    damage.__name__ = "_".join(more)
+    return damage
+
+
+def in_its_config(key, name):
+    """Return a damage that sets a class below a key of a layer's configuration."""
+
+    def damage(path):
+        def change(config):
+            value = {"class_name": name, "config": {}}
+            config["config"]["layers"][1]["config"][key] = [value]
+            return json.dumps(config)
+
+        change_config(path, change)
+
+    damage.__name__ = f"{key}_{name}"
+    return damage
+
+
+def optimizer_of_others(path):
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["training_config"])
+        config["optimizer_config"]["class_name"] = "Conv2D"
+        file.attrs["training_config"] = json.dumps(config)
+
+
+def attribute(name, value):
+    """Return a damage that sets an attribute of the weights, or of the file."""
+
+    def damage(path):
+        with h5py.File(path, "r+") as file:
+            place = file if name.endswith("config") else file["model_weights"]
+            del place.attrs[name]
+            place.attrs[name] = value
+
+    damage.__name__ = f"{name}_{type(value).__name__}"
+    return damage
+
+
+def weights_listed_twice(path):
+    with h5py.File(path, "r+") as file:
+        attributes = file["model_weights/down1_conv1"].attrs
+        attributes["weight_names"] = np.repeat(attributes["weight_names"], 2)
+
+
+def weights_that_are_absent(path):
+    with h5py.File(path, "r+") as file:
+        file["model_weights/down1_conv1"].attrs["weight_names"] = [b"absent"]
+
+
+def endless_shape(path):
+    shape = (1 << 40, 0)
+    replace(path, lambda group, name: group.create_dataset(name, shape, "f4"))
+
+
+def too_large_for_float32(path):
+    numbers = np.full((3, 3, 1, 4), 1e39)
+    replace(path, lambda group, name: group.create_dataset(name, data=numbers))
+
+
+def negative_variance(path):
+    with h5py.File(path, "r+") as file:
+        file["model_weights/x/moving_variance:0"] = np.float32([1, -1])
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -213,7 +293,29 @@ KINDS = {
     nested_lambda: "holds code",
     code_in_an_activation: "holds code",
     foreign_layer: "layer of class 'os>system'",
-    deep_json: "nested too deep",
+    layer_in_a_bare_list: "layer of class 'TextVectorization'",
+    first_layer(module="os"): "a class of the module 'os'",
+    first_layer(module=["keras"]): "a class of the module",
+    first_layer(module="keras.src", registered_name="x>y"): "registered as 'x>y'",
+    first_layer(class_name=["Conv2D"]): "has a layer of class",
+    in_its_config("kernel_initializer", "Conv2D"): "kernel_initializer of class 'Conv2D'",
+    in_its_config("dtype", "Lambda"): "holds code",
+    in_its_config("anything", "Zeros"): "has a layer of class 'Zeros'",
+    in_its_config("args", "Functional"): "has args of class 'Functional'",
+    optimizer_of_others: "optimizer_config of class 'Conv2D'",
+    attribute("layer_names", 3): "damaged or not of Keras",
+    attribute("layer_names", "down1_conv1"): "damaged or not of Keras",
+    attribute("layer_names", np.arange(3)): "damaged or not of Keras",
+    attribute("layer_names", [b"absent"]): "damaged or not of Keras .*absent",
+    attribute("layer_names", [b"\xff"]): "damaged or not of Keras",
+    attribute("model_config", 1.5): "damaged or not of Keras",
+    attribute("training_config", "{"): "damaged or not of Keras",
+    weights_listed_twice: "weight_names lists a name twice",
+    weights_that_are_absent: "lists weights that it does not hold",
+    endless_shape: "an array without numbers",
+    too_large_for_float32: "not finite",
+    negative_variance: "negative variance",
+    deep_json: "damaged or not of Keras .*recursion",
     no_json: "damaged or not of Keras",
     truncated: "damaged or not of Keras",
     text: "is not an HDF5 file",

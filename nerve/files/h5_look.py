@@ -5,8 +5,10 @@ the code of Lambda layers (tf-keras; Keras 3 before 3.15). A file that passes he
 plain arrays of finite numbers that lie in it, and describes layers of Keras's own.
 """
 
+import itertools
 import json
 import math
+import re
 from pathlib import Path
 
 import h5py
@@ -16,7 +18,6 @@ from nerve.command import refusing
 
 MAX_OBJECTS, MAX_DEPTH = 20_000, 12  # of groups and arrays in a file; of groups
 READ = 1 << 24  # values looked at in one go
-# Layers of segmentation networks that hold no code
 LAYERS = """
 Activation Add Average AveragePooling2D BatchNormalization Concatenate Conv2D
 Conv2DTranspose DepthwiseConv2D Dropout Functional GlobalAveragePooling2D
@@ -24,7 +25,28 @@ GroupNormalization InputLayer LayerNormalization LeakyReLU MaxPooling2D Maximum 
 Multiply PReLU ReLU Rescaling Reshape SeparableConv2D Sequential SpatialDropout2D Subtract
 UpSampling2D ZeroPadding2D
 """
-LAYERS = frozenset(LAYERS.split())
+TRAINING = """
+AUC Accuracy BinaryAccuracy BinaryCrossentropy BinaryFocalCrossentropy BinaryIoU Dice IoU
+Mean MeanAbsoluteError MeanIoU MeanMetricWrapper MeanSquaredError Precision Recall Tversky
+"""
+INITIALIZERS = """
+Constant GlorotNormal GlorotUniform HeNormal HeUniform LecunNormal LecunUniform Ones
+Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros
+"""
+# What a description may call a class, by the end of the key under which it stands; under
+# any other, it is a layer, of segmentation networks and without code
+ROLES = {
+    "_initializer": INITIALIZERS,
+    "_regularizer": "L1 L1L2 L2",
+    "_constraint": "MaxNorm MinMaxNorm NonNeg UnitNorm",
+    "dtype": "DTypePolicy FloatDTypePolicy Policy",
+    "args": "__keras_tensor__",
+    "optimizer_config": "Adam AdamW Adamax Nadam RMSprop SGD",
+    "learning_rate": "CosineDecay ExponentialDecay PiecewiseConstantDecay PolynomialDecay",
+    "loss": TRAINING,
+    "metrics": TRAINING,
+}
+ROLES = {end: frozenset(names.split()) for end, names in {**ROLES, "": LAYERS}.items()}
 CODE = ("Lambda", "TFOpLambda", "__lambda__")
 
 
@@ -44,10 +66,13 @@ def look(path: Path) -> None:
         )
     if not path.is_file() or not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file; expected weights saved as .h5")
-    damaged = OSError, RuntimeError, KeyError, TypeError, ValueError
-    with refusing(f"{path} is damaged or not of Keras", *damaged), h5py.File(path) as file:
-        problem = arrays_problem(file, path.stat().st_size) or names_problem(file)
-        problem = problem or layers_problem(file.attrs.get("model_config"))
+    text = f"{path} is damaged or not of Keras"
+    with refusing(text, Exception), h5py.File(path) as file:  # h5py's are of many kinds
+        problem = (
+            arrays_problem(file, path.stat().st_size)
+            or names_problem(file)
+            or classes_problem(file)
+        )
     if problem:
         raise ValueError(f"{path} {problem}")
 
@@ -89,39 +114,75 @@ def array_problem(array: h5py.Dataset) -> str | None:
     num_bytes = array.dtype.itemsize * math.prod(array.shape)
     if array.chunks is not None or array.id.get_storage_size() < num_bytes:
         return "has an array that is not stored plainly and in full"
-    rows = max(1, READ // max(1, math.prod(array.shape[1:])))
+    if 0 in array.shape:
+        return "has an array without numbers"
+    rows = max(1, READ // math.prod(array.shape[1:]))
     for start in range(0, array.shape[0] if array.shape else 1, rows):
         part = array[start : start + rows] if array.shape else array[()]
+        with np.errstate(over="ignore"):
+            part = part.astype(np.float32)  # what Keras makes of them
         if not np.isfinite(part).all():
             return "holds weights that are not finite; train it again"
+        if "moving_variance" in array.name and part.min() < 0:
+            return "holds a negative variance; train it again"
     return None
+
+
+def read_names(group: h5py.Group, key: str) -> list[str]:
+    """Return the names in an attribute, which Keras parts in several where it is long.
+
+    Raises:
+        TypeError, ValueError: it is no list of texts, each another.
+    """
+    keys = [key] if key in group.attrs else (f"{key}{k}" for k in itertools.count())
+    lists = (group.attrs[k] for k in itertools.takewhile(group.attrs.__contains__, keys))
+    names = [n.decode() if isinstance(n, bytes) else n for part in lists for n in part]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{key} holds something other than names")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{key} lists a name twice")
+    return names
 
 
 def names_problem(file: h5py.File) -> str | None:
-    """Return what is wrong with the list of layers that Keras reads first, or None."""
-    if "layer_names" not in file.get("model_weights", file).attrs:
+    """Return what is wrong with the lists of layers and weights that Keras goes by."""
+    group = file if "layer_names" in file.attrs else file.get("model_weights", file)
+    layers = [group[name] for name in read_names(group, "layer_names")]
+    named = [layer.get(n) for layer in layers for n in read_names(layer, "weight_names")]
+    if not named:
         return "holds no Keras weights; expected an .h5 of train.py"
+    return "lists weights that it does not hold" if None in named else None
+
+
+def classes_problem(file: h5py.File) -> str | None:
+    """Return what is unsafe about the classes that descriptions in JSON name, or None.
+
+    Each stands under a key which says what it is for, perhaps in lists: ROLES.
+    """
+    texts = (file.attrs.get(f"{name}_config", "null") for name in ("model", "training"))
+    open_values = [("", json.loads(text)) for text in texts]
+    while open_values:
+        key, value = open_values.pop()
+        if isinstance(value, list):
+            open_values += [(key, item) for item in value]
+        elif isinstance(value, dict):
+            if "class_name" in value and (problem := class_problem(key, value)):
+                return problem
+            open_values += value.items()
     return None
 
 
-def layers_problem(config: str | bytes | None) -> str | None:
-    """Return what is unsafe about a model's description (JSON text or None), or None."""
-    if config is None:
-        return None
-    try:
-        open_values = [json.loads(config)]
-    except RecursionError:
-        return "describes layers nested too deep"
-    while open_values:
-        value = open_values.pop()
-        if isinstance(value, dict):
-            if value.get("class_name") in CODE:
-                return f"holds code to be run ({value['class_name']})"
-            for layer in value.get("layers") or ():
-                name = layer.get("class_name") if isinstance(layer, dict) else layer
-                if name not in LAYERS and name not in CODE:
-                    return f"has a layer of class {name!r}, which this project never uses"
-            open_values += value.values()
-        elif isinstance(value, list):
-            open_values += value
+def class_problem(key: str, value: dict) -> str | None:
+    """Return what is unsafe about a class that stands under a key, or None."""
+    name, module = str(value["class_name"]), value.get("module")
+    if name in CODE:
+        return f"holds code to be run ({name})"
+    allowed = next(names for end, names in ROLES.items() if key.endswith(end))
+    if name.removeprefix("Custom>") not in allowed:  # tf-keras's for its optimizers
+        what = "a layer" if allowed is ROLES[""] else key
+        return f"has {what} of class {name!r:.40}, which this project never uses"
+    if module is not None and not re.fullmatch(r"(tf_)?keras(\.\w+)*", str(module)):
+        return f"has a class of the module {module!r:.40}, expected Keras's"
+    if value.get("registered_name") not in (None, name):
+        return f"has a class registered as {value['registered_name']!r:.40}"
     return None
