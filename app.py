@@ -4,18 +4,23 @@
 
 Opens http://127.0.0.1:7860 with a phantom frame already segmented. Nothing leaves this
 computer: the page is served on its own address alone, without analytics, fonts or scripts
-from elsewhere. Needs: pip install -r requirements/app.txt
+from elsewhere, to pages of its own alone; what it is given goes with it.
+Needs: pip install -r requirements/app.txt
 
 Reads   weights/*.h5 with their .json
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import itertools
 import os
+import shutil
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +42,8 @@ from nerve.records import Trained
 
 MAX_FRAMES = 300  # of a clip, kept in memory
 MAX_UPLOAD = "200mb"
+MAX_UPLOADS = 10**9  # bytes of all that a page is given and makes
+FOLDER = "nerve_page_"  # in the system's folder for temporary files
 NOTE = "**Research only.** Not a medical device: not for diagnosis or for guiding a needle."
 PHANTOM_SEED = 0
 
@@ -201,6 +208,74 @@ def save(
     return [str(path) for path in paths]
 
 
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a folder that goes with this process; those of killed ones go at once."""
+    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        # of others, or of a page that runs: it stays
+        with contextlib.suppress(ValueError, OSError):
+            if (left / ".lock").exists():
+                with atomic.lock(left):
+                    atomic.remove(left)
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER))
+    try:
+        with atomic.lock(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Guard:
+    """Passes on what this page asks for, and bounds what it is given (an ASGI app).
+
+    Any website in the same browser can send something here, and one whose name is made to
+    lead to this computer (DNS rebinding) could read the answers: Host and Origin tell.
+
+    Args:
+        app: What answers.
+        port: Of the page.
+        folder: In which uploads are kept.
+    """
+
+    def __init__(self, app, port: int, folder: Path):
+        self.app, self.folder, self.coming = app, folder, 0
+        self.hosts = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
+
+    def refusal(self, scope: dict) -> tuple[int, str] | None:
+        """Return the status and the reason with which a request is refused, or None."""
+        headers = dict(scope["headers"])
+        host, origin = (headers.get(n, b"").decode("latin-1") for n in (b"host", b"origin"))
+        if host not in self.hosts or (origin and origin != f"http://{host}"):
+            return 403, "only this page itself may ask here"
+        if scope.get("method") in ("POST", "PUT"):
+            if b"content-length" not in headers:
+                return 411, "the length of an upload was expected"
+            files = [path for path in self.folder.rglob("*") if path.is_file()]
+            kept = sum(path.stat().st_size for path in files) + self.coming
+            if kept + int(headers[b"content-length"]) > MAX_UPLOADS:
+                return 413, f"the page holds {kept:,} bytes already; start app.py again"
+        return None
+
+    async def __call__(self, scope, receive, send) -> None:
+        refused = scope["type"] != "lifespan" and self.refusal(scope)
+        if refused:
+            start = {"type": "http.response.start", "status": refused[0], "headers": []}
+            await send(start)
+            await send({"type": "http.response.body", "body": refused[1].encode()})
+            return
+        size = int(dict(scope.get("headers", [])).get(b"content-length", 0))
+        self.coming += size
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.coming -= size
+
+
+def stop(number: int, frame) -> None:
+    """End the page on a signal as Ctrl-C does, so that what it was given goes."""
+    raise KeyboardInterrupt
+
+
 def build(networks: Networks, folder: Path):
     """Return the page, a gradio.Blocks; `folder` takes its downloads."""
     import gradio
@@ -277,12 +352,17 @@ def main(argv: list[str] | None = None) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks the page whether it is there
         os.environ[name] = f"{os.environ.get(name, '')},127.0.0.1".lstrip(",")
-    with command.refusing("app.py needs: pip install -r requirements/app.txt", ImportError):
-        import gradio
-    # of patients, perhaps: gone with the page
-    with tempfile.TemporaryDirectory(prefix="nerve_") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build(networks, Path(folder))
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), stop)
+    with temporary_folder() as folder:  # what is in it is of patients, perhaps
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # read when it is imported
+        text = "app.py needs: pip install -r requirements/app.txt"
+        with command.refusing(text, ImportError):
+            import gradio
+            import starlette.middleware
+        page = build(networks, folder)
+        guard = starlette.middleware.Middleware(Guard, port=args.port, folder=folder)
         page.launch(
             server_name="127.0.0.1",
             server_port=args.port,
@@ -291,6 +371,7 @@ def main(argv: list[str] | None = None) -> None:
             max_file_size=MAX_UPLOAD,
             ssr_mode=False,
             footer_links=[],
+            app_kwargs={"middleware": [guard]},
             theme=gradio.themes.Default(font=["system-ui"], font_mono=["monospace"]),
         )
 

@@ -1,12 +1,17 @@
 """app.py in a real browser: it opens, takes files, follows sliders, and stays at home."""
 
+import asyncio
+import contextlib
 import dataclasses
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlparse
@@ -141,14 +146,20 @@ def free_port():
         return one.getsockname()[1]
 
 
-@pytest.fixture
-def server(weights, tmp_path):
-    """The address of a running app.py, in a process of its own."""
+@contextlib.contextmanager
+def running(weights, folder):
+    """Yield the address of app.py in a process of its own, and that process.
+
+    Temporary files go to `folder`.
+    """
     port = free_port()
     command = [sys.executable, str(ROOT / "app.py"), "--weights", str(weights)]
-    log = open(tmp_path / "app.log", "w")  # noqa: SIM115
+    log = open(folder / "app.log", "w")  # noqa: SIM115
     process = subprocess.Popen(
-        [*command, "--port", str(port), "--no-browser"], stdout=log, stderr=log
+        [*command, "--port", str(port), "--no-browser"],
+        stdout=log,
+        stderr=log,
+        env=os.environ | {"TMPDIR": str(folder)},
     )
     address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 120
@@ -157,13 +168,103 @@ def server(weights, tmp_path):
             urllib.request.urlopen(address, timeout=2)
             break
         except OSError:
-            assert process.poll() is None, (tmp_path / "app.log").read_text()
+            assert process.poll() is None, (folder / "app.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.3)
-    yield address
-    process.terminate()
-    process.wait(30)
-    log.close()
+    try:
+        yield address, process
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+@pytest.fixture
+def server(weights, tmp_path):
+    """The address of a running app.py."""
+    with running(weights, tmp_path) as (address, _):
+        yield address
+
+
+def ask(address, content=None, **headers):
+    """Return the status of a request; `content` is sent as an uploaded file."""
+    if content is not None:
+        headers["Content-Type"] = "multipart/form-data; boundary=edge"
+        part = 'Content-Disposition: form-data; name="files"; filename="patient.png"'
+        content = f"--edge\r\n{part}\r\n\r\n{content}\r\n--edge--\r\n".encode()
+        address += "/gradio_api/upload"
+    try:
+        request = urllib.request.Request(address, content, headers)
+        return urllib.request.urlopen(request, timeout=30).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def uploads(folder):
+    return [path for path in folder.rglob("*.png") if "PATIENT" in path.read_text()]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_what_a_page_was_given_goes_with_it(weights, tmp_path, name):
+    other = tmp_path / f"{app.FOLDER}notes"  # of somebody else
+    other.mkdir()
+    (other / "file").write_text("mine")
+    with running(weights, tmp_path) as (address, process):
+        assert ask(address, "PATIENT") == 200
+        assert uploads(tmp_path)
+        process.send_signal(getattr(signal, name))
+        process.wait(60)
+        if name == "SIGKILL":
+            assert uploads(tmp_path)
+            with running(weights, tmp_path):
+                assert not uploads(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.log", other.name]
+    assert (other / "file").read_text() == "mine"
+
+
+def test_other_sites_of_the_same_browser_are_refused(server, tmp_path):
+    port = server.rpartition(":")[2]
+    assert ask(server, Origin=server) == 200
+    for origin in (
+        "http://example.org",
+        "null",
+        f"http://localhost:{port}",
+        "http://127.0.0.1",
+    ):
+        assert ask(server, Origin=origin) == 403
+        assert ask(server, "PATIENT", Origin=origin) == 403
+    for host in ("example.org", f"example.org:{port}", "127.0.0.1", f"127.0.0.1.x:{port}"):
+        assert ask(server, Host=host, Origin=f"http://{host}") == 403
+        assert ask(server, "PATIENT", Host=host) == 403
+    assert not uploads(tmp_path)
+
+
+def test_what_a_page_is_given_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "MAX_UPLOADS", 1000)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a.png").write_bytes(bytes(600))
+    sent, passed = [], []
+
+    async def page(scope, receive, send):
+        passed.append(scope)
+        if len(passed) == 1:  # another comes while this one is taken
+            await guard(request(b"200"), None, keep)
+
+    async def keep(message):
+        sent.append(message.get("status"))
+
+    def request(length):
+        headers = [(b"host", b"127.0.0.1:7"), (b"content-length", length)]
+        return {"type": "http", "method": "POST", "headers": headers[: 1 + bool(length)]}
+
+    guard = app.Guard(page, 7, tmp_path)
+    for length in (b"300", b"401", b"", b"400"):
+        asyncio.run(guard(request(length), None, keep))
+    assert [dict(scope["headers"])[b"content-length"] for scope in passed] == [
+        b"300",
+        b"400",
+    ]
+    assert [status for status in sent if status] == [413, 413, 411]
 
 
 @pytest.fixture
