@@ -123,7 +123,7 @@ def show_frames(heap: list[tuple]) -> str:
     figures = []
     for _, _, (subject, image), content, dice in sorted(heap, reverse=True):
         text = f"subject {subject}, image {image}: Dice {dice:.2f}"
-        picture = plots.embed(content, "jpeg", text)
+        picture, text = plots.embed(content, "jpeg", text), html.escape(text)
         figures.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
     return f'<div class="frames">{"".join(figures)}</div>'
 
@@ -204,8 +204,9 @@ def plot_history(path: Path) -> list[str]:
     """Return the learning curve of NAME.csv; nothing where there is none."""
     shown = []
     if path.exists():
-        table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
-        columns = (table[n] for n in ("epoch", "dice_coef", "val_dice_coef"))
+        with command.refusing(f"{path} is no table of train.py", Exception):  # NumPy's
+            table = np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
+            columns = [table[n] for n in ("epoch", "dice_coef", "val_dice_coef")]
         with plots.plot(shown, "learning curve", "epoch", "dice_coef") as axes:
             plots.paint_history(axes, *columns)
     return shown
@@ -268,6 +269,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.out.is_dir():
         raise ValueError(f"--out {args.out} is a folder; expected a page, as report.html")
+    weights = (args.weights.with_suffix(end) for end in (".h5", ".json", ".csv"))
+    atomic.check_output(args.out, [*weights, *args.data.glob("*")])
     trained = read_trained(args.weights)
     inputs, split, extract, frames, masks = read_validation(trained, args.data)
     rows = split.val.rows

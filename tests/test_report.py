@@ -195,6 +195,33 @@ def test_a_split_of_an_earlier_extraction_is_refused(chain, tmp_path):
         tune.main([*flags, str(copy / "weights" / "unet.h5")])
 
 
+def test_names_are_text_in_the_page_whatever_they_are():
+    shown = report.show_frames([(0.5, 0, (1, "<script>alert(1)</script>"), b"", 0.5)])
+    assert "<script" not in shown
+    assert "image &lt;script&gt;alert(1)&lt;/script&gt;: Dice 0.50</figcaption>" in shown
+
+
+@pytest.mark.parametrize("name", ["weights/unet.h5", "weights/unet.csv", "data/link"])
+def test_a_page_never_replaces_what_is_read(chain, tmp_path, name):
+    copy = shutil.copytree(chain, tmp_path / "copy")
+    (copy / "data" / "link").symlink_to("imgs_train.npy")
+    before = (copy / name).read_bytes()
+    flags = ["--data", str(copy / "data"), "--weights", str(copy / "weights/unet.h5")]
+    with pytest.raises(ValueError, match=f"{name} is read here .*; write to another"):
+        report.main([*flags, "--out", str(copy / name)])
+    assert (copy / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "epoch\n1\n", "a,b\n1,2,3\n1\n", "\0"])
+def test_a_history_that_is_none_is_one_line(tmp_path, text):
+    (tmp_path / "unet.csv").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"unet\.csv is no table of train\.py.*$"
+    ) as caught:
+        report.plot_history(tmp_path / "unet.csv")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_in_place_of_the_page_is_refused_first(tmp_path):
     with pytest.raises(ValueError, match="is a folder; expected a page"):
         report.main(["--weights", "none.h5", "--out", str(tmp_path)])

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from nerve.backend import keras
 from nerve.command import refusing
 from nerve.files import atomic, h5_file
-from nerve.records import Trained
+from nerve.records import Trained, check
 
 COLUMNS = ("epoch", "loss", "dice_coef", "val_dice_coef", "learning_rate")
 
@@ -39,6 +38,11 @@ def save_state(path: Path, model: keras.Model, run: Trained, history: list[dict]
     atomic.write_bytes(path, buffer.getbuffer())
 
 
+def as_json(run: Trained) -> dict:
+    """Return a record as JSON holds it: tuples become lists."""
+    return json.loads(json.dumps(run.to_dict()))
+
+
 def find_change(before: dict, now: dict) -> tuple[str, object, object] | None:
     """Return `(name, value before, value now)` of what differs first in two records."""
     for name in before | now:
@@ -59,21 +63,25 @@ def load_state(path: Path, model: keras.Model, run: Trained) -> list[dict]:
     Raises:
         ValueError: the file is damaged, or the run was another one.
     """
-    damaged = ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile
     text = f"{path} is damaged or of another version; remove it to start anew"
-    with refusing(text, *damaged), np.load(path, allow_pickle=False) as state:
+    # errors of zipfile and NumPy are of many kinds
+    with refusing(text, Exception), np.load(path, allow_pickle=False) as state:
         record = json.loads(str(state["record"]))
-        before, history = record["run"], record["history"]
+        before = as_json(Trained.from_dict(record["run"], path))
+        history = check(record["history"], list[dict[str, float | None]], "history")
+        history = [{column: row[column] for column in COLUMNS} for row in history]
         arrays = {name: state[name] for name in state_arrays(model)}
-    now = json.loads(json.dumps(run.to_dict()))  # tuples become lists
-    if change := find_change(before, now):
+    if change := find_change(before, as_json(run)):
         name, old, new = change
         raise ValueError(
             f"the interrupted run had {name} {old}, now it is {new}; repeat it, or choose "
             f"another --out, or remove {path} to start anew"
         )
     variables = state_arrays(model)
-    if any(arrays[name].shape != tuple(v.shape) for name, v in variables.items()):
+    if any(
+        arrays[name].shape != tuple(v.shape) or arrays[name].dtype != np.asarray(v).dtype
+        for name, v in variables.items()
+    ):
         raise ValueError(
             f"{path} is of another version of the network; remove it to start anew"
         )
