@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -19,7 +20,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import measure
 
@@ -27,12 +30,16 @@ sys.path.insert(0, str(measure.ROOT / "tests"))
 sys.path.insert(0, str(measure.ROOT))
 
 import conftest  # noqa: F401 (signals and variables as the tests have them)
+import cv2
 
+import export
 import extract_data
 import phantom
 import predict
 import preprocess
+import report
 import train
+import tune
 from nerve import command
 from nerve.files import atomic
 from nerve.training import loop  # noqa: F401 (with TensorFlow, which no run need import again)
@@ -43,34 +50,66 @@ TINY = ["--recipe", "modern", "--filters", "4", "--depth", "2"]
 # 9 frames to train on: batches of one size, so that TensorFlow traces one step
 TINY += ["--batch-size", "3", "--epochs", "4"]
 PHANTOM = ["--train", "12", "--test", "4", "--subjects", "4"]
-# script: its main, its flags below a folder, what it reads there, what it writes there
+
+
+class Script(NamedTuple):
+    """A run in a folder."""
+
+    main: Callable
+    flags: list[str]
+    reads: list[str]  # what is in the folder before
+    out: str  # what it writes
+    tables: list[str] = []  # in `out`: while these are absent, there is no result
+    earlier: list[str] | None = None  # flags of a run before it, whose outputs it replaces
+
+
+DATA, WEIGHTS = ["--data", "data"], ["--weights", "weights/unet.h5"]
 SCRIPTS = {
-    "phantom.py": (phantom.main, ["--out", "raw", *PHANTOM], [], "raw"),
-    "extract_data.py": (
-        extract_data.main,
-        ["--raw", "raw", "--data", "data"],
-        ["raw"],
-        "data",
+    "phantom.py": Script(phantom.main, ["--out", "raw", *PHANTOM], [], "raw"),
+    "extract_data.py": Script(
+        extract_data.main, ["--raw", "raw", *DATA], ["raw"], "data", ["extract.json"]
     ),
-    "preprocess.py": (
+    "preprocess.py": Script(
         preprocess.main,
-        ["--data", "data", *SIZE, "--soft-masks"],
+        [*DATA, *SIZE, "--soft-masks"],
         ["data"],
         "data",
+        ["preprocess.json"],
+        ["--seed", "1"],
     ),
-    "train.py": (
-        train.main,
-        ["--data", "data", *TINY, "--resume"],
-        ["data"],
-        "weights",
-    ),
-    "predict.py": (
+    "train.py": Script(train.main, [*DATA, *TINY, "--resume"], ["data"], "weights"),
+    "predict.py": Script(
         predict.main,
-        ["--data", "data", "--weights", "weights/unet.h5", "--overlays", "3"],
+        [*DATA, *WEIGHTS, "--overlays", "3"],
         ["data", "weights"],
         "predictions",
+        ["validation.csv", "validation_truth.csv", "submission.csv"],
+        ["--prevalence", "0.5"],
+    ),
+    "predict.py --input": Script(
+        predict.main,
+        ["--input", "own", *WEIGHTS, "--out", "found"],
+        ["own", "weights"],
+        "found",
+        ["frames.csv"],
+        ["--prevalence", "0.5"],
+    ),
+    "tune.py": Script(tune.main, [*DATA, *WEIGHTS], ["data", "weights"], "weights"),
+    "report.py": Script(
+        report.main,
+        [*DATA, *WEIGHTS, "--out", "pages/report.html"],
+        ["data", "weights"],
+        "pages",
+    ),
+    "export.py": Script(
+        export.main,
+        [*DATA, *WEIGHTS, "--frames", "2"],
+        ["data", "weights"],
+        "weights",
+        ["unet.exports.json"],
     ),
 }
+GROWING = ("phantom.py", "train.py")  # file by file, the record last
 LOGS = {}  # folder: pipes of the runs in it
 LIMITS = [
     200,
@@ -85,8 +124,8 @@ LIMITS = [
 TIMEOUT = 300  # seconds, after which a run counts as hung
 
 
-def start(folder, script, before=None):
-    """Fork a run of a script in a folder; return its process number.
+def start(folder, script, before=None, more=()):
+    """Fork a run of a script in a folder, with `more` flags; return its process number.
 
     What it prints goes to a pipe (a full disk would cut a file): LOGS.
     """
@@ -107,10 +146,10 @@ def start(folder, script, before=None):
         # new ones: the parent's remember whether a file or a terminal was behind them
         sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
         sys.argv = [script]
-        main, flags, _, _ = SCRIPTS[script]
+        main, flags = SCRIPTS[script][:2]
         if before:
             before()
-        status = command.run(lambda: main(flags))
+        status = command.run(lambda: main([*flags, *more]))
     except KeyboardInterrupt:  # before the script began or after its end
         status = 130
     except BaseException:
@@ -137,40 +176,72 @@ def wait(pid):
 def outputs(folder, name):
     """Return `{path: SHA-256}` of the files below a folder, without hidden ones."""
     root = folder / name
+    paths = {str(path.relative_to(root)): path for path in sorted(root.rglob("*"))}
     return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in paths.items()
+        if path.is_file() and not re.search(r"(^|/)\.", name)
     }
+
+
+def make_own(folder):
+    """Write a video and a picture of the phantom's test frames."""
+    paths = sorted((folder / "raw" / "test").glob("*.tif"))
+    frames = [cv2.resize(cv2.imread(str(path)), (96, 64)) for path in paths]
+    own = folder / "own"
+    own.mkdir()
+    cv2.imwrite(str(own / "still.png"), frames[0])
+    code = cv2.VideoWriter_fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(own / "sweep.avi"), code, 20, (96, 64))
+    for frame in frames * 3:
+        writer.write(frame)
+    writer.release()
 
 
 def make_reference(folder):
     """Run all scripts in turn; return `{script: (seconds, outputs)}`."""
     found = {}
-    for script, (_, _, _, out) in SCRIPTS.items():
+
+    def keep(name):
+        (folder / name).mkdir()
+        for part in ("raw", "own", "data", "weights", "predictions", "found", "pages"):
+            if (folder / part).exists():
+                shutil.copytree(folder / part, folder / name / part)
+
+    for script, (_, _, _, out, _, earlier) in SCRIPTS.items():
+        if earlier and wait(start(folder, script, more=earlier)) != 0:
+            raise RuntimeError(f"{script}: {said(folder)}")
+        keep(f"before {script}")
         begin = time.monotonic()
         if wait(start(folder, script)) != 0:
             raise RuntimeError(f"{script}: {said(folder)}")
         seconds = time.monotonic() - begin
+        if script == "phantom.py":
+            make_own(folder)
         found[script] = seconds, outputs(folder, out)
-        keep = folder / f"after {script}"
-        keep.mkdir()
-        for name in ("raw", "data", "weights", "predictions"):
-            if (folder / name).exists():
-                shutil.copytree(folder / name, keep / name)
+        keep(f"after {script}")
     return found
 
 
 def fresh(folder, reference, script):
-    """Return a new folder with what a script reads, and nothing that it writes."""
+    """Return a new folder with what a script reads, and what a run before it wrote."""
     trial = Path(tempfile.mkdtemp(dir=folder))
-    names = list(SCRIPTS)
-    if before := names[: names.index(script)]:
-        source = reference / f"after {before[-1]}"
-        for name in SCRIPTS[script][2]:
-            hidden = shutil.ignore_patterns(".*")  # locks
-            shutil.copytree(source / name, trial / name, ignore=hidden)
+    for name in {*SCRIPTS[script].reads, SCRIPTS[script].out}:
+        source = reference / f"before {script}" / name
+        if source.exists():
+            hidden = shutil.ignore_patterns(".*lock")
+            shutil.copytree(source, trial / name, ignore=hidden)
     return trial
+
+
+def broken(trial, script, before, whole):
+    """Tell what a kill left of outputs, where it is neither those before nor all new."""
+    found = outputs(trial, SCRIPTS[script].out)
+    if script in GROWING or found in (before, whole):
+        return []
+    if SCRIPTS[script].tables and not set(SCRIPTS[script].tables) & set(found):
+        return []  # in the step of renaming
+    return ["neither the previous outputs nor the new ones"]
 
 
 def said(folder):
@@ -193,16 +264,18 @@ def disturb(folder, reference, expected, script, number, rng):
     """Send a signal at a random moment, run again; return the failures as text."""
     seconds, whole = expected[script]
     trial = fresh(folder, reference, script)
+    before, failures = outputs(trial, SCRIPTS[script].out), []
     pid = start(trial, script)
     time.sleep(rng.uniform(0, seconds))
     os.kill(pid, number)
     status = wait(pid)
-    failures = []
+    if number == signal.SIGKILL:
+        failures += broken(trial, script, before, whole)
     if number == signal.SIGINT and status not in (130, 0):
         failures.append(f"Ctrl-C: status {status}, {said(trial)}")
     if wait(start(trial, script)) != 0:
         failures.append(f"second run: {last_line(trial)}")
-    elif outputs(trial, SCRIPTS[script][3]) != whole:
+    elif outputs(trial, SCRIPTS[script].out) != whole:
         failures.append("other bytes")
     shutil.rmtree(trial)
     return failures
@@ -230,22 +303,21 @@ def kill_in_saves(folder, reference, expected, script, most):
     whole, trials, failures = expected[script][1], 0, []
     for count in range(1, most + 1):
         trial = fresh(folder, reference, script)
+        before = outputs(trial, SCRIPTS[script].out)
         status = wait(start(trial, script, lambda count=count: die_at(count)))
         if status == 0:
             shutil.rmtree(trial)
             break
         trials += 1
-        found = outputs(trial, SCRIPTS[script][3])
-        growing = script in ("phantom.py", "train.py", "predict.py")  # file by file
-        if not growing and any(found[n] != whole.get(n, found[n]) for n in found):
-            failures.append(f"step {count}: a file of another content has its name")
+        found = outputs(trial, SCRIPTS[script].out)
+        failures += [f"step {count}: {t}" for t in broken(trial, script, before, whole)]
         if script == "train.py" and "unet.json" in found:
             record = atomic.read_record(trial / "weights" / "unet.json", "-")
             if record["h5_sha256"] != found.get("unet.h5"):
                 failures.append(f"step {count}: record and weights do not belong together")
         if wait(start(trial, script)) != 0:
             failures.append(f"step {count}: second run: {last_line(trial)}")
-        elif outputs(trial, SCRIPTS[script][3]) != whole:
+        elif outputs(trial, SCRIPTS[script].out) != whole:
             failures.append(f"step {count}: other bytes")
         shutil.rmtree(trial)
     return trials, failures
@@ -258,21 +330,23 @@ def limit_files(size):
 
 def fill_disk(folder, reference, script):
     """Run a script over its own outputs with no room; return `(trials, failures)`."""
-    trials, failures, out = 0, [], SCRIPTS[script][3]
+    trials, failures, out = 0, [], SCRIPTS[script].out
     for size in LIMITS:
         trial = Path(tempfile.mkdtemp(dir=folder))
         shutil.rmtree(trial)
         shutil.copytree(reference / f"after {script}", trial)
-        if script in ("phantom.py", "train.py"):  # these leave what is complete alone
+        if script in GROWING:  # these leave what is complete alone
             shutil.rmtree(trial / out)
         before = outputs(trial, out) if (trial / out).exists() else {}
         status = wait(start(trial, script, lambda size=size: limit_files(size)))
         line, traceback = last_line(trial)
         trials += 1
-        named = "could not be written" in line
+        # an overlay that is too large is one file's failure
+        left_out = script.endswith("--input") and "were left out" in line
+        named = "could not be written" in line or left_out
         if status not in (0, 1) or traceback or (status == 1 and not named):
             failures.append(f"{size} bytes: status {status}, {line}")
-        if status == 1 and before and outputs(trial, out) != before:
+        if status == 1 and before and outputs(trial, out) != before and not left_out:
             failures.append(f"{size} bytes: the previous outputs are not intact")
         shutil.rmtree(trial)
         if status == 0:
@@ -285,7 +359,7 @@ def hold(folder, reference, script):
     trial = fresh(folder, reference, script)
     first = start(trial, script)
     deadline = time.monotonic() + TIMEOUT
-    while not list(trial.glob(f"{SCRIPTS[script][3]}/.*lock")):
+    while not list(trial.glob(f"{SCRIPTS[script].out}/.*lock")):
         if time.monotonic() > deadline:
             return ["no lock was taken"]
         time.sleep(0.001)
