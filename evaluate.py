@@ -159,6 +159,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    for end in ("csv", "json"):
+        atomic.check_output(args.predicted.with_suffix(f".scores.{end}"), [args.truth])
     num_pixels = args.height * args.width
     predicted, truth = read_both(args.predicted, args.truth, num_pixels)
     rows = score_frames(predicted, truth, args.height, args.width)

@@ -414,6 +414,16 @@ def test_the_table_is_printed_even_where_no_file_can_be_written(files, capsys, m
 # ---------------------------------------------------------------- flags
 
 
+@pytest.mark.parametrize("end", ["csv", "json"])
+def test_scores_never_replace_the_truth(tmp_path, end):
+    predicted = write(tmp_path / "p.csv", TRUTH)
+    truth = write(tmp_path / f"p.scores.{end}", TRUTH)
+    before = truth.read_bytes()
+    with pytest.raises(ValueError, match=rf"p\.scores\.{end} is read here"):
+        score(predicted, truth)
+    assert truth.read_bytes() == before
+
+
 def test_a_required_gain_over_predicting_nothing_is_checked(files):
     # 0.8 against the 0.6 of predicting nothing: one of two nerves found
     predicted = [(1, "1 6"), (2, ""), (3, ""), (4, ""), (5, "")]

@@ -181,10 +181,10 @@ def check_video(path: Path, count: int, name: str) -> None:
 
 def in_a_line(error: Exception, path: Path) -> str:
     """Return what went wrong with a file; errors that none foresaw do not name it."""
-    if isinstance(error, ValueError | OSError) and str(error):
-        return str(error)
-    said = " ".join(f"{type(error).__name__} {error}".split())
-    return f"{path}: {said:.200}"
+    said = " ".join(str(error).split())
+    if isinstance(error, ValueError | OSError) and said:
+        return said
+    return f"{path}: {type(error).__name__} {said:.200}".rstrip()
 
 
 def open_limited(path: Path, most_frames: int | None) -> Source:
