@@ -150,17 +150,13 @@ def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> Part:
 def count_lost(
     geometries: list[Geometry], masks: np.ndarray, labels: np.ndarray, rows: np.ndarray
 ) -> list[str]:
-    """Return warnings of masks that lost nerve.
-
-    Args:
-        masks: uint8 array `(N, rows, columns)`, as extracted.
-        labels: uint8 array `(N, height, width)`, as fitted.
-        rows: Those whose masks show a nerve.
-    """
-    inside = np.array([geometries[row].share_inside(masks[row]) for row in rows])
+    """Return warnings of masks of some rows, each of a nerve, that lost of it as fitted."""
     kept = np.array([geometries[row].kept(masks[row], labels[row]) for row in rows])
-    small = f"for {labels.shape[1]} x {labels.shape[2]} pixels; --soft-masks keeps"
-    small += " them, as does a larger size"
+    inside = np.array(
+        [geometries[row].crop.of(masks[row]).sum() / masks[row].sum() for row in rows]
+    )
+    small = "for {} x {} pixels; a larger size or --soft-masks keeps them"
+    small = small.format(*labels.shape[1:])
     losses = (
         (inside < 1, "reach into black borders, which are cut: {:.0%} of them on average"),
         ((inside > 0) & (kept == 0), f"are empty now, too small {small}"),

@@ -102,10 +102,6 @@ class Geometry(NamedTuple):
         small = self.fit(mask)
         return small if soft else np.where(small >= 128, np.uint8(255), np.uint8(0))
 
-    def share_inside(self, mask: np.ndarray) -> float:
-        """Return the share of a mask's pixels, not none, in the part that is looked at."""
-        return np.count_nonzero(self.crop.of(mask)) / np.count_nonzero(mask)
-
     def kept(self, mask: np.ndarray, fitted: np.ndarray) -> float:
         """Return the share of a mask's area, not 0, that `fit_mask` left of it."""
         left = fitted.sum(dtype=np.int64) / (255 * fitted.size)

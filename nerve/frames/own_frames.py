@@ -15,7 +15,7 @@ import numpy as np
 
 from nerve import machine
 from nerve.frames import pictures
-from nerve.frames.geometry import Box, Geometry
+from nerve.frames.geometry import Geometry
 from nerve.frames.outlines import Drawing, Marked, draw_mask, read_labelme
 from nerve.frames.pairs import join_spellings, listed, name_subjects
 from nerve.frames.pictures import SUFFIXES, read_mask, read_picture
@@ -67,12 +67,10 @@ def find_crop(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[int] | Non
     Args:
         pairs: Iterable of `(frame, mask)`, uint8 arrays of one size.
     """
-    low = high = marked = None
-    count = 0
+    low, high, marked, count = 255, 0, 0, 0
     for frame, mask in pairs:
-        low = frame.copy() if low is None else np.minimum(low, frame)
-        high = frame.copy() if high is None else np.maximum(high, frame)
-        marked = mask.copy() if marked is None else np.maximum(marked, mask)
+        low, high = np.minimum(low, frame), np.maximum(high, frame)
+        marked = np.maximum(marked, mask)
         count += 1
     if count < 2:
         return None
@@ -80,15 +78,12 @@ def find_crop(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[int] | Non
     square = np.ones((OPENED, OPENED), np.uint8)
     moving = cv2.morphologyEx(moving, cv2.MORPH_CLOSE, square)
     moving = cv2.morphologyEx(moving, cv2.MORPH_OPEN, square)
-    number, _, parts, _ = cv2.connectedComponentsWithStats(moving)
+    number, part_of, parts, _ = cv2.connectedComponentsWithStats(moving)
     if number < 2:
         return None
-    left, top, width, height, _ = parts[1 + parts[1:, cv2.CC_STAT_AREA].argmax()].tolist()
-    crop = Box(top, left, height, width)
-    if marked.any():
-        left, top, width, height = cv2.boundingRect(marked)
-        crop = crop.joined(Box(top, left, height, width))
-    return list(crop)
+    largest = 1 + parts[1:, cv2.CC_STAT_AREA].argmax()
+    left, top, width, height = cv2.boundingRect(marked | (part_of == largest))
+    return [top, left, height, width]
 
 
 def find_crops(
