@@ -145,6 +145,7 @@ class Recipe:
     augmentation: Augmentation | None
     batch_size: int
     epochs: int
+    weight_decay: float | None = None  # of Adam, decoupled, times the rate; kernels alone
 
     def __post_init__(self):
         if self.schedule not in ("constant", "cosine"):

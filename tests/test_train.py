@@ -636,6 +636,7 @@ OTHER = {
     "average": None,
     "balance": False,
     "augmentation": None,
+    "weight_decay": 0.9,
 }
 # The record could not be built without these, or the history would differ.
 PLAIN = {"network", "filters", "depth", "loss", "learning_rate", "schedule"}
@@ -670,6 +671,19 @@ def test_no_value_of_a_recipe_is_left_out_above():
     names = {field.name for field in dataclasses.fields(Recipe)}
     # the arrays decide height and width
     assert names - {*OTHER} - PLAIN == {"name", "height", "width"}
+
+
+def test_weights_decay_in_kernels_alone():
+    recipe = replace(ODD["classic"], weight_decay=0.1, learning_rate=0.5, average=None)
+    recipe = replace(recipe, schedule="constant", network="fast_unet")
+    model = build_network(recipe, 16, 16)
+    model.set_weights([np.ones_like(value) for value in model.get_weights()])
+    optimizer = loop.build_optimizer(recipe, "float32", 100)
+    variables = model.trainable_variables
+    optimizer.apply([np.zeros(v.shape, np.float32) for v in variables], variables)
+    for variable in variables:
+        expected = 1 - 0.5 * 0.1 if variable.name == "kernel" else 1
+        np.testing.assert_allclose(variable, expected, rtol=1e-6)
 
 
 def test_resume_with_another_value_within_the_augmentation_is_refused(

@@ -54,7 +54,9 @@ def build_optimizer(
     if recipe.average is not None:
         momentum = max(0.0, 1 - 1 / (recipe.average * steps))
         average = {"use_ema": True, "ema_momentum": momentum}
-    optimizer = keras.optimizers.Adam(rate, **average)
+    optimizer = keras.optimizers.Adam(rate, weight_decay=recipe.weight_decay, **average)
+    if recipe.weight_decay is not None:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     if precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
