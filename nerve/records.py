@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 
 from nerve import machine
+from nerve.command import quoted
 from nerve.files import atomic
 from nerve.files.arrays import Array, read_array
 
@@ -34,6 +35,10 @@ class Between:
 
 Side = Annotated[int, Between(8, 2048)]  # of a network's input, in pixels
 Share = Annotated[float, Between(0, 1)]
+Count = Annotated[int, Between(0, 10**9)]  # or a number of a subject, a frame, a row
+Grey = Annotated[float, Between(0, 255)]  # mean of the training frames
+Deviation = Annotated[float, Between(1e-3, 255)]  # standard, of the training frames' grey
+Aspect = Annotated[float, Between(0.05, 20)]  # of the training frames: width by height
 
 
 def check(value: Any, kind: Any, name: str) -> Any:
@@ -167,21 +172,34 @@ def is_within(crop: list[int], size: str) -> bool:
     )
 
 
+def check_crops(crops: dict[str, list[int]]) -> None:
+    """Refuse crops, `{"HxW": [top, left, height, width]}`, that leave their frame."""
+    for size, crop in crops.items():
+        if not re.fullmatch(r"\d{1,5}x\d{1,5}", size) or not is_within(crop, size):
+            raise ValueError(f"crops {size:.20} {crop!r:.40}; expected a part of it")
+
+
+def check_array(arrays: dict[str, Array], name: str, dtype: str, shape: list[int]) -> None:
+    """Refuse a record that lists an array otherwise than it lists its rows."""
+    found = arrays.get(name)
+    if found is None or (found.dtype, found.shape) != (dtype, shape):
+        said = "nothing" if found is None else f"{found.dtype:.20} {found.shape!r:.40}"
+        raise ValueError(f"{said} of {name}; expected {dtype} {shape}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """How a network takes frames."""
 
     height: Side
     width: Side
-    mean: Annotated[float, Between(0, 255)]  # grey of the training frames
-    standard_deviation: Annotated[float, Between(1e-3, 255)]  # theirs
-    aspect: Annotated[float, Between(0.05, 20)]  # theirs: width by height
+    mean: Grey
+    standard_deviation: Deviation
+    aspect: Aspect
     crops: dict[str, list[int]]  # {"HxW" of a frame: its top, left, height, width}
 
     def __post_init__(self):
-        for size, crop in self.crops.items():
-            if not re.fullmatch(r"\d{1,5}x\d{1,5}", size) or not is_within(crop, size):
-                raise ValueError(f"crops {size} {crop!r:.40}; expected a part of it")
+        check_crops(self.crops)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,20 +325,26 @@ class Skipped:
 class Extracted:
     """The rows of imgs_train.npy or of imgs_test.npy, in order."""
 
-    image: list[int]
+    image: list[Count]
     skipped: list[Skipped]
-    subject: list[int] | None = None  # of training frames; likewise:
-    area: list[int] | None = None  # of the mask, in pixels
+    subject: list[Count] | None = None  # of training frames; likewise:
+    area: list[Count] | None = None  # of the mask, in pixels
     name: list[str] | None = None  # of people's own frames; likewise:
-    size: list[list[int] | None] | None = None  # height and width before fitting
+    size: list[list[Count] | None] | None = None  # height and width before fitting
+
+    def __post_init__(self):
+        for name in ("subject", "area", "name", "size"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.image):
+                raise ValueError(f"{len(values)} of {name} for {len(self.image)} frames")
 
 
 @dataclasses.dataclass(frozen=True)
 class Extract:
     """extract.json."""
 
-    height: int
-    width: int
+    height: Annotated[int, Between(1, 10**5)]
+    width: Annotated[int, Between(1, 10**5)]
     arrays: dict[str, Array]
     train: Extracted | None = None
     test: Extracted | None = None
@@ -328,15 +352,31 @@ class Extract:
     subject_names: dict[str, str] | None = None  # {number: name}
     crops: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        check_crops(self.crops)
+        if self.train and None in (self.train.subject, self.train.area):
+            raise ValueError("no subject or no area of training frames")
+        for part, names in (
+            (self.train, ("imgs_train.npy", "imgs_mask_train.npy")),
+            (self.test, ("imgs_test.npy",)),
+        ):
+            for name in names if part else ():
+                shape = [len(part.image), self.height, self.width]
+                check_array(self.arrays, name, "uint8", shape)
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
     """Training or validation frames of a split."""
 
-    subjects: list[int]
-    rows: list[int]  # in the extract
-    subject: list[int]  # of each
-    with_nerve: int
+    subjects: list[Count]
+    rows: list[Count]  # in the extract
+    subject: list[Count]  # of each
+    with_nerve: Count
+
+    def __post_init__(self):
+        if len(self.subject) != len(self.rows):
+            raise ValueError(f"{len(self.subject)} of subject for {len(self.rows)} rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,8 +385,8 @@ class Split:
 
     height: Side
     width: Side
-    mean: float
-    standard_deviation: float
+    mean: Grey
+    standard_deviation: Deviation
     smallest_area: Share
     split: str  # "subject", "frames" or "none"
     leaky: bool
@@ -355,7 +395,7 @@ class Split:
     folds: int | None
     fold: int | None
     seed: int
-    aspect: float
+    aspect: Aspect
     crops: dict[str, list[int]]
     same_sweep: list[list[int]]  # [subject, the one it shares a sweep with]
     train: Part
@@ -363,6 +403,15 @@ class Split:
     extract: dict[str, str]  # {array: SHA-256}
     arrays: dict[str, Array]
     look: Look | None = None  # of the training frames, where there are subjects enough
+
+    def __post_init__(self):
+        check_crops(self.crops)
+        if "imgs_train.npy" not in self.extract:
+            raise ValueError("no imgs_train.npy in extract")
+        for name, part in (("train", self.train), ("val", self.val)):
+            shape = [len(part.rows), self.height, self.width, 1]
+            for array in (f"x_{name}.npy", f"y_{name}.npy"):
+                check_array(self.arrays, array, "float32", shape)
 
     @property
     def inputs(self) -> Inputs:
@@ -387,12 +436,12 @@ def read_json(cls: type, path: Path, repair: str) -> Any:
 
 def read_extract(data: Path) -> Extract:
     """Return extract.json of a folder."""
-    return read_json(Extract, data / "extract.json", f"{EXTRACT} --data {data}")
+    return read_json(Extract, data / "extract.json", f"{EXTRACT} --data {quoted(data)}")
 
 
 def read_training_frames(data: Path) -> tuple[Extract, np.ndarray, np.ndarray]:
     """Return `(extract, frames, masks)` of the extracted training frames, checked."""
-    extract, repair = read_extract(data), f"{EXTRACT} --data {data}"
+    extract, repair = read_extract(data), f"{EXTRACT} --data {quoted(data)}"
     if extract.train is None:
         raise ValueError(
             f"{data}/ holds test frames alone; extract a folder with train/ for training"
@@ -408,13 +457,15 @@ def read_training_frames(data: Path) -> tuple[Extract, np.ndarray, np.ndarray]:
 
 def read_split(data: Path) -> Split:
     """Return preprocess.json, refused where extract.json is of a later extraction."""
-    repair = f"{PREPROCESS} --data {data}"
+    repair = f"{PREPROCESS} --data {quoted(data)}"
     split = read_json(Split, data / "preprocess.json", repair)
     if (data / "extract.json").exists():
-        arrays = read_extract(data).arrays
-        if any(
-            name not in arrays or arrays[name].sha256 != digest
-            for name, digest in split.extract.items()
+        extract = read_extract(data)
+        digests = {name: array.sha256 for name, array in extract.arrays.items()}
+        subjects = dict(enumerate(extract.train.subject)) if extract.train else {}
+        if not split.extract.items() <= digests.items() or any(
+            [subjects.get(row) for row in part.rows] != part.subject
+            for part in (split.train, split.val)
         ):
             raise ValueError(
                 f"{data}/preprocess.json is of an earlier extraction; "

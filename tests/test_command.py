@@ -4,6 +4,7 @@ import importlib
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from nerve import command
+from nerve import command, records
 from nerve.command import number, whole
 
 SCRIPTS = sorted(p.stem for p in ROOT.glob("*.py") if "command.Parser" in p.read_text())
@@ -235,6 +236,26 @@ def test_an_interrupt_waits_for_the_end_of_a_step_that_has_to_be_whole():
 
 def test_success_is_status_0_and_silent(monkeypatch, capsys):
     assert run_with(monkeypatch, capsys, lambda: None) == (0, "", "")
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(monkeypatch, capsys):
+    def main():
+        print("left out: \x1b[2J\x9b\u202ea.png\tis empty")
+        raise ValueError("a\nb\x1b]0;c\x07.png is missing")
+
+    status, out, err = run_with(monkeypatch, capsys, main)
+    assert out == "left out: \\x1b[2J\\x9b\\u202ea.png\tis empty\n"
+    assert (status, err) == (1, "script.py: a\\nb\\x1b]0;c\\x07.png is missing\n")
+
+
+def test_a_command_to_copy_has_its_paths_quoted(tmp_path):
+    folder = tmp_path / "my data; rm x"
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        records.read_extract(folder)
+    end = str(caught.value).rpartition("make it with: ")[2]
+    expected = ["python", "extract_data.py", "--data", str(folder)]
+    assert shlex.split(end, comments=True) == expected
 
 
 def test_a_programming_error_is_not_hidden(monkeypatch, capsys):

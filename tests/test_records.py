@@ -151,7 +151,10 @@ def test_an_extraction_of_own_frames_comes_back_as_it_was(tmp_path):
     found = Extract(
         height=48,
         width=64,
-        arrays={"imgs_train.npy": Array("uint8", [2, 48, 64], "0" * 64)},
+        arrays={
+            name: Array("uint8", [2, 48, 64], "0" * 64)
+            for name in ("imgs_train.npy", "imgs_mask_train.npy")
+        },
         train=train,
         subjects_known=False,
         subject_names={"1": "a", "2": "c"},
@@ -189,7 +192,8 @@ def test_a_split_gives_the_inputs_of_a_network(data):
 
 def change(values, place, value):
     """Set a value at a path of keys; `...` removes what lies there."""
-    *parents, last = (int(key) if key.isdigit() else key for key in place.split("."))
+    keys = re.split(r"\.(?!npy)", place)
+    *parents, last = (int(key) if key.isdigit() else key for key in keys)
     for key in parents:
         values = values[key]
     if value is ...:
@@ -298,6 +302,43 @@ def test_values_are_cut_short_in_messages():
         ("preprocess.json", "train.rows", None, "rows None; expected a list"),
         ("preprocess.json", "smallest_area", 2, "smallest_area 2; expected a number, 0"),
         ("preprocess.json", "height", True, "height True; expected a whole number"),
+        ("extract.json", "train.image", [1], "12 of subject for 1 frames"),
+        ("extract.json", "train.image.0", "<b>1</b>", "image '<b>1</b>'; expected a whole"),
+        (
+            "extract.json",
+            "train.subject.0",
+            -1,
+            "subject -1; expected a whole number, 0",
+        ),
+        ("extract.json", "train.area", None, "no subject or no area"),
+        (
+            "extract.json",
+            "test.image",
+            [1, 2],
+            "uint8 [3, 64, 80] of imgs_test.npy",
+        ),
+        ("extract.json", "width", 81, "uint8 [12, 64, 80] of imgs_train.npy; expected"),
+        (
+            "extract.json",
+            "crops",
+            {"9x9": [0, 0, 10, 9]},
+            "crops 9x9 [0, 0, 10, 9]; exp",
+        ),
+        ("preprocess.json", "extract", {}, "no imgs_train.npy in extract"),
+        ("preprocess.json", "val.rows", [], "4 of subject for 0 rows"),
+        (
+            "preprocess.json",
+            "arrays.y_val.npy",
+            ...,
+            "nothing of y_val.npy; expected",
+        ),
+        (
+            "preprocess.json",
+            "standard_deviation",
+            0,
+            "standard_deviation 0; expected a",
+        ),
+        ("preprocess.json", "aspect", 1e9, "aspect 1000000000.0; expected a number, 0.05"),
     ],
 )
 def test_odd_values_of_a_stage_are_refused_with_its_repair(
@@ -315,6 +356,20 @@ def test_odd_values_of_a_stage_are_refused_with_its_repair(
         read(tmp_path)
     repair = f"; make it again with: python {script}.py --data {tmp_path}"
     assert str(error.value).endswith(repair)
+
+
+@pytest.mark.parametrize("rows", [[99, 98, 97, 96], [0, 1, 2, 3]])
+def test_rows_that_the_extraction_lacks_or_gives_to_others_are_refused(
+    data, tmp_path, rows
+):
+    values = json.loads((data / "preprocess.json").read_text())
+    assert values["val"]["rows"] != rows
+    assert len(values["val"]["rows"]) == len(rows)
+    values["val"]["rows"] = rows
+    (tmp_path / "preprocess.json").write_text(json.dumps(values))
+    (tmp_path / "extract.json").write_bytes((data / "extract.json").read_bytes())
+    with pytest.raises(ValueError, match=r"preprocess\.json is of an earlier extraction"):
+        records.read_split(tmp_path)
 
 
 def test_a_record_of_an_earlier_version_may_say_more(data, tmp_path):
