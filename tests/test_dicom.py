@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -430,8 +431,10 @@ def test_files_without_preamble_in_any_encoding(tmp_path):
     assert names == ["IM000001", "big", "no preamble", "old.dcm", "whole.dcm"]
 
 
-def test_a_video_within_dicom(tmp_path):
+def test_a_video_within_dicom(tmp_path, monkeypatch):
     frames, _ = sweep(6)
+    (tmp_path / "copies").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
     write_video(tmp_path / "a.mp4", frames, "mp4v")
     syntax = pydicom.uid.MPEG4HP41
     more = {"PhotometricInterpretation": "YBR_PARTIAL_420", "NumberOfFrames": 6, **COLOURS}
@@ -445,6 +448,9 @@ def test_a_video_within_dicom(tmp_path):
     assert "should hold 9 frames, of which 6 could be read" in read(path)[1]
     write_compressed(path, [content[:100]], frames, syntax, **more)
     assert "is no video that can be decoded" in refusal(path)
+    write_compressed(path, [content], frames, syntax, **more, Rows=HEIGHT + 2)
+    assert "its header says" in refusal(path)
+    assert not list((tmp_path / "copies").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import io
 import itertools
 import re
 import struct
+import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -577,9 +578,15 @@ def open_dicom(path: Path) -> tuple[Clip, list[spacing.Region]]:
         if pixels.syntax.startswith(VIDEO):
             with pixels.open() as file:
                 places = itertools.chain.from_iterable(list_frames(pixels, file))
-                content = io.BytesIO(b"".join(read_parts(pixels, file, places)))
-            size = dataset.Rows, dataset.Columns
-            clip = read_video(content, path, pixels.stated, size)
+                # as a file: OpenCV 5.0 crashes at damaged videos in memory
+                with tempfile.NamedTemporaryFile(suffix=".video", delete=False) as copy:
+                    copy.writelines(read_parts(pixels, file, places))
+            try:
+                size = dataset.Rows, dataset.Columns
+                clip = read_video(Path(copy.name), path, pixels.stated, size)
+            finally:  # of patients, perhaps; Windows keeps it until it is read
+                with contextlib.suppress(PermissionError):
+                    Path(copy.name).unlink(missing_ok=True)
             clip.notes.extend(notes)
             return clip._replace(rate=find_rate(dataset) or clip.rate), regions
         check_size(dataset.Rows, dataset.Columns, path)

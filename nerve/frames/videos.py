@@ -1,7 +1,6 @@
 """Frames of videos and cameras, as OpenCV decodes them."""
 
 import contextlib
-import io
 import itertools
 import os
 from collections.abc import Iterator
@@ -65,12 +64,12 @@ def note_count(name: str | Path, stated: int | None, number: int) -> list[str]:
 
 
 def read_capture(
-    capture: cv2.VideoCapture, name: str | Path, content: io.BytesIO | None = None
+    capture: cv2.VideoCapture, name: str | Path, copy: Path | None = None
 ) -> Iterator[np.ndarray]:
     """Yield the frames of an open video or camera; release it at the end.
 
     Args:
-        content: What it reads from, kept alive here: OpenCV 5.0 does not, and would crash.
+        copy: A file to remove then.
     """
     try:
         while True:
@@ -82,6 +81,8 @@ def read_capture(
             yield frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     finally:
         capture.release()
+        if copy:
+            copy.unlink(missing_ok=True)
 
 
 def find_rate(capture: cv2.VideoCapture) -> float:
@@ -91,7 +92,7 @@ def find_rate(capture: cv2.VideoCapture) -> float:
 
 
 def read_video(
-    content: str | io.BytesIO,
+    path: Path,
     name: str | Path,
     stated: int | None = None,
     size: tuple[int, int] | None = None,
@@ -99,7 +100,7 @@ def read_video(
     """Return the frames of a video.
 
     Args:
-        content: Its path, or what is in it.
+        path: Its file; where it is not `name`, a copy, removed at the end.
         name: What messages call it.
         stated: How many frames it should hold; None for what its own header says.
         size: (height, width) that they should have; None for any.
@@ -108,16 +109,15 @@ def read_video(
         ValueError: it cannot be decoded, or is of another size.
     """
     text = f"{name} is no video that can be decoded, or is cut short"
-    with silent(), refusing(text, cv2.error, TypeError):
-        # OpenCV takes a stream with a list of settings alone
-        settings = [] if isinstance(content, str) else [[]]
-        capture = cv2.VideoCapture(content, cv2.CAP_FFMPEG, *settings)
+    with silent(), refusing(text, cv2.error):
+        # FFmpeg takes what stands before a colon for a protocol: "12:30.mp4"
+        capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     sides = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
     check_size(*map(capture.get, sides), name)
     rate, count = find_rate(capture), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     guessed = str(name).lower().endswith(UNCOUNTED) or not 0 < count <= MAX_FRAMES
     stated = stated or (None if guessed else int(count))
-    rest = read_capture(capture, name, content)
+    rest = read_capture(capture, name, None if path == name else path)
     first = list(itertools.islice(rest, 2))  # whether it moves is seen, not believed
     if not first:
         raise ValueError(text)
@@ -162,8 +162,7 @@ def open_video(path: Path) -> Clip:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:  # OpenCV 5.0 would crash
         raise ValueError(f"{path} is no name in UTF-8; rename it") from error
-    # FFmpeg takes what stands before a colon for a protocol: "12:30.mp4"
-    clip = read_video(str(path.absolute()), path)
+    clip = read_video(path, path)
     if is_cut(path):
         clip.notes.append(f"{path} is cut: its last frame may be damaged")
     return clip
