@@ -460,7 +460,7 @@ def test_all_positive_is_said_with_the_share_of_empty_training_frames():
     assert "2.0% of the training frames were without a nerve" in text
     assert "no cause found" in watch(GREY, LOW, SOME, 20).advise(None)
     assert watch(GREY, LOW, SOME, 3).advise(None) is None  # too few to tell
-    assert "never learnt" in watch(GREY, LOW, SOME, 3, trained).advise(None)
+    assert "hardly learnt" in watch(GREY, LOW, SOME, 3, trained).advise(None)
 
 
 def test_full_masks_are_said():

@@ -112,6 +112,6 @@ class Watch:
         if self.positive and (share := empty_share(trained.trained_on)) < FEW_EMPTY:
             causes.append(
                 f"{share:.1%} of the training frames were without a nerve: these weights "
-                "never learnt to leave a frame empty (--prevalence keeps the surest)"
+                "hardly learnt to leave a frame empty (--prevalence keeps the surest)"
             )
         return causes
