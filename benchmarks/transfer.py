@@ -60,9 +60,8 @@ def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
     rng = np.random.default_rng(0)
     x = np.stack([change(frame[..., 0], rng) for frame in x])[..., np.newaxis]
     mean, deviation = x.mean(dtype=np.float64), x.std(dtype=np.float64)
-    empty = np.zeros(
-        (0, *x.shape[1:]), np.float32
-    )  # scored at their own size, by score_fold
+    # scored at their own size, by score_fold
+    empty = np.zeros((len(val_rows), *x.shape[1:]), np.float32)
     arrays = {
         "x_train.npy": (x - mean) / deviation,
         "y_train.npy": y,

@@ -13,7 +13,7 @@ from losses import (
 )
 from recipes import CLASSIC, MODERN
 
-tversky_crossentropy_loss = build_loss(MODERN)  # 0.7 and a hundredth
+tversky_crossentropy_loss = build_tversky_crossentropy_loss(0.7, 0.01)
 
 
 def masks(*frames):
