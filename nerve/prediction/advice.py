@@ -80,7 +80,8 @@ class Watch:
             "wrong; look at them. To mend it, outline 10 or more and train on: python "
             "extract_data.py --images DIR --masks DIR --data own; python preprocess.py "
             "--data own --like WEIGHTS.h5 --soft-masks; python train.py --data own --init "
-            "WEIGHTS.h5 --recipe modern --out weights/own.h5 (docs/transfer-learning.md)"
+            "WEIGHTS.h5 --recipe modern --learning-rate 3e-4 --out weights/own.h5 "
+            "(docs/transfer-learning.md)"
         )
 
     def causes(self, prevalence: float | None) -> list[str]:
