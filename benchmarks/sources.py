@@ -36,7 +36,7 @@ RESULTS = measure.ROOT / "benchmarks" / "sources.jsonl"
 FOLDS = ["--folds", 5, "--fold"]
 ALL = ["--split", "none"]
 COUNTS, DRAWS = (1, 5, 10, 30), 3
-FEW_RATE, FEW_STEPS = 1e-3, 300
+FEW_RATE, FEW_STEPS = 3e-4, 300
 USUAL = 2000  # frames to train on
 
 
