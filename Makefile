@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN = .venv/bin
 RUN = $(BIN)/python
-# of test-all: kills of each script, and run-length cases
+# of test-all: kills of each script, run-length cases, and damaged files of each format
 KILLS = 50
 CASES = 1000000
+INPUTS = 3000
 
 .PHONY: demo test test-all faults-kills faults-saves lint figures lock audit clean
 
@@ -22,7 +23,7 @@ faults-kills: .venv/tested
 
 faults-saves: .venv/tested
 	$(RUN) benchmarks/faults.py --kills 0 --saves $(KILLS)
-	$(RUN) benchmarks/damaged.py --cases $(CASES)
+	$(RUN) benchmarks/damaged.py --cases $(CASES) --inputs $(INPUTS)
 
 lint: .venv/tested
 	$(BIN)/ruff check .
