@@ -7,6 +7,7 @@ A field's type and range are checked where a file is read; what is wrong is one 
 import dataclasses
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -79,7 +80,7 @@ def check(value: Any, kind: Any, name: str) -> Any:
     if (
         not whole
         or kind in (int, float)
-        and not (low <= value <= high and math.isfinite(value))
+        and not (low <= value <= high and abs(value) <= sys.float_info.max)
     ):
         raise ValueError(f"{name} {value!r:.40}; expected {text}")
     return value

@@ -242,6 +242,8 @@ def change(values, place, value):
         ("data", [1], "data 1; expected an object"),
         ("data.0.extract", {"a": 1}, "extract a 1; expected text"),
         ("kept", {"loss": "low"}, "kept loss 'low'; expected a number"),
+        ("kept", {"loss": 10**400}, "kept loss 1000"),
+        ("limits_searched_on", [10**400], "limits_searched_on 1000"),
         ("limits_searched_on", ["1"], "limits_searched_on '1'; expected a whole number"),
         ("seed", ..., "no seed"),
     ],
