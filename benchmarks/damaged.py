@@ -8,7 +8,6 @@ cases and tables of random text. Prints a table of trials and failures, appends 
 results.jsonl, and ends with status 1 where anything failed.
 """
 
-import argparse
 import base64
 import contextlib
 import io
@@ -31,6 +30,7 @@ sys.path.insert(0, str(measure.ROOT / "tests"))
 
 import clips
 
+from nerve import command
 from nerve.files import run_length
 from nerve.frames import challenge, own_frames, sources
 from nerve.frames.pairs import find_pairs
@@ -359,10 +359,7 @@ def fuzz_tables(folder, cases, rng):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add(
         "--inputs",

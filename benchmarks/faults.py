@@ -7,7 +7,6 @@ where anything failed. Each run of a script is a fork of this process, which has
 TensorFlow already; outputs are compared byte for byte with those of an undisturbed run.
 """
 
-import argparse
 import fcntl
 import hashlib
 import os
@@ -389,10 +388,7 @@ def hold(folder, reference, script):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add("--kills", type=int, default=50, help="of each script, at random moments")
     add(

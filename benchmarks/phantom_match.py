@@ -9,7 +9,6 @@ Texture is measured on the real frames listed in ORIGINALS only, where they are 
 frames that went through a smaller JPEG are softer. Greys and masks use all frames.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -135,10 +134,7 @@ def compare(phantom, real, limit):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     parser.add_argument("--phantom", type=Path, default=Path("raw"), help="folder")
     parser.add_argument("--real", type=Path, required=True, help="folder")
     parser.add_argument("--frames", type=int, default=300, help="at most, of each")

@@ -12,7 +12,6 @@ Each run appends a line to transfer.jsonl and is not repeated; interrupted train
 resumed.
 """
 
-import argparse
 import csv
 import json
 from dataclasses import replace
@@ -24,6 +23,7 @@ import transfer
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
+from nerve import command
 from nerve.files import run_length
 from nerve.prediction import inference
 from nerve.records import read_extract, read_training_frames
@@ -132,7 +132,7 @@ def run_difficulty(args):
     if not any(r["run"] == run for r in transfer.results()):
         rows = np.flatnonzero(train.area)
         stem = transfer.stem_of("difficulty phantom", args.row, count)
-        data = transfer.copy_data(phantom, args.work / stem, rows, transfer.NONE)
+        data = transfer.copy_data(phantom, args.work / stem, rows)
         out = args.work / f"{stem}.h5"
         seconds = quality.train_row(args.row, data, out, ["--seed", 0])
         model, trained = quality.load(out)
@@ -156,8 +156,10 @@ def run_difficulty(args):
             np.flatnonzero(np.isin(subjects, part) & nerve) for part in (chosen, held_out)
         )
         stem = transfer.stem_of("difficulty", fold, args.row, count)
-        data = transfer.copy_data(real, args.work / stem, rows, val_rows)
-        transfer.measure_run(args, f"{args.row}, {count} real subjects", fold, data)
+        data = transfer.copy_data(real, args.work / stem, rows)
+        transfer.measure_run(
+            args, f"{args.row}, {count} real subjects", fold, data, val_rows
+        )
 
 
 def summarize():
@@ -172,10 +174,7 @@ def summarize():
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add("what", choices=("presence", "difficulty", "table"), help="what to run")
     add("--phantom", type=Path, default="raw", help="phantom.py's folder")

@@ -12,7 +12,6 @@ Scores are of one network, with neither smallest area nor anything else at test 
 folds are those of benchmarks/folds.json.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -29,6 +28,7 @@ import numpy as np
 sys.path.insert(0, str(measure.ROOT))
 
 import evaluate
+from nerve import command
 from nerve.files import run_length
 from nerve.prediction import inference, networks
 from nerve.records import Limits, Recipe, read_split, read_training_frames
@@ -122,14 +122,14 @@ def load(weights):
     return networks.load_network(build_network, weights, trained), trained
 
 
-def score_fold(weights, data, out):
+def score_fold(weights, data, out, rows=None):
     """Score trained weights as `score_network` does, without a smallest area."""
     model, trained = load(weights)
     limits = replace(trained.limits, smallest_area=0.0)
-    return score_network(model, trained.inputs, limits, data, out)
+    return score_network(model, trained.inputs, limits, data, out, rows)
 
 
-def score_network(model, inputs, limits, data, out):
+def score_network(model, inputs, limits, data, out, rows=None):
     """Predict a fold's validation frames; keep the probabilities in `out`, a .npz.
 
     Args:
@@ -138,12 +138,13 @@ def score_network(model, inputs, limits, data, out):
         limits: What makes masks of its probabilities.
         data: Folder of preprocessed arrays.
         out: File to write.
+        rows: Of the extract; None for the validation frames.
 
     Returns:
         `{"subject_image": Dice}` of the frames with a nerve, at their own size.
     """
     extract, frames, masks = read_training_frames(data)
-    rows, dice, kept = read_split(data).val.rows, {}, []
+    rows, dice, kept = read_split(data).val.rows if rows is None else rows, {}, []
     predictions = inference.predict_frames(model, (frames[row] for row in rows), inputs)
     results = inference.find_masks(predictions, limits)
     for row, found in zip(rows, results, strict=True):
@@ -335,10 +336,7 @@ def ceilings(extract):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add("--raw", type=Path, default="raw", help="the challenge's raw folder")
     add("--work", type=Path, default="quality", help="folder for arrays and weights")

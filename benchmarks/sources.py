@@ -14,7 +14,6 @@ Each run appends a line to benchmarks/sources.jsonl and is not repeated; interru
 trainings are resumed. Without --runs, prints the table of what stands there.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ import numpy as np
 import presence
 import quality
 
+from nerve import command
 from nerve.frames import foreign
 from nerve.frames.crops import crop_pair
 from nerve.prediction import inference, sureness
@@ -314,10 +314,7 @@ def print_presence(folds):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add("--raw", type=Path, default="raw", help="the challenge's raw folder")
     add("--usgra", type=Path, default="usgra", help="folder of the usgra-seg collection")

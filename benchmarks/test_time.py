@@ -11,7 +11,6 @@ The mirrored prediction is weighted by agreement: its weight is one half times t
 the two masks, so that a mirrored frame which shows something else changes nothing.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import measure
 import numpy as np
 import quality
 
+from nerve import command
 from nerve.frames.geometry import Geometry
 from nerve.prediction import inference
 from nerve.records import read_split, read_training_frames
@@ -84,10 +84,7 @@ def measure_fold(work, row, fold, seeds):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add("--work", type=Path, default="quality", help="quality.py's working folder")
     add("--row", choices=quality.ROWS, default="modern", help="of quality.py")

@@ -11,7 +11,6 @@ Each run appends its per-frame Dice to transfer.jsonl and is not repeated; inter
 trainings are resumed.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import replace
@@ -21,6 +20,7 @@ import measure
 import numpy as np
 import quality
 
+from nerve import command
 from nerve.files import atomic
 from nerve.files.arrays import ArrayWriter
 from nerve.records import read_extract, read_split, to_dict
@@ -30,7 +30,6 @@ from preprocess import describe
 RESULTS = quality.ROOT / "benchmarks" / "transfer.jsonl"
 BLOCK = 16  # pixels, of the erased anatomy
 REAL_SUBJECTS, DRAWS = 5, 3
-NONE = np.array([], int)  # rows
 
 
 def stem_of(*words):
@@ -38,14 +37,13 @@ def stem_of(*words):
     return "_".join(" ".join(map(str, words)).replace(",", "").split())
 
 
-def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
-    """Copy some rows of preprocessed arrays, scaled anew by their own mean and deviation.
+def copy_data(source, out, rows, change=lambda x, rng: x):
+    """Copy rows of preprocessed arrays to train on, scaled by their own mean and deviation.
 
     Args:
         source: Folder made with `--split none`.
         out: Folder to make.
-        rows: Rows of the extract to train on, int array.
-        val_rows: Rows of the extract to score on, likewise.
+        rows: Of the extract, int array.
         change: What to do to each training frame, float32 `(height, width)`.
     """
     if (out / "preprocess.json").exists():
@@ -60,13 +58,12 @@ def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
     rng = np.random.default_rng(0)
     x = np.stack([change(frame[..., 0], rng) for frame in x])[..., np.newaxis]
     mean, deviation = x.mean(dtype=np.float64), x.std(dtype=np.float64)
-    # scored at their own size, by score_fold
-    empty = np.zeros((len(val_rows), *x.shape[1:]), np.float32)
+    none = np.zeros((0, *x.shape[1:]), np.float32)
     arrays = {
         "x_train.npy": (x - mean) / deviation,
         "y_train.npy": y,
-        "x_val.npy": empty,
-        "y_val.npy": empty,
+        "x_val.npy": none,
+        "y_val.npy": none,
     }
     written = {}
     for name, array in arrays.items():
@@ -79,9 +76,9 @@ def copy_data(source, out, rows, val_rows, change=lambda x, rng: x):
         split,
         mean=split.mean + split.standard_deviation * float(mean),
         standard_deviation=split.standard_deviation * float(deviation),
-        split="none",  # of what train.py sees
+        split="none",
         train=describe(rows, subjects, nerve),
-        val=describe(val_rows, subjects, nerve),
+        val=describe(np.array([], int), subjects, nerve),
         arrays=written,
     )
     paths = [out / name for name in arrays]
@@ -126,7 +123,7 @@ def results():
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
-def measure_run(args, name, repeat, data, init=None, epochs=None):
+def measure_run(args, name, repeat, data, val_rows, init=None, epochs=None):
     """Train and score one run, unless its line stands there.
 
     Args:
@@ -134,6 +131,7 @@ def measure_run(args, name, repeat, data, init=None, epochs=None):
         name: Of the line, with `repeat`.
         repeat: Number of the draw; also the seed.
         data: Folder of `copy_data`.
+        val_rows: Of the extract, to score on, int array.
         init: Weights to start from.
         epochs: Epochs, unless the recipe's.
     """
@@ -144,7 +142,7 @@ def measure_run(args, name, repeat, data, init=None, epochs=None):
     pairs = ("--init", init), ("--epochs", epochs)
     flags += [word for flag, value in pairs if value for word in (flag, value)]
     seconds = quality.train_row(args.row, data, out, flags)
-    dice = quality.score_fold(out, data, out.with_suffix(".npz"))
+    dice = quality.score_fold(out, data, out.with_suffix(".npz"), val_rows)
     append_dice(name, repeat, seconds, dice)
 
 
@@ -180,7 +178,7 @@ def run_phantom(args):
     # the last ones, of nerves, are what few subjects start from
     for kind, change in (("erased", (erase,)), ("nerves", ())):
         stem = stem_of("phantom", kind, args.row)
-        data = copy_data(phantom, args.work / stem, rows, NONE, *change)
+        data = copy_data(phantom, args.work / stem, rows, *change)
         weights = args.work / f"{stem}.h5"
         seconds = quality.train_row(args.row, data, weights, ["--seed", 0])
         score_elsewhere(args, f"phantom {kind} on real", weights, seconds, real, nerve)
@@ -190,10 +188,12 @@ def run_phantom(args):
         chosen = np.random.default_rng(draw).permutation(others)[:REAL_SUBJECTS]
         rows = np.flatnonzero(np.isin(subjects, chosen))
         stem = stem_of("real5", draw, args.row)
-        data = copy_data(real, args.work / stem, rows, val_rows)
+        data = copy_data(real, args.work / stem, rows)
         flags = {"epochs": args.epochs}
-        measure_run(args, "5 subjects", draw, data, **flags)
-        measure_run(args, "5 subjects after phantoms", draw, data, weights, **flags)
+        measure_run(args, "5 subjects", draw, data, val_rows, **flags)
+        measure_run(
+            args, "5 subjects after phantoms", draw, data, val_rows, weights, **flags
+        )
 
 
 def score_elsewhere(args, name, weights, seconds, other, chosen):
@@ -201,8 +201,7 @@ def score_elsewhere(args, name, weights, seconds, other, chosen):
     if any(r["run"] == name for r in results()):
         return
     rows = np.flatnonzero(chosen)
-    split = copy_data(other, args.work / f"{weights.stem}_val", rows[:1], rows)
-    dice = quality.score_fold(weights, split, weights.with_suffix(".npz"))
+    dice = quality.score_fold(weights, other, weights.with_suffix(".npz"), rows)
     append_dice(name, 0, seconds, dice)
 
 
@@ -219,10 +218,7 @@ def summarize():
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.Parser(__doc__)
     add = parser.add_argument
     add("what", choices=("phantom", "table"), help="what to run")
     add("--phantom", type=Path, default="raw", help="phantom.py's folder")
