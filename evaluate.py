@@ -172,7 +172,8 @@ def main(argv: list[str] | None = None) -> None:
     summary["nerve_dice_constant_mask"] = best_constant_mask(truth, num_pixels)
     summary["subjects"] = len(set(subjects)) if by_subject else None
     print(scores.format_table(summary))
-    write_scores(args.predicted, summary, rows)
+    with atomic.lock(args.predicted.parent, args.predicted.stem):
+        write_scores(args.predicted, summary, rows)
     base = args.predicted.with_suffix("")
     print(
         f"{len(rows)} frames of {args.height} x {args.width} pixels scored: "

@@ -280,22 +280,22 @@ def main(argv: list[str] | None = None) -> None:
     print(f"precision {precision}: {why}")
     from model import build_network  # here: TensorFlow takes seconds to import
 
-    model = load_network(build_network, args.weights, trained, precision)
-    model = inference.as_used(model, trained)
-    predictions = inference.predict_frames(model, (frames[row] for row in rows), inputs)
-    found, tally = inference.find_masks(predictions, trained.limits), Tally()
-    bar = tqdm(found, "frames", total=len(rows), disable=None)
-    for row, prediction in zip(rows, bar, strict=True):
-        name = extract.train.subject[row], extract.train.image[row]
-        tally.see(name, prediction, masks[row] // 255)
     notes = []
     if split.leaky:
         notes.append("Leaky split: neighbouring frames of one video lie on both sides.")
     if searched_on(trained, split):
         notes.append("The limits were searched on these subjects: a little too good.")
-    atomic.make_folder(args.out.parent)
-    page = make_page(tally, trained, args.weights, notes).encode()
-    atomic.write_bytes(args.out, page)
+    with atomic.lock(args.out.parent, args.out.name):
+        model = load_network(build_network, args.weights, trained, precision)
+        model = inference.as_used(model, trained)
+        predictions = inference.predict_frames(model, (frames[row] for row in rows), inputs)
+        found, tally = inference.find_masks(predictions, trained.limits), Tally()
+        bar = tqdm(found, "frames", total=len(rows), disable=None)
+        for row, prediction in zip(rows, bar, strict=True):
+            name = extract.train.subject[row], extract.train.image[row]
+            tally.see(name, prediction, masks[row] // 255)
+        page = make_page(tally, trained, args.weights, notes).encode()
+        atomic.write_bytes(args.out, page)
     print(f"{len(rows)} frames, {len(page) / 1e6:.1f} MB: {args.out}")
 
 

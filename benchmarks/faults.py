@@ -7,6 +7,7 @@ where anything failed. Each run of a script is a fork of this process, which has
 TensorFlow already; outputs are compared byte for byte with those of an undisturbed run.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -365,17 +366,26 @@ def fill_disk(folder, reference, script):
     return trials, failures
 
 
+def stop_in_lock():
+    """Have this process stopped as soon as it holds a lock."""
+    lock = atomic.lock
+
+    @contextlib.contextmanager
+    def stopping(*place):
+        with lock(*place):
+            os.kill(os.getpid(), signal.SIGSTOP)
+            yield
+
+    atomic.lock = stopping
+
+
 def hold(folder, reference, script):
     """Start a script twice at once; return the failures as text."""
     trial = fresh(folder, reference, script)
-    first = start(trial, script)
-    deadline = time.monotonic() + TIMEOUT
-    while not list(trial.glob(f"{SCRIPTS[script].out}/.*lock")):
-        if time.monotonic() > deadline:
-            return ["no lock was taken"]
-        time.sleep(0.001)
-    time.sleep(0.02)  # between the file and the lock on it
-    os.kill(first, signal.SIGSTOP)
+    first = start(trial, script, stop_in_lock)
+    _, status = os.waitpid(first, os.WUNTRACED)
+    if not os.WIFSTOPPED(status):
+        return [f"no lock was taken: {last_line(trial)[0]}"]
     failures = []
     status, line = wait(start(trial, script)), last_line(trial)[0]
     if status != 1 or "another run" not in line:

@@ -9,6 +9,7 @@ import pytest
 from conftest import run_script, slow_decode, slow_encode, write_table
 
 import evaluate
+from nerve.files import atomic
 
 # Small frames: pixels 1 to 3 are column 1, and so on.
 HEIGHT, WIDTH = 3, 4
@@ -351,7 +352,7 @@ def test_each_frame_gets_a_row_beside_the_predictions(tmp_path):
         "centroid_distance": "1",
     }
     assert (rows[2]["dice"], rows[3]["dice"]) == ("0", "1")
-    names = {path.name for path in tmp_path.iterdir()}
+    names = {path.name for path in tmp_path.glob("[!.]*")}
     scored = {"sub.mission.scores.csv", "sub.mission.scores.json"}
     assert names == {"sub.mission.csv", "t.csv", *scored}
 
@@ -456,3 +457,13 @@ def test_a_mistake_on_the_shell_is_one_line_and_status_1(tmp_path):
     found = run_script("evaluate.py", "p.csv", "t.csv", cwd=tmp_path)
     message = "p.csv line 2, frame 1: pixels hold 1 numbers; expected pairs"
     assert found == (1, "", f"evaluate.py: {message}\n")
+
+
+def test_two_evaluations_at_once_do_not_write_one_table(files):
+    predicted, truth = files(TRUTH, TRUTH)
+    with (
+        atomic.lock(predicted.parent, predicted.stem),
+        pytest.raises(ValueError, match="another run is writing .*p "),
+    ):
+        score(predicted, truth)
+    assert not predicted.with_suffix(".scores.json").exists()

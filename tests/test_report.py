@@ -15,6 +15,7 @@ import preprocess
 import report
 import train
 import tune
+from nerve.files import atomic
 from nerve.prediction import inference, networks
 from nerve.records import Inputs
 from nerve.scoring import plots
@@ -225,3 +226,15 @@ def test_a_history_that_is_none_is_one_line(tmp_path, text):
 def test_a_folder_in_place_of_the_page_is_refused_first(tmp_path):
     with pytest.raises(ValueError, match="is a folder; expected a page"):
         report.main(["--weights", "none.h5", "--out", str(tmp_path)])
+
+
+def test_two_reports_at_once_do_not_write_one_page(chain):
+    (chain / "pages").mkdir(exist_ok=True)
+    before = list((chain / "pages").glob("*.html"))
+    expected = "another run is writing .*report.html"
+    with (
+        atomic.lock(chain / "pages", "report.html"),
+        pytest.raises(ValueError, match=expected),
+    ):
+        make(chain)
+    assert list((chain / "pages").glob("*.html")) == before
