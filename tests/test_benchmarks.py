@@ -19,6 +19,7 @@ import run_length_speed
 import stages
 import training_step
 import video
+import whole
 
 from model import build_network, build_unet
 from nerve.backend import keras
@@ -196,3 +197,22 @@ def test_video_compares_shares_of_smoothing(tmp_path, monkeypatch):
     assert list(line["results"]) == ["0", "0.3", "0.5", "0.7", "0.85"]
     empty, full = np.zeros((2, 1, 2), np.uint8), np.ones((2, 1, 2), np.uint8)
     assert video.flicker(np.concatenate([empty, full])) == [1.0, 0.0]
+
+
+def test_stock_keras_is_extrapolated_but_for_its_start(monkeypatch, tmp_path):
+    output = json.dumps({"read": 2.0, "start": 8.0, "fit": 30.0})
+    monkeypatch.setattr(measure, "run", lambda command: (40.0, 500.0, f"...\n{output}\n"))
+    rows = whole.run_stock(tmp_path, 0.1, 10)
+    seconds = {name: row["seconds"] for name, row in rows.items()}
+    # a tenth: 20 and 300 of all frames; TensorFlow starts once
+    expected = {"stock: read": 20, "stock: start": 8, "stock: fit": 300, "stock: all": 328}
+    assert seconds == pytest.approx(expected)
+    assert rows["stock: fit"]["share"] == pytest.approx(300 / 328)
+
+
+def test_the_whole_is_the_sum_of_its_steps(monkeypatch):
+    times = iter([(1.0, 50.0, ""), (3.0, 700.0, "")])
+    monkeypatch.setattr(measure, "run", lambda command: next(times))
+    rows = whole.run_steps({"extract_data.py": [], "train.py": []})
+    assert (rows["all"]["seconds"], rows["all"]["peak_anonymous_mb"]) == (4.0, 700.0)
+    assert [row["share"] for row in rows.values()] == [0.25, 0.75, 1.0]
