@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import highdicom
@@ -413,7 +414,7 @@ def test_a_cut_overlay_does_not_get_its_name(weights, tmp_path, capsys):
             run(weights, folder, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    expected = r"left out: a\.mp4 could not be written: of its 20 frames \d+ can be read"
+    expected = r"left out: .*/a\.avi: a\.mp4 could not be written: of its 20 frames \d+ can be read"
     assert re.search(expected, capsys.readouterr().err)
     assert [path.name for path in (out / "overlays").iterdir()] == ["b.png"]
     assert len(read_table(out)) == len(list((out / "masks").iterdir())) == 21
@@ -438,6 +439,26 @@ def test_no_file_costs_another_its_results(weights, tmp_path, monkeypatch, capsy
     errors = capsys.readouterr().err
     assert f"left out: {tmp_path / 'a.png'}: MemoryError\n" in errors
     assert f"left out: {tmp_path / 'b.png'}: RuntimeError a decoder's own words" in errors
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.5, -0.5])
+def test_what_is_no_probability_makes_no_mask(weights, tmp_path, monkeypatch, value, capsys):
+    frames = sweep(2)[0]
+    for name, frame in zip("ab", frames, strict=True):
+        Image.fromarray(frame).save(tmp_path / f"{name}.png")
+
+    def give(x):  # of one pixel of each frame
+        found = np.full(x.shape, 0.5, np.float32)
+        found[:, 3, 4] = value
+        return found
+
+    model = SimpleNamespace(predict_on_batch=give)
+    monkeypatch.setattr(predict, "load_model", lambda *_: model)
+    with pytest.raises(ValueError, match="2 of 2 files were left out"):
+        run(weights, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out" / "frames.csv").exists()
+    said = rf"/b\.png: the network gives .*{value:g}.*; expected probabilities, 0 to 1"
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_results_never_replace_what_is_read_or_others_made(weights, tmp_path):

@@ -15,6 +15,7 @@ from nerve.records import Inputs, Limits, Trained
 
 EMPTY = 0.01  # of a frame's pixels: about the smallest nerve of the challenge
 BATCH = 32  # frames predicted at a time
+SLACK = 1e-3  # by which the rounding of an engine may leave 0 to 1
 
 
 class Prediction(NamedTuple):
@@ -59,6 +60,20 @@ def find_geometry(
     return Geometry.of(frame.shape, size, inputs.aspect, {key: crop})
 
 
+def check_probabilities(found: np.ndarray) -> None:
+    """Refuse what a network gives where that is no probability.
+
+    Raises:
+        ValueError: values that are not finite, or not 0 to 1.
+    """
+    low, high = float(found.min()), float(found.max())
+    if not (low >= -SLACK and high <= 1 + SLACK):  # also of NaN
+        raise ValueError(
+            f"the network gives {low:.4g} to {high:.4g}; expected probabilities, 0 to 1: "
+            "train it, or export it for this engine, again"
+        )
+
+
 def predict_frames(
     model, frames: Iterable[np.ndarray], inputs: Inputs, moving: bool = False
 ) -> Iterator[Prediction]:
@@ -68,6 +83,9 @@ def predict_frames(
         frames: Iterable of uint8 arrays `(rows, columns)`, 0 to 255, of any size.
         moving: Whether they follow each other in time; what one shows of the picture, black
             borders aside, is then looked at in all after it.
+
+    Raises:
+        ValueError: as of `check_probabilities`.
     """
 
     def place():
@@ -86,6 +104,7 @@ def predict_frames(
         images = np.stack([image for _, _, image, _ in batch])
         scaled = scale(images, inputs.mean, inputs.standard_deviation)
         found = np.asarray(model.predict_on_batch(scaled[..., np.newaxis]))[..., 0]
+        check_probabilities(found)
         for (frame, geometry, _, look), probability in zip(batch, found, strict=True):
             yield Prediction(frame, geometry, probability, look=look)
 

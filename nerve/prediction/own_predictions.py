@@ -111,11 +111,11 @@ def describe(
 
 
 def in_a_line(error: Exception, path: Path) -> str:
-    """Return what went wrong with a file; errors that none foresaw do not name it."""
+    """Return what went wrong with a file, which is named."""
     said = " ".join(str(error).split())
-    if isinstance(error, ValueError | OSError) and said:
-        return said
-    return f"{path}: {type(error).__name__} {said:.200}".rstrip()
+    if not isinstance(error, ValueError | OSError) or not said:  # which none foresaw
+        said = f"{type(error).__name__} {said:.200}".rstrip()
+    return said if path.name in said else f"{path}: {said}"
 
 
 def open_limited(path: Path, most_frames: int | None) -> Source:
