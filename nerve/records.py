@@ -65,7 +65,7 @@ def check(value: Any, kind: Any, name: str) -> Any:
     if outer is dict:
         if not isinstance(value, dict):
             raise ValueError(f"{name} {value!r:.40}; expected an object")
-        return {key: check(v, inner[1], f"{name} {key}") for key, v in value.items()}
+        return {key: check(v, inner[1], f"{name} {key!r:.40}") for key, v in value.items()}
     if outer in (list, tuple):
         if not isinstance(value, list):
             raise ValueError(f"{name} {value!r:.40}; expected a list")
@@ -156,9 +156,13 @@ class Recipe:
     def __post_init__(self):
         if self.schedule not in ("constant", "cosine"):
             known = "expected constant or cosine"
-            raise ValueError(f"recipe {self.name}: schedule {self.schedule!r}; {known}")
+            raise ValueError(
+                f"recipe {self.name!r:.40}: schedule {self.schedule!r:.40}; {known}"
+            )
         if self.schedule == "cosine" and None in (self.warm_up, self.final_rate):
-            raise ValueError(f"recipe {self.name}: cosine needs warm_up and final_rate")
+            raise ValueError(
+                f"recipe {self.name!r:.40}: cosine needs warm_up and final_rate"
+            )
 
 
 def is_within(crop: list[int], size: str) -> bool:
@@ -177,7 +181,7 @@ def check_crops(crops: dict[str, list[int]]) -> None:
     """Refuse crops, `{"HxW": [top, left, height, width]}`, that leave their frame."""
     for size, crop in crops.items():
         if not re.fullmatch(r"\d{1,5}x\d{1,5}", size) or not is_within(crop, size):
-            raise ValueError(f"crops {size:.20} {crop!r:.40}; expected a part of it")
+            raise ValueError(f"crops {size!r:.20} {crop!r:.40}; expected a part of it")
 
 
 def check_array(arrays: dict[str, Array], name: str, dtype: str, shape: list[int]) -> None:
@@ -290,8 +294,8 @@ class Trained:
         if isinstance(values.get("recipe"), str):
             if values.get("network", "unet") != "unet":
                 raise ValueError(
-                    f"{path} is of the network {values['network']!r}, which is gone; train "
-                    "again, or predict with the version that trained it"
+                    f"{path} is of the network {values['network']!r:.40}, which is gone; "
+                    "train again, or predict with the version that trained it"
                 )
             values = values | {"recipe": old_recipe(values)}
         if not isinstance(values.get("data"), list):
