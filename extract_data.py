@@ -160,7 +160,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "leave bad frames out, and list each in extract.json"
     add("--skip-bad", action="store_true", help=text)
     add = parser.add_argument_group("frames of your own, instead of --raw").add_argument
-    add("--images", type=Path, help="folder of frames, in any names")
+    add("--images", type=Path, help="folder of frames, or of one such for each subject")
     text = "folder of masks of the same stems, or labelme's .json; or CVAT's or COCO's file"
     add("--masks", type=Path, help=text)
     text = "frames without a mask show no nerve, instead of being refused"
@@ -194,7 +194,7 @@ def main(argv: list[str] | None = None) -> None:
     with atomic.lock(args.data):
         if args.images:
             how = args.crop, args.label, args.subject_pattern, args.subjects
-            plan = own_frames.plan(found, *how)
+            plan = own_frames.plan(args.images, found, *how)
             folders = [args.images, args.masks]
             record = extract_own(plan, folders, args.data, args.skip_bad)
             notes = own_frames.judge(list(plan.seen.values()), args.label)

@@ -380,7 +380,7 @@ def test_several_files_and_formats_that_are_not_read_are_listed(own):
     refuse(own, r"b\.png\.json is called as no frame and is no file of COCO")
     (own / "labels" / "b.png.json").unlink()
     paint(own, "task-1-an_1.png", np.zeros((HEIGHT, WIDTH), np.uint8))
-    refuse(own, "4 of 4 lack a mask of their name .*; masks are pictures .* not entered$")
+    refuse(own, "4 of 4 lack a mask of their name .*; masks are pictures .* are not read$")
 
 
 # ---------------------------------------------------------------- names
@@ -446,12 +446,65 @@ def test_names_in_two_unicode_forms_are_one(own):
 def test_folders_and_what_is_no_picture_are_passed_over_aloud(own, capsys):
     write(own, labelme(NERVE))
     (own / "frames" / "p2").mkdir()
-    (own / "frames" / "scan.dcm").write_bytes(b"")
+    (own / "frames" / "clip.mp4").write_bytes(b"")
     extract(own)
-    assert f"note: of {own}/frames passed over: p2, scan.dcm\n" in capsys.readouterr().out
+    assert f"note: of {own}/frames passed over: clip.mp4, p2\n" in capsys.readouterr().out
     for path in (own / "frames").glob("*.png"):
-        path.rename(own / "frames" / "p2" / path.name)
-    refuse(own, r"frames holds no picture .* but p2, scan\.dcm; folders are not entered")
+        path.unlink()
+    refuse(own, r"holds no picture .* but clip\.mp4, p2; folders are entered one deep")
+
+
+def make_folders(own):
+    """Put the frames into a folder for each subject; return their names without suffix."""
+    names = [stem.replace("_", "/") for stem in STEMS]
+    for stem, name in zip(STEMS, names, strict=True):
+        path = own / "frames" / f"{name}.png"
+        path.parent.mkdir()
+        (own / "frames" / f"{stem}.png").rename(path)
+    return names
+
+
+@pytest.mark.parametrize("kind", ["pictures", "labelme", "cvat", "beside"])
+def test_a_folder_for_each_subject(own, kind, capsys):
+    names, masks = make_folders(own), "frames" if kind == "beside" else "labels"
+    for name in names:
+        path = own / masks / (f"{name}_mask.png" if kind == "beside" else f"{name}.png")
+        path.parent.mkdir(exist_ok=True)
+        if kind == "labelme":
+            path.with_suffix(".json").write_text(labelme(NERVE))
+        else:
+            white = np.zeros((HEIGHT, WIDTH), np.uint8)
+            white[20:60, 20:60] = 255
+            Image.fromarray(white).save(path)
+    if kind == "cvat":
+        masks = "labels.xml"
+        (own / masks).write_text(cvat(cvat_polygon("nerve"), names=names))
+    assert extract(own, masks=masks) == [1600] * 4
+    record = json.loads((own / "data" / "extract.json").read_text())
+    assert record["train"]["name"] == [f"{name}.png" for name in names]
+    assert list(record["subject_names"].values()) == ["an", "bo", "cy", "di"]
+    assert record["subjects_known"]
+    note = "note: each folder is taken for a subject: an, bo, cy, di\n"
+    assert note in capsys.readouterr().out
+
+
+def test_a_folder_belongs_to_the_name_in_the_pattern_and_the_table(own):
+    names = make_folders(own)
+    (own / "labels.xml").write_text(cvat(cvat_polygon("nerve"), names=names))
+    rows = "".join(f"{name}.png,{name[0]}\n" for name in names)
+    (own / "subjects.csv").write_text(f"name,subject\n{rows}")
+    table = ["--subjects", str(own / "subjects.csv")]
+    for flags in (table, ["--subject-pattern", "^(.)[a-z]/1"]):
+        extract(own, *flags, masks="labels.xml")
+        record = json.loads((own / "data" / "extract.json").read_text())
+        assert list(record["subject_names"].values()) == ["a", "b", "c", "d"]
+
+
+def test_a_folder_that_is_a_link_out_of_the_frames_is_refused(own):
+    names = make_folders(own)
+    (own / "frames" / "an").rename(own / "elsewhere")
+    (own / "frames" / "an").symlink_to(own / "elsewhere")
+    refuse(own, f"{names[0]}.png is a link out of .*frames; put the file itself there")
 
 
 @pytest.mark.parametrize("folder", ["frames", "labels"])

@@ -8,6 +8,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from clips import write_dicom
 from PIL import ExifTags, Image
 
 import extract_data
@@ -191,6 +192,34 @@ def test_outlines_of_cvat(own):
         (own / "all.xml").write_text(text)
         with pytest.raises(ValueError, match=message):
             extract(own, "--label", "nerve", masks="all.xml")
+
+
+def test_stills_of_dicom_are_frames_and_a_loop_is_named(own, capsys):
+    for path in sorted((own / "images").iterdir()):
+        with Image.open(path) as image:
+            pixels = np.asarray(image)[np.newaxis]
+        path.unlink()
+        # also without a suffix, and with points in its name
+        name = {"a_1": "1.2.840.1", "a_2": "1.2.840.2"}.get(path.stem, f"{path.stem}.dcm")
+        write_dicom(path.with_name(name), pixels, PhotometricInterpretation="MONOCHROME1")
+        (own / "masks" / f"{path.stem}.png").rename(
+            own / "masks" / f"{name.removesuffix('.dcm')}.png"
+        )
+    record, frames, masks = extract(own, "--crop")
+    assert record["train"]["name"][:3] == ["1.2.840.1", "1.2.840.2", "b_1.dcm"]
+    assert record["train"]["size"] == [[HEIGHT, WIDTH]] * 6
+    np.testing.assert_array_equal(frames[0], 255 - frame(0))
+    np.testing.assert_array_equal(masks[0], mask())
+
+    loop = np.stack([frame(0), frame(1)])
+    write_dicom(own / "images" / "c_2.dcm", loop, NumberOfFrames=3)
+    with pytest.raises(ValueError, match=r"c_2\.dcm holds several frames; write each as"):
+        extract(own)
+    write_dicom(own / "images" / "c_1.dcm", loop[:1], NumberOfFrames=3)
+    record, *_ = extract(own, "--skip-bad")
+    assert [each["frame"] for each in record["train"]["skipped"]] == ["c_2.dcm"]
+    said = capsys.readouterr().out
+    assert f"note: {own / 'images' / 'c_1.dcm'} should hold 3 frames, of which 1" in said
 
 
 def test_half_of_a_pair_is_named(own):

@@ -61,7 +61,7 @@ def list_folder(folder: Path) -> list[str]:
                 f"{folder} holds {path.name!r}; expected only names such as "
                 f"{EXAMPLES[folder.name]}"
             )
-        check_file(path)
+        check_file(path, folder)
         names.append(path.name)
     return names
 

@@ -15,7 +15,7 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -87,6 +87,12 @@ def has_frames(path: Path) -> bool | None:
     return None
 
 
+def is_of(path: Path, suffixes: Collection[str]) -> bool:
+    """Tell whether a file is DICOM with frames; of others whether its suffix is known."""
+    frames = has_frames(path) if path.is_file() else None
+    return path.suffix.lower() in (*suffixes, *SUFFIXES) if frames is None else frames
+
+
 def read_header(path: Path):
     """Return `(dataset, Pixels)` of a DICOM file, the dataset without its pixels.
 
@@ -118,6 +124,17 @@ def read_header(path: Path):
             raise ValueError(f"its transfer syntax, {syntax}, is not known")
         pixels = find_pixels(source, content, syntax)
         return dataset, pixels._replace(stated=stated_count(dataset))
+
+
+def find_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of the frames of a DICOM file, as its header says.
+
+    Raises:
+        ValueError: it does not, or as of `read_header`.
+    """
+    dataset, _ = read_header(path)
+    with refusing(f"{path} does not say how large its frames are", Exception):
+        return int(dataset.Rows), int(dataset.Columns)
 
 
 def find_pixels(file: BinaryIO, content: Path | bytes, syntax) -> Pixels:

@@ -19,7 +19,7 @@ from nerve.frames.pictures import open_whole
 MAX_TEXT = 1 << 28  # bytes of outlines in one file
 BEYOND = 2  # pixels by which a point may lie outside its frame
 HOLES = ("_background_", "background")  # what labelme and CVAT call a label that is none
-SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|bmp|gif|webp|dcm)$", re.IGNORECASE)
+SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|bmp|gif|webp|dcm|dicom|ima|json)$", re.IGNORECASE)
 DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 DAMAGED += (ElementTree.ParseError, OSError, SyntaxError, Image.DecompressionBombError)
 
@@ -58,9 +58,10 @@ def clean(text: Any) -> str:
     return unicodedata.normalize("NFC", str(text))
 
 
-def stem_of(name: Any) -> str:
-    """Return what a file calls a picture, without its folders and suffix."""
-    return SUFFIX.sub("", re.split(r"[\\/]", clean(name))[-1])
+def stem_of(name: Any, folders: int = 0) -> str:
+    """Return what a picture is called without its suffix, below the last of its folders."""
+    parts = re.split(r"[\\/]", clean(name))
+    return SUFFIX.sub("", "/".join(parts[-1 - folders :]))
 
 
 def paint_polygon(points: Any, size: tuple[int, int]) -> np.ndarray:

@@ -6,7 +6,8 @@ Masks are pictures (of classes, with --label), or outlines and brush masks drawn
 
 import collections
 import contextlib
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,13 @@ import cv2
 import numpy as np
 
 from nerve import machine
-from nerve.frames import pictures
+from nerve.command import quoted
+from nerve.frames import dicom, pictures
 from nerve.frames.geometry import Geometry
-from nerve.frames.outlines import Drawing, Marked, draw_mask, read_labelme
+from nerve.frames.outlines import Drawing, Marked, draw_mask, read_labelme, stem_of
 from nerve.frames.pairs import join_spellings, listed, name_subjects
-from nerve.frames.pictures import SUFFIXES, read_mask, read_picture
+from nerve.frames.pictures import SUFFIXES, read_mask
+from nerve.frames.sources import open_source
 
 CHANGED = 2  # greys by which a pixel must differ between frames to count as picture
 OPENED = 7  # pixels: strips and letters thinner than that are no picture
@@ -27,16 +30,32 @@ HOLLOW = 2  # times its own area that a mask surrounds: an outline, no area
 Pair = tuple[Path, list[Path | Drawing]]  # a frame and its masks, as of `pairs.find_pairs`
 
 
-def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked]:
-    """Return the uint8 frame of a pair, and all its masks as one of its size.
+def read_frame(path: Path) -> tuple[np.ndarray, Sequence[str]]:
+    """Return a picture or a still of DICOM, uint8 grey `(height, width)`, and its notes.
+
+    Raises:
+        ValueError: as of `open_source`, or it is a loop.
+    """
+    source = open_source(path)
+    frame, *more = itertools.islice(source.frames, 2)
+    if more:
+        raise ValueError(
+            f"{path} holds several frames; write each as a picture, with outlines to "
+            f"correct: python predict.py --input {quoted(path)} --labels labelme"
+        )
+    return frame, source.notes
+
+
+def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked, Sequence[str]]:
+    """Return the uint8 frame of a pair, all its masks as one of its size, and notes.
 
     Args:
         label: The class or name that is nerve, or None.
     """
-    path, sources = pair
-    frame = read_picture(path)
+    path, masks = pair
+    frame, notes = read_frame(path)
     result, size = Marked(np.zeros(frame.shape, np.uint8), frozenset()), frame.shape
-    for source in sources:
+    for source in masks:
         if isinstance(source, Path) and source.suffix.lower() in SUFFIXES:
             where, marked = source, Marked(*read_mask(source, label))
             found = marked.mask.shape
@@ -50,13 +69,13 @@ def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked]:
                 f"{size[0]} x {size[1]}"
             )
         result = result.joined(marked)
-    return frame, result
+    return frame, result, notes
 
 
 def find_size(path: Path) -> tuple[int, int] | None:
-    """Return (height, width) of a picture; None of a damaged one, refused later."""
+    """Return (height, width) of a frame; None of a damaged one, refused later."""
     with contextlib.suppress(ValueError):
-        return pictures.find_size(path)
+        return (dicom if dicom.has_frames(path) else pictures).find_size(path)
 
 
 def find_crop(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[int] | None:
@@ -93,7 +112,7 @@ def find_crops(
 
     def read(pair):  # a damaged one is refused when it is extracted
         with contextlib.suppress(ValueError):
-            frame, marked = read_pair(pair, label)
+            frame, marked, _ = read_pair(pair, label)
             return frame, marked.mask
 
     crops = {}
@@ -183,6 +202,7 @@ class Plan(NamedTuple):
 
 
 def plan(
+    images: Path,
     pairs: list[Pair],
     crop: bool,
     label: str | None,
@@ -194,17 +214,18 @@ def plan(
     Frames of another size than most, after cropping, are letterboxed into it.
 
     Args:
+        images: The folder that the frames lie in, or below.
         crop: Whether to cut what is the same in all frames of a size, and no mask.
     """
-    names = [path.name for path, _ in pairs]
+    names = [path.relative_to(images).as_posix() for path, _ in pairs]
     known = name_subjects(names, pattern, table)
     sizes = [find_size(path) for path, _ in pairs]
     if not any(sizes):
-        read_picture(pairs[0][0])  # says what is wrong
+        read_frame(pairs[0][0])  # says what is wrong
     crops = find_crops(pairs, sizes, label) if crop else {}
     shown = [tuple(crops.get(f"{h}x{w}", (0, 0, h, w))[2:]) for h, w in filter(None, sizes)]
     size = collections.Counter(shown).most_common(1)[0][0]
-    subjects = join_spellings(known) if known else [Path(name).stem for name in names]
+    subjects = join_spellings(known) if known else [stem_of(name) for name in names]
     numbers = {name: k for k, name in enumerate(sorted(set(subjects)), 1)}
     frames = {
         (numbers[subject], image): Own(name, own and list(own))
@@ -215,7 +236,9 @@ def plan(
     seen = {}
 
     def read(frame):
-        image, marked = read_pair(pairs[frame[1] - 1], label)
+        image, marked, notes = read_pair(pairs[frame[1] - 1], label)
+        for note in notes:
+            print(f"note: {note}")
         geometry = Geometry.of(image.shape, size, size[1] / size[0], crops)
         mask = geometry.fit_mask(marked.mask)
         shown, remarks = bool(marked.mask.any()), remark(marked, geometry, mask)

@@ -3,19 +3,50 @@
 import collections
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from nerve.files.run_length import read_rows
+from nerve.frames import dicom, pictures
 from nerve.frames.outlines import Drawing, clean, read_coco, read_cvat, stem_of
-from nerve.frames.pictures import SUFFIXES, list_files
 
 MASK = re.compile("(.+?)_mask[-_]?[0-9]*", re.IGNORECASE)  # a name after its frame's
 OUTLINES = (".json", ".xml")
 READ = (
     "masks are pictures (NAME, NAME_mask, NAME_mask_1), labelme's NAME.json, one .xml of "
-    "CVAT for images 1.1, or one .json of COCO; folders are not entered"
+    "CVAT for images 1.1, or one .json of COCO; in folders of the same names where frames "
+    "lie in folders. DICOM Segmentations are not read"
 )
+
+
+def is_frame(path: Path) -> bool:
+    """Tell whether a file is a picture or DICOM, by its first bytes or its name."""
+    return dicom.is_of(path, pictures.SUFFIXES)
+
+
+def ends_in(*suffixes: str) -> Callable[[Path], bool]:
+    """Return what tells whether a file has one of these suffixes."""
+    return lambda path: path.suffix.lower() in suffixes
+
+
+def list_files(
+    folder: Path, wanted: Callable[[Path], bool], deep: bool = False
+) -> list[Path]:
+    """Return the sorted files of a folder that are wanted, but hidden ones.
+
+    Args:
+        deep: Whether those of the folders in it are meant instead.
+
+    Raises:
+        ValueError: as of `check_file`.
+    """
+    paths = []
+    for path in sorted(folder.glob("*/*" if deep else "*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and wanted(path):
+            pictures.check_file(path, folder)
+            paths.append(path)
+    return paths
 
 
 def listed(names: Iterable) -> str:
@@ -24,17 +55,21 @@ def listed(names: Iterable) -> str:
     return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
 
 
-def by_stem(paths: list[Path], frames: Collection[str] = ()) -> dict[str, list[Path]]:
+def by_stem(
+    paths: list[Path], folder: Path, frames: Collection[str] = ()
+) -> dict[str, list[Path]]:
     """Return `{stem: files}`; NAME_mask is NAME's where `frames` holds none called so.
+
+    A stem is a name below `folder` without its suffix: "7", or "anna/7".
 
     Raises:
         ValueError: two files differ by their suffix, or the form of their name, alone.
     """
     found, stems = {}, set()
     for path in paths:
-        stem = clean(path.stem)
+        stem = stem_of(path.relative_to(folder), 1)
         if stem in stems:
-            raise ValueError(f"{path.parent} holds several pictures called {stem}")
+            raise ValueError(f"{folder} holds several pictures called {stem}")
         stems.add(stem)
         mask = MASK.fullmatch(stem) if frames and stem not in frames else None
         found.setdefault(mask[1] if mask else stem, []).append(path)
@@ -44,21 +79,27 @@ def by_stem(paths: list[Path], frames: Collection[str] = ()) -> dict[str, list[P
 def find_frames(images: Path, masks: Path) -> dict[str, Path]:
     """Return `{stem: frame}` of a folder, which may hold the masks, too.
 
+    Where it holds none, those of the folders in it are meant: one for each subject.
+
     Raises:
         FileNotFoundError: it is not there.
         ValueError: no picture, or as of `list_files` and `by_stem`.
     """
     if not images.is_dir():
         raise FileNotFoundError(f"{images} is no folder; expected one of pictures")
-    found = by_stem(list_files(images, SUFFIXES))
+    paths = list_files(images, is_frame) or list_files(images, is_frame, deep=True)
+    if masks.exists() and not images.samefile(masks):
+        paths = [path for path in paths if not path.parent.samefile(masks)]
+    used = {*paths, *(path.parent for path in paths), masks}
+    found = by_stem(paths, images)
     if masks.exists() and images.samefile(masks):
         found = {stem: paths for stem, paths in found.items() if not MASK.fullmatch(stem)}
-    kinds = (*SUFFIXES, *OUTLINES)
-    others = [p.name for p in images.iterdir() if p.suffix.lower() not in kinds]
-    others = listed(name for name in others if not name.startswith("."))
+    others = [p for p in images.iterdir() if p.suffix.lower() not in OUTLINES]
+    others = listed(p.name for p in others if p not in used and p.name[0] != ".")
     if not found:
-        what = f" but {others}; folders are not entered" if others else ""
-        raise ValueError(f"{images} holds no picture ({', '.join(SUFFIXES)}){what}")
+        what = f" but {others}; folders are entered one deep" if others else ""
+        kinds = ", ".join(pictures.SUFFIXES)
+        raise ValueError(f"{images} holds no picture ({kinds}) and no DICOM file{what}")
     if others:
         print(f"note: of {images} passed over: {others}")
     return {stem: path for stem, (path,) in found.items()}
@@ -73,11 +114,15 @@ def find_masks(masks: Path, frames: dict[str, Path]) -> dict[str, list[Path | Dr
     """
     if not masks.exists():
         raise FileNotFoundError(f"{masks} is missing; expected masks of the frames")
-    whole = [masks]
+    whole, deep = [masks], any("/" in stem for stem in frames)
     if masks.is_dir():
-        drawn, mine = by_stem(list_files(masks, (".json",)), frames), set(frames.values())
-        painted = by_stem([p for p in list_files(masks, SUFFIXES) if p not in mine], frames)
-        whole, found, passed = list_files(masks, OUTLINES), painted, drawn
+        drawn = by_stem(list_files(masks, ends_in(".json"), deep), masks, frames)
+        painted, mine = (
+            list_files(masks, ends_in(*pictures.SUFFIXES), deep),
+            frames.values(),
+        )
+        painted = by_stem([p for p in painted if p not in set(mine)], masks, frames)
+        whole, found, passed = list_files(masks, ends_in(*OUTLINES)), painted, drawn
         if drawn.keys() & frames.keys():
             found, passed = drawn, painted
         if found.keys() & frames.keys() or not whole:
@@ -88,11 +133,10 @@ def find_masks(masks: Path, frames: dict[str, Path]) -> dict[str, list[Path | Dr
         raise ValueError(f"{masks} holds {listed(path.name for path in whole)}; {READ}")
     found, read = {}, read_cvat if whole[0].suffix.lower() == ".xml" else read_coco
     for name, drawing in read(whole[0]):
-        if stem_of(name) in found:
-            raise ValueError(
-                f"{whole[0]} holds several pictures called {stem_of(name)!r:.80}"
-            )
-        found[stem_of(name)] = [drawing]
+        stem = stem_of(name, deep)
+        if stem in found:
+            raise ValueError(f"{whole[0]} holds several pictures called {stem!r:.80}")
+        found[stem] = [drawing]
     return found
 
 
@@ -137,15 +181,18 @@ def as_person(name: str) -> str:
     return re.sub("(?<![0-9])0+(?=[0-9])", "", name)
 
 
-def read_subjects(table: Path) -> dict[str, str]:
+def read_subjects(table: Path, deep: bool = False) -> dict[str, str]:
     """Return `{stem of a frame: subject}` of a CSV with the columns name and subject.
+
+    Args:
+        deep: Whether a frame's folder belongs to its name.
 
     Raises:
         ValueError: as of `read_rows`, or a name with two subjects.
     """
     found = {}
     for line, row in read_rows(table, "name", "subject"):
-        stem, subject = stem_of(row["name"].strip()), row["subject"]
+        stem, subject = stem_of(row["name"].strip(), deep), row["subject"]
         if as_person(found.setdefault(stem, subject)) != as_person(subject):
             both = f"{found[stem]!r} and {subject!r}"
             raise ValueError(f"{table} line {line}: {row['name']} has the subjects {both}")
@@ -158,7 +205,8 @@ def name_subjects(
     """Return each frame's subject as text, or None where nothing names them.
 
     Args:
-        names: Of the frames' files.
+        names: Of the frames' files, perhaps with the folder of each: then that is the
+            subject where neither of the others is given.
         pattern: Regular expression; its first group, or all of it, is the subject.
         table: As of `read_subjects`.
     """
@@ -171,9 +219,13 @@ def name_subjects(
         found = [match and match[min(1, expression.groups)] for match in matches]
         lacking = f"--subject-pattern {pattern!r} finds none in"
     elif table:
-        rows = read_subjects(table)
-        found = [rows.get(clean(Path(name).stem)) for name in names]
+        deep = "/" in names[0]
+        rows = read_subjects(table, deep)
+        found = [rows.get(stem_of(name, deep)) for name in names]
         lacking = f"{table} names no subject for"
+    elif "/" in names[0]:
+        found, lacking = [name.split("/")[0] for name in names], "no folder about"
+        print(f"note: each folder is taken for a subject: {listed(set(found))}")
     else:
         return None
     for name, subject in zip(names, found, strict=True):

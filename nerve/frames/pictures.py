@@ -24,26 +24,13 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 ORIENTED = re.compile(rb"eXIf|profile type exif|com\.adobe\.xmp")
 
 
-def check_file(path: Path) -> None:
-    """Refuse what is no file, and a link out of the folder that it lies in."""
-    folder = path.parent
-    if path.is_symlink() and folder.resolve() not in path.resolve().parents:
+def check_file(path: Path, folder: Path) -> None:
+    """Refuse what is no file, and what lies in `folder` by a link out of it alone."""
+    linked = path.is_symlink() or path.parent != folder
+    if linked and folder.resolve() not in path.resolve().parents:
         raise ValueError(f"{path} is a link out of {folder}; put the file itself there")
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
-
-
-def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the sorted files of a folder with one of some suffixes, but hidden ones.
-
-    Raises:
-        ValueError: as of `check_file`.
-    """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
-    paths = [path for path in paths if not path.name.startswith(".")]
-    for path in paths:
-        check_file(path)
-    return paths
 
 
 def bits_of(image: Image.Image, path: Path) -> int:

@@ -82,12 +82,6 @@ def check_names(paths: list[Path]) -> None:
                 )
 
 
-def is_source(path: Path) -> bool:
-    """Tell whether a file is of a kind with frames, by its first bytes or its name."""
-    frames = dicom.has_frames(path)
-    return path.suffix.lower() in KNOWN if frames is None else frames
-
-
 def is_mask(path: Path, stems: set[str]) -> bool:
     """Tell whether a file is the mask of one of these stems: NAME_mask, or NAME_mask_1."""
     mask = MASK.fullmatch(stem_of(path.name))
@@ -111,7 +105,7 @@ def list_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     found = [p for p in path.iterdir() if not p.name.startswith(".")]
-    paths = sorted(p for p in found if p.is_file() and is_source(p))
+    paths = sorted(p for p in found if p.is_file() and dicom.is_of(p, KNOWN))
     stems = {stem_of(p.name) for p in paths}
     masks = sum(is_mask(p, stems) for p in paths)
     paths = [p for p in paths if not is_mask(p, stems)]
@@ -119,7 +113,7 @@ def list_files(path: Path) -> list[Path]:
     if not paths:
         raise ValueError(
             f"{path} holds no picture, video or DICOM file, but {others} other files or "
-            "folders, which are not entered"
+            "folders, which are not entered; name each of these, with its own --out"
         )
     if masks:
         print(f"note: {masks} masks of {path}/ (NAME_mask beside NAME) are no frames")
