@@ -42,9 +42,13 @@ def start(data, cwd, recipe, num_devices, *flags, **variables):
     """Start `python train.py` on JAX in the folder `cwd`; it writes `cwd`/unet.h5.
 
     Compiled code is shared by all runs below one folder, and barely optimised: compiling
-    is nearly all of a run's time.
+    is nearly all of a run's time. TensorFlow cannot be imported: JAX needs none.
     """
     cwd.mkdir(exist_ok=True)
+    blocked = cwd.parent / "blocked"
+    blocked.mkdir(exist_ok=True)
+    text = "import sys\nsys.modules['tensorflow'] = None\n"
+    (blocked / "sitecustomize.py").write_text(text)
     flags = ["--recipe", recipe, "--batch-size", str(BATCH_SIZES[recipe]), *flags]
     environment = {
         **os.environ,
@@ -61,7 +65,7 @@ def start(data, cwd, recipe, num_devices, *flags, **variables):
         [sys.executable, ROOT / "train.py", "--data", data, "--out", "unet.h5"]
         + [*SMALL, *flags],
         cwd=cwd,
-        env={**environment, "PYTHONPATH": str(ROOT)},
+        env={**environment, "PYTHONPATH": f"{blocked}{os.pathsep}{ROOT}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
