@@ -64,7 +64,7 @@ def list_earlier(out: Path) -> list[Path]:
     """Return what an earlier run may have written of extracted frames."""
     paths = [out / name for names in TABLES.values() for name in names]
     for path in (out / "validation", out / "submission"):  # evaluate.py's, of these
-        paths += [path.with_suffix(f".scores.{end}") for end in ("csv", "json")]
+        paths += [path.with_suffix(f".{end}") for end in scores.WRITTEN]
     ours = re.compile(r"(test|val_[0-9]+)_[0-9]+\.png")  # others are people's own
     return paths + [p for p in (out / "overlays").glob("*") if ours.fullmatch(p.name)]
 

@@ -27,7 +27,6 @@ import numpy as np
 
 sys.path.insert(0, str(measure.ROOT))
 
-import evaluate
 from nerve import command
 from nerve.files import run_length
 from nerve.prediction import inference, networks
@@ -307,11 +306,11 @@ def ceilings(extract):
     record, frames, masks = read_training_frames(extract)
     subjects = np.array(record.train.subject)
     rows = np.flatnonzero(np.array(record.train.area) > 0)
-    truth = {
-        row: (run_length.parse(run_length.encode(masks[row]), masks[row].size), s)
-        for row, s in zip(rows.tolist(), subjects[rows].tolist(), strict=True)
-    }
-    constant = evaluate.best_constant_mask(truth, masks[0].size)
+    truth = [
+        (run_length.parse(run_length.encode(masks[row]), masks[row].size), subjects[row])
+        for row in rows
+    ]
+    constant = scores.best_constant_mask(truth, masks[0].size)
     pairs, consensus = [], []
     for subject in np.unique(subjects[rows]):
         mine = rows[subjects[rows] == subject]

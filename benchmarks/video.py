@@ -23,16 +23,22 @@ from nerve.phantom.scanner import make_subject, render
 from nerve.phantom.sweep import plan_subjects
 from nerve.precision import choose_precision
 from nerve.prediction import inference, networks
-from nerve.scoring import scores
+from nerve.scoring import clips, scores
 
 FIRST_SUBJECT, SUBJECTS, FRAMES = 5001, 6, 100  # of each subject
 SHARES = (0.0, 0.3, 0.5, 0.7, 0.85)
 SEED = 7
 
 
-def make_sweeps():
-    """Return `(frames, masks)` of each subject in the order of its sweep, uint8 arrays."""
-    plan = plan_subjects(SUBJECTS * FRAMES, SUBJECTS, FIRST_SUBJECT, 0.5, SEED)
+def make_sweeps(subjects, frames, first=FIRST_SUBJECT, share=0.5):
+    """Yield `(frames, masks)` of each subject in the order of its sweep, uint8 arrays.
+
+    Args:
+        subjects: How many; numbered from `first`.
+        frames: Of each.
+        share: Of all frames, that show a nerve.
+    """
+    plan = plan_subjects(subjects * frames, subjects, first, share, SEED)
     sweeps = {}
     for frame in sorted(plan, key=lambda f: (f.subject, f.sweep)):
         sweeps.setdefault(frame.subject, []).append(frame)
@@ -46,12 +52,6 @@ def make_sweeps():
         yield tuple(map(np.stack, zip(*machine.map_threads(make, frames), strict=True)))
 
 
-def flicker(masks):
-    """Return 1 - Dice of each two neighbouring masks of which one is not empty."""
-    pairs = zip(masks, masks[1:], strict=False)
-    return [1 - scores.dice(one, two) for one, two in pairs if one.any() or two.any()]
-
-
 def main(argv=None):
     parser = measure.start_parser(__doc__, 1)
     parser.add_argument("--weights", type=Path, default="weights/unet.h5")
@@ -60,7 +60,7 @@ def main(argv=None):
     precision, _ = choose_precision("auto")
     model = networks.load_network(build_network, args.weights, trained, precision)
     found = {share: {"dice": [], "nerve": [], "flicker": []} for share in SHARES}
-    for frames, masks in make_sweeps():
+    for frames, masks in make_sweeps(SUBJECTS, FRAMES):
         for share, values in found.items():
             predictions = inference.predict_frames(model, frames, trained.inputs)
             smoothed = inference.smooth(predictions, share)
@@ -69,7 +69,7 @@ def main(argv=None):
             dice = [scores.dice(t, p) for t, p in zip(masks, predicted, strict=True)]
             values["dice"] += dice
             values["nerve"] += [d for d, t in zip(dice, masks, strict=True) if t.any()]
-            values["flicker"] += flicker(predicted)
+            values["flicker"] += clips.flicker(predicted)
     rows = {
         f"{share:g}": {n: scores.mean(v) for n, v in f.items()}
         for share, f in found.items()

@@ -10,6 +10,7 @@ from conftest import ROOT, make_raw, slow_encode
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import clip_scores
 import growth
 import keras_step
 import measure
@@ -187,7 +188,9 @@ def test_prediction_measures_each_engine_on_both_networks(tmp_path):
         assert {"stock Keras, float32", "predict.py, float32"} <= set(rows)
 
 
-def test_video_compares_shares_of_smoothing(tmp_path, monkeypatch):
+def test_video_compares_shares_of_smoothing_and_clips_are_scored_whole(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(video, "SUBJECTS", 1)
     monkeypatch.setattr(video, "FRAMES", 5)
     weights = tmp_path / "unet.h5"
@@ -195,8 +198,12 @@ def test_video_compares_shares_of_smoothing(tmp_path, monkeypatch):
     prediction.write_untrained(weights, trained)
     line = run(video, tmp_path, "--weights", weights)
     assert list(line["results"]) == ["0", "0.3", "0.5", "0.7", "0.85"]
-    empty, full = np.zeros((2, 1, 2), np.uint8), np.ones((2, 1, 2), np.uint8)
-    assert video.flicker(np.concatenate([empty, full])) == [1.0, 0.0]
+    monkeypatch.setattr(clip_scores, "SUBJECTS", 2)
+    monkeypatch.setattr(clip_scores, "FRAMES", 5)
+    (tmp_path / "clips").mkdir()
+    line = run(clip_scores, tmp_path / "clips", "--weights", weights)
+    for summary in line["results"].values():  # one sweep with a nerve, one without
+        assert (summary["clips"], summary["clips_with_nerve"]) == (2, 1)
 
 
 def test_stock_keras_is_extrapolated_but_for_its_start(monkeypatch, tmp_path):

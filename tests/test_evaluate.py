@@ -4,6 +4,7 @@ import csv
 import json
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 from conftest import run_script, slow_decode, slow_encode, write_table
@@ -318,6 +319,174 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path, side, place):
         FileNotFoundError, match=f"^{bad} is missing or a folder; expected a CSV file$"
     ):
         score(*((bad, good) if side == 0 else (good, bad)))
+
+
+# ---------------------------------------------------------------- folders of masks
+
+
+def paint(folder, masks):
+    """Write masks `{name: uint8 array of 0 and 1}` as pictures into a folder."""
+    folder.mkdir()
+    for name, mask in masks.items():
+        assert cv2.imwrite(str(folder / f"{name}.png"), mask * 255)
+    return folder
+
+
+def column(number, shape=(HEIGHT, WIDTH)):
+    """Return a mask whose one column is nerve; of none, an empty one."""
+    mask = np.zeros(shape, np.uint8)
+    if number is not None:
+        mask[:, number] = 1
+    return mask
+
+
+def score_folders(predicted, truth, *flags):
+    evaluate.main([str(predicted), str(truth), *flags])
+    scored = predicted.with_name(f"{predicted.name}.scores.json")
+    return json.loads(scored.read_text())
+
+
+def test_folders_are_scored_by_name_each_frame_at_its_own_size(tmp_path, capsys):
+    truth = {"b_2": column(0), "a_1": column(0), "c": column(None, (5, 7))}
+    paint(tmp_path / "truth", {f"{n}_mask": m for n, m in truth.items()})
+    found = {"a_1": column(0), "b_2": column(1), "c": column(None, (5, 7))}
+    predicted = paint(tmp_path / "found.masks", found)
+    summary = score_folders(predicted, tmp_path / "truth")
+    assert summary["challenge_dice"] == pytest.approx(2 / 3)
+    assert summary["nerve_dice_constant_mask"] is None  # there is none of two sizes
+    text = capsys.readouterr().out
+    assert f"3 frames scored: {predicted}.scores.json, {predicted}.scores.csv" in text
+    rows = (tmp_path / "found.masks.scores.csv").read_text().splitlines()
+    assert rows[0].startswith("name,area,")
+    assert [row.split(",")[0] for row in rows[1:]] == ["a_1", "b_2", "c"]
+
+
+def test_a_folder_is_scored_against_outlines_of_labelme(tmp_path):
+    predicted = paint(tmp_path / "masks", {"a_1": column(1), "a_2": column(None)})
+    # x from 1 to 2 is column 1
+    shape = {"label": "nerve", "shape_type": "polygon", "group_id": None}
+    shape["points"] = [[1, 0], [2, 0], [2, 3], [1, 3]]
+    drawn = {"imageHeight": HEIGHT, "imageWidth": WIDTH, "shapes": [shape]}
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "a_1.json").write_text(json.dumps(drawn))
+    with pytest.raises(ValueError, match=r"1 of 2 lack a mask .* --missing-empty"):
+        score_folders(predicted, tmp_path / "drawn")
+    summary = score_folders(predicted, tmp_path / "drawn", "--missing-empty")
+    assert summary["challenge_dice"] == 1
+    other = shape | {"label": "artery"}
+    text = json.dumps(drawn | {"shapes": [shape, other]})
+    (tmp_path / "drawn" / "a_1.json").write_text(text)
+    with pytest.raises(ValueError, match="'artery', 'nerve'; say which is nerve: --label"):
+        score_folders(predicted, tmp_path / "drawn", "--missing-empty")
+    flags = ("--missing-empty", "--label", "nerve")
+    assert score_folders(predicted, tmp_path / "drawn", *flags)["challenge_dice"] == 1
+
+
+def test_a_predicted_picture_that_is_no_mask_is_refused(tmp_path):
+    truth = paint(tmp_path / "truth", {"a": column(0)})
+    (tmp_path / "found").mkdir()
+    cv2.imwrite(str(tmp_path / "found" / "a.png"), np.arange(12, dtype=np.uint8) * 20)
+    with pytest.raises(ValueError, match=r"a\.png is of .* pixels|holds the values"):
+        score_folders(tmp_path / "found", truth)
+
+
+def test_masks_of_another_size_are_named_with_both(tmp_path):
+    predicted = paint(tmp_path / "found", {"a": column(0)})
+    truth = paint(tmp_path / "truth", {"a": column(0, (5, 7))})
+    with pytest.raises(ValueError, match=r"a\.png is of 5 x 7 pixels, a\.png of 3 x 4"):
+        score_folders(predicted, truth)
+
+
+def test_a_folder_named_by_dots_is_written_beside(tmp_path, monkeypatch):
+    paint(tmp_path / "truth", {"a": column(0)})
+    monkeypatch.chdir(paint(tmp_path / "found", {"a": column(0)}))
+    evaluate.main([".", "../truth"])
+    assert (tmp_path / "found.scores.json").exists()
+
+
+def test_flags_of_folders_are_refused_of_tables(files):
+    for flags in (["--label", "1"], ["--subject-pattern", "a"], ["--missing-empty"]):
+        with pytest.raises(
+            ValueError, match=f"^{flags[0]} is of folders of masks; .*p.csv"
+        ):
+            score(*files(TRUTH, TRUTH), flags=flags)
+
+
+# ---------------------------------------------------------------- clips
+
+
+def read_clips(path):
+    with open(path, newline="") as file:
+        return {row["clip"]: row for row in csv.DictReader(file)}
+
+
+def test_subjects_of_a_table_are_clips_whose_frames_go_by_number(tmp_path):
+    # subject 7: frames 2, 9 and 10 in the file's order 10, 2, 9; found from 9 on, which
+    # comes before 10; its 3 true columns against 2 right ones: 6 of 9 pixels. Subject 8:
+    # one frame without a nerve, in which one is outlined
+    truth = [(7, 10, "1 3"), (7, 2, "1 3"), (7, 9, "1 3"), (8, 1, "")]
+    predicted = [(8, 1, "4 3"), (7, 10, "1 3"), (7, 9, "1 3"), (7, 2, "")]
+    columns = "subject,img,pixels"
+    paths = (
+        write(tmp_path / f"{name}.csv", rows, columns)
+        for name, rows in (("p", predicted), ("t", truth))
+    )
+    summary = score(*paths, flags=["--by", "clip", "--spacing", "0.5", "2"])
+    assert (summary["clips"], summary["clips_with_nerve"]) == (2, 1)
+    assert (summary["nerve_found"], summary["false_structure"]) == (1, 0.5)
+    assert summary["frames_until_found"] == 1
+    assert (summary["flicker"], summary["flicker_truth"]) == (0.5, 0)  # 1 and 0; 0 and 0
+    assert summary["area_bias_mm2"] == 0
+    rows = read_clips(tmp_path / "p.clips.csv")
+    assert list(rows) == ["7", "8"]
+    assert rows["7"]["iou"] == "0.666667"
+    assert (rows["7"]["flicker"], rows["8"]["flicker"]) == ("0.5", "")
+    assert (rows["8"]["found"], rows["8"]["false_structure"]) == ("", "1")
+
+
+def test_the_place_in_the_sweep_goes_before_the_number_of_the_submission(tmp_path):
+    # test frames are numbered at random over all subjects; `image` says their order
+    truth = [(1, "1 3", 5, 2), (2, "1 3", 5, 1)]
+    truth = write(tmp_path / "t.csv", truth, "img,pixels,subject,image")
+    predicted = write(tmp_path / "p.csv", [(1, "1 3"), (2, "")])
+    summary = score(predicted, truth, flags=["--by", "clip"])
+    assert summary["frames_until_found"] == 1
+
+
+def test_clips_without_subjects_are_one_line(files):
+    with pytest.raises(ValueError, match=r"--by clip needs to know .*t\.csv has no column"):
+        score(*files(TRUTH, TRUTH), flags=["--by", "clip"])
+
+
+def test_frames_of_a_folder_are_clips_by_their_names(tmp_path):
+    names = ("anna_2", "anna_10", "ben_00001", "00003")
+    truth = paint(tmp_path / "truth", {name: column(0) for name in names})
+    found = {name: column(0) for name in names} | {"anna_2": column(1)}
+    predicted = paint(tmp_path / "masks", found)
+    summary = score_folders(predicted, truth, "--by", "clip")
+    rows = read_clips(tmp_path / "masks.clips.csv")
+    assert {clip: row["frames"] for clip, row in rows.items()} == {
+        "'-": "1",  # a name of a number alone; an apostrophe before what is no formula
+        "anna": "2",
+        "ben": "1",
+    }
+    assert rows["anna"]["frames_until_found"] == "1"  # 2 comes before 10
+    # anna's 3 of 9 pixels are not enough, two of three clips are found
+    assert summary["nerve_found"] == pytest.approx(2 / 3)
+    flags = ("--by", "clip", "--overlap", "0.3", "--subject-pattern", "^.")
+    assert score_folders(predicted, truth, *flags)["nerve_found"] == 1
+    assert list(read_clips(tmp_path / "masks.clips.csv")) == ["0", "a", "b"]
+
+
+def test_clips_change_neither_the_frames_scores_nor_their_table(tmp_path):
+    columns = "subject,img,pixels"
+    truth = write(tmp_path / "t.csv", [(1, 1, "1 3"), (2, 1, "")], columns)
+    predicted = write(tmp_path / "p.csv", [(1, 1, "1 2"), (2, 1, "1 1")], columns)
+    plain, rows = score(predicted, truth), (tmp_path / "p.scores.csv").read_bytes()
+    assert not (tmp_path / "p.clips.csv").exists()
+    by_clip = score(predicted, truth, flags=["--by", "clip"])
+    assert plain == {name: by_clip[name] for name in plain}
+    assert (tmp_path / "p.scores.csv").read_bytes() == rows
 
 
 # ---------------------------------------------------------------- what is written

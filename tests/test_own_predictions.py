@@ -689,7 +689,9 @@ def test_what_an_earlier_run_wrote_of_a_source_goes_and_nothing_else(weights, tm
     others += ["masks/still_00001.png", "overlays/still.mp4"]
     for name in others:
         (out / name).write_text("mine")
+    (out / "masks.scores.json").write_text("evaluate.py's, of the masks replaced")
     run(weights, tmp_path / "cine.dcm", out, "--frames", "2")
+    assert not (out / "masks.scores.json").exists()
     run(weights, tmp_path / "still.dcm", out)
     assert {path.name for path in (out / "segmentations").iterdir()} == {"other.dcm"}
     masks = {f"masks/{path.name}" for path in (out / "masks").iterdir()}

@@ -30,6 +30,7 @@ from nerve.prediction.inference import (
     smooth,
 )
 from nerve.records import Inputs, Limits, Trained
+from nerve.scoring import scores
 
 SMOOTHING = 0.3  # share of the frames before, in a video: benchmarks/video.py
 COLUMNS = ("name", "frame", "height", "width", "sure", "unlike", "presence", "highest")
@@ -340,7 +341,8 @@ def predict(
                 stopped = True
         replaced = [s for s in replaced if mask_path(folder, s, 1).exists()]
         if replaced:
-            earlier = (path for source in replaced for path in list_earlier(source, out))
+            earlier = [path for source in replaced for path in list_earlier(source, out)]
+            earlier += [out / f"masks.{end}" for end in scores.WRITTEN]  # of masks/
             atomic.move(folder, out, ["frames.csv"], earlier)
             found = f"{watch.frames} frames, {watch.positive} with a nerve"
             print(f"{found}: {out}/frames.csv")

@@ -1,13 +1,18 @@
 """Scores of a predicted mask against the true one, and of many frames together."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 import cv2
 import numpy as np
 
+from nerve.files import run_length
+
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 RESAMPLES = 2000  # of the bootstrap
+# what evaluate.py writes of PREDICTED, behind its name: all frames, each, each clip
+WRITTEN = ("scores.json", "scores.csv", "clips.csv")
 MISSED = 0.1  # Dice below which a nerve counts as missed
+LEVELS = np.arange(1, 20)  # twentieths: thresholds tried for the best constant mask
 
 
 def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -145,6 +150,45 @@ def summarize(rows: list[dict], clusters: list | np.ndarray) -> dict:
         "sensitivity": float(found[nerve].mean()) if has_nerve else None,
         "specificity": float((~found[~nerve]).mean()) if has_empty else None,
     }
+
+
+def best_constant_mask(
+    truth: Iterable[tuple[np.ndarray, Hashable]], num_pixels: int
+) -> float | None:
+    """Return the Dice over frames with a nerve of the best mask that never changes.
+
+    The mask is where at least a share of the true masks has nerve; the share is the best
+    of 19. Frames of a subject are scored by a mask of the other subjects' frames, where
+    two or more are named.
+
+    Args:
+        truth: Of each frame `(runs, subject)`: its mask as of `run_length.parse`, and
+            whose it is, or None.
+        num_pixels: Pixels in a frame.
+
+    Returns:
+        Float in [0, 1]; None where no frame has a nerve.
+    """
+    frames = [(runs, subject) for runs, subject in truth if len(runs)]
+    if not frames:
+        return None
+    groups, total = {}, np.zeros(num_pixels, np.int32)
+    for runs, subject in frames:
+        groups.setdefault(subject, []).append(runs)
+        total[run_length.run_pixels(runs)] += 1
+    values = []
+    for mine in groups.values():
+        others, size = total.copy(), len(frames)
+        if len(groups) > 1:
+            size -= len(mine)
+            for runs in mine:
+                others[run_length.run_pixels(runs)] -= 1
+        masks = 20 * others >= LEVELS[:, None] * size
+        areas = masks.sum(axis=1)
+        for runs in mine:
+            overlap = masks[:, run_length.run_pixels(runs)].sum(axis=1)
+            values.append(2 * overlap / (areas + runs[:, 1].sum()))
+    return float(np.mean(values, axis=0).max())
 
 
 def format_scores(summary: dict, digits: int) -> Iterator[tuple[str, str, str]]:
