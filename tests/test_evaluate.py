@@ -478,6 +478,18 @@ def test_frames_of_a_folder_are_clips_by_their_names(tmp_path):
     assert list(read_clips(tmp_path / "masks.clips.csv")) == ["0", "a", "b"]
 
 
+def test_frames_in_folders_are_clips_of_these(tmp_path):
+    for folder in ("truth", "masks"):
+        (tmp_path / folder).mkdir()
+        for name in ("anna", "ben"):
+            paint(tmp_path / folder / name, {"7": column(0), "08": column(1)})
+    summary = score_folders(tmp_path / "masks", tmp_path / "truth", "--by", "clip")
+    assert (summary["frames"], summary["clips"], summary["nerve_found"]) == (4, 2, 1)
+    rows = (tmp_path / "masks.scores.csv").read_text().splitlines()
+    assert {row.split(",")[0] for row in rows[2:]} == {"anna/7", "ben/08", "ben/7"}
+    assert list(read_clips(tmp_path / "masks.clips.csv")) == ["anna", "ben"]
+
+
 def test_clips_change_neither_the_frames_scores_nor_their_table(tmp_path):
     columns = "subject,img,pixels"
     truth = write(tmp_path / "t.csv", [(1, 1, "1 3"), (2, 1, "")], columns)

@@ -12,8 +12,8 @@ from nerve.frames.own_frames import Seen, judge, read_pair
 from nerve.frames.pairs import find_pairs, name_subjects
 from nerve.frames.pictures import read_mask
 
-# as predict.py names the frames of a video: NAME_00001
-CLIP = re.compile(r"(.*?)[-_. ]*([0-9]*)", re.DOTALL)
+# as predict.py names the frames of a video: NAME_00001; or a frame of a subject's folder
+CLIP = re.compile(r"(.*?)[-_. /]*([0-9]*)", re.DOTALL)
 
 
 class Mask(NamedTuple):
@@ -119,15 +119,16 @@ def read_folders(
         ValueError: as of `find_pairs` and `read_pair`; several labels and none given.
     """
     pairs, seen, both = find_pairs(predicted, truth, missing_empty), [], ({}, {})
-    subjects = name_subjects([path.name for path, _ in pairs], pattern, None)
+    names = [path.relative_to(predicted) for path, _ in pairs]
+    subjects = name_subjects([name.as_posix() for name in names], pattern, None)
     for k, pair in enumerate(tqdm(pairs, "read", unit=" frames", disable=None)):
-        path, _ = pair
-        marked, (subject, number) = read_pair(pair, label)[1], split_name(path.stem)
-        seen.append(Seen(path.name, marked.labels, bool(marked.mask.any()), []))
+        path, name = pair[0], names[k].with_suffix("").as_posix()
+        marked, (subject, number) = read_pair(pair, label)[1], split_name(name)
+        seen.append(Seen(name, marked.labels, bool(marked.mask.any()), []))
         for masks, mask in zip(both, (read_mask(path, None)[0], marked.mask), strict=True):
             runs = run_length.parse(run_length.encode(mask), mask.size)
             subject = subjects[k] if subjects else subject
-            masks[path.stem] = Mask(runs, mask.shape, subject, number)
+            masks[name] = Mask(runs, mask.shape, subject, number)
     for line in judge(seen, label):
         print(line)
     return both
