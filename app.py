@@ -31,7 +31,8 @@ from nerve import command
 from nerve.files import atomic
 from nerve.frames import sources
 from nerve.frames.overlays import PREDICTION_COLOUR, outline, write_picture
-from nerve.frames.spacing import Region, spacing_at
+from nerve.frames.spacing import spacing_at
+from nerve.frames.video_writing import write_video
 from nerve.phantom.anatomy import draw_mask
 from nerve.phantom.scanner import make_subject, render
 from nerve.phantom.sweep import plan_frames
@@ -111,23 +112,22 @@ def read_upload(path: str | None) -> tuple[sources.Source, list[np.ndarray], boo
 class State(NamedTuple):
     """What the sliders work on."""
 
-    title: str
+    source: sources.Source  # read already
     predictions: list[inference.Prediction]  # a frame each
-    regions: list[Region]  # where the frames have which spacing
-    notes: list[str]  # what a user should know
     whole: bool  # whether these are all frames of the file
     trained: Trained  # the weights' record
+    clips: list[Path]  # made of it, of which the last is shown
 
 
 def analyse(networks: Networks, name: str, path: str | None) -> State:
     """Return the frames of a file with their probabilities."""
     model, trained = networks.get(name)
     source, frames, whole = read_upload(path)
+    source = source._replace(frames=frames)
     predictions = own_predictions.predict_source(
-        model, source._replace(frames=frames), trained.inputs, own_predictions.SMOOTHING
+        model, source, trained.inputs, own_predictions.SMOOTHING
     )
-    found = list(predictions)
-    return State(source.name, found, source.regions, source.notes, whole, trained)
+    return State(source, list(predictions), whole, trained, [])
 
 
 def find(
@@ -161,7 +161,7 @@ def show(
     """Return the page's pictures and numbers for a frame."""
     found = find(state, number, threshold, smallest)
     parts, area, area_mm2, _, _, axis, axis_mm = own_predictions.measure_mask(
-        found.mask, spacing_at(found.mask, state.regions)
+        found.mask, spacing_at(found.mask, state.source.regions)
     )
     unit = f" ({area_mm2} mm²)" if area_mm2 else ""
     length = f"{axis} pixels" + (f" ({axis_mm} mm)" if axis_mm else "") if axis else "-"
@@ -173,16 +173,36 @@ def show(
         unlike += ": **unlike all training frames, the outline may be wrong**"
     cut = "" if state.whole else "; the file has more: predict.py does all of them"
     text = (
-        f"| {state.title} | |\n|---|---|\n"
+        f"| {state.source.name} | |\n|---|---|\n"
         f"| frame | {int(number)} of {len(state.predictions)}{cut} |\n"
         f"| how sure a nerve is there | {sure}{empty} |\n"
         f"| how unlike the training frames (above 1: foreign) | {unlike} |\n"
         f"| area | {area} pixels{unit} |\n"
         f"| longest axis | {length} |\n| parts | {parts} |\n"
     )
-    text += "".join(f"| note | {note} |\n" for note in state.notes)
+    text += "".join(f"| note | {note} |\n" for note in state.source.notes)
     overlay = outline(found.frame, found.mask, PREDICTION_COLOUR)
     return overlay, heat(found), text
+
+
+def play(state: State, threshold: float, smallest: float, folder: Path) -> str | None:
+    """Return the path of a clip's overlay as a video, below a folder; None of a still.
+
+    That of other limits goes.
+    """
+    while state.clips:
+        state.clips.pop().unlink(missing_ok=True)
+    count = len(state.predictions)
+    if count < 2:
+        return None
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"{state.source.stem}.mp4"
+    state.clips.append(path)
+    with write_video(path, state.source.rate) as append:
+        for number in range(1, count + 1):
+            found = find(state, number, threshold, smallest)
+            picture = outline(found.frame, found.mask, PREDICTION_COLOUR)
+            append(picture, state.source.time_of(number))
+    return str(path)
 
 
 def save(
@@ -193,8 +213,8 @@ def save(
     The table has a row for every frame, mask and overlay are of the one shown.
     """
     folder = Path(tempfile.mkdtemp(dir=folder))
-    stem = sources.stem_of(state.title)
     found = find(state, number, threshold, smallest)
+    stem = state.source.stem
     paths = [folder / f"{stem}_{n}" for n in ("mask.png", "overlay.png", "frames.csv")]
     write_picture(paths[0], found.mask * 255)
     write_picture(paths[1], outline(found.frame, found.mask, PREDICTION_COLOUR))
@@ -202,7 +222,7 @@ def save(
         for k in range(1, len(state.predictions) + 1):
             each = find(state, k, threshold, smallest)
             row = own_predictions.describe(
-                state.title, k, each, state.regions, state.trained
+                state.source.name, k, each, state.source.regions, state.trained
             )
             writer.writerow(row)
     return [str(path) for path in paths]
@@ -306,6 +326,14 @@ def build(networks: Networks, folder: Path):
                 prepare = gradio.Button("prepare downloads", elem_id="prepare")
             with gradio.Column(scale=2):
                 buttons = ["download", "fullscreen"]
+                clip = gradio.Video(
+                    label="clip",
+                    elem_id="clip",
+                    autoplay=True,
+                    loop=True,
+                    buttons=["download"],
+                    visible=False,
+                )
                 overlay = gradio.Image(label="outline", elem_id="overlay", buttons=buttons)
                 probability = gradio.Image(
                     label="probability", elem_id="probability", buttons=buttons
@@ -325,13 +353,18 @@ def build(networks: Networks, folder: Path):
             count = len(found.predictions)
             slider = gradio.Slider(1, max(count, 2), 1, visible=count > 1)
             shows = show(found, 1, *values)
-            return [found, values[0], area, slider, *shows, None]
+            video = gradio.Video(play(found, *values, folder), visible=count > 1)
+            return [found, values[0], area, slider, video, *shows, None]
 
-        outputs = [state, threshold, smallest, number, *shown, files]
+        outputs = [state, threshold, smallest, number, clip, *shown, files]
         for event in (page.load, upload.upload, upload.clear, weights.change):
             event(start, [weights, upload], outputs, show_progress="minimal")
         for slider in (number, threshold, smallest):
             slider.input(show, chosen, shown, show_progress="hidden")
+        make = functools.partial(play, folder=folder)
+        for slider in (threshold, smallest):
+            limits = [state, threshold, smallest]
+            slider.input(make, limits, clip, trigger_mode="always_last")
         prepare.click(functools.partial(save, folder=folder), chosen, files)
     return page
 

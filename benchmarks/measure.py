@@ -16,7 +16,7 @@ import numpy as np
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results.jsonl"
-PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "pillow")
+PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "av", "pillow")
 OTHERS = ("torch", "monai", "onnxruntime", "openvino", "pycocotools")  # where installed
 POLL = 0.01  # seconds between two looks at a process's memory
 EMPTY_SHARE = 0.588  # of the challenge's training masks

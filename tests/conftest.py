@@ -6,11 +6,13 @@ from conftest import make_raw, run_script
 import atexit
 import csv
 import os
+import shutil
 import signal
 import site
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import cv2
@@ -19,6 +21,10 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run")
+FLAGS += ("disable-background-networking", "disable-component-update", "disable-sync")
+FLAGS += ("window-size=1300,1000",)
 EMPTY_OF_FIVE = 2  # of every five frames in a row, two show no nerve: 40 %
 # how the caller's variables begin that would change what is tested
 FOREIGN = ("COLUMNS", "GRADIO_", "IPYTHON", "JAX_", "JUPYTER_", "KERAS_", "LANG", "LC_")
@@ -193,3 +199,36 @@ def run_script(name, *args, cwd):
 def raw(tmp_path_factory):
     """A challenge folder of 12 training and 3 test frames; copy it before damaging it."""
     return make_raw(tmp_path_factory.mktemp("challenge") / "raw")
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if not (CHROMIUM and DRIVER):
+        print("chromium and chromedriver are absent: nothing is tested in a browser")
+        pytest.skip("chromium or chromedriver is absent")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    folder = {"download.default_directory": str(tmp_path / "downloads")}
+    options.add_experimental_option("prefs", folder)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def wait_for(function, seconds=120):
+    """Return the first true value of a function, which may fail until then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if value := function():
+                return value
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.2)

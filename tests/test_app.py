@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from urllib.parse import urlparse
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, draw_frame, make_raw
+from conftest import ROOT, draw_frame, make_raw, wait_for
 
 import app
 import extract_data
@@ -32,10 +31,6 @@ from nerve.records import Calibration, Look
 
 pytest.importorskip("gradio", reason="app.py's packages are not installed")
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run")
-FLAGS += ("disable-background-networking", "disable-component-update", "disable-sync")
-FLAGS += ("window-size=1300,1000",)
 HEIGHT, WIDTH = 64, 80
 
 
@@ -98,6 +93,9 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
     assert "| frame | 1 of 4; the file has more" in app.show(cut, 1, 0.5, 0)[2]
     table = Path(app.save(state, 2, 0.5, 0, tmp_path)[2])
     assert len(table.read_text().splitlines()) == 6
+    clips = [Path(app.play(state, threshold, 0, tmp_path)) for threshold in (0.5, 0.95)]
+    assert [path.exists() for path in clips] == [False, True]
+    assert len(list(app.sources.open_source(clips[1]).frames)) == 5
 
 
 def test_the_page_finds_what_predict_finds(weights, tmp_path):
@@ -267,39 +265,6 @@ def test_what_a_page_is_given_is_bounded(tmp_path, monkeypatch):
     assert [status for status in sent if status] == [413, 413, 411]
 
 
-@pytest.fixture
-def browser(tmp_path):
-    if not (CHROMIUM and DRIVER):
-        print("chromium and chromedriver are absent: the page is not tested in a browser")
-        pytest.skip("chromium or chromedriver is absent")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    folder = {"download.default_directory": str(tmp_path / "downloads")}
-    options.add_experimental_option("prefs", folder)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def wait_for(function, seconds=120):
-    """Return the first true value of a function, which may fail until then."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if value := function():
-                return value
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, "nothing came of it"
-        time.sleep(0.2)
-
-
 def requested(driver):
     """Return the hosts that the browser asked for anything so far."""
     hosts = set()
@@ -365,6 +330,22 @@ def test_a_visit_in_a_browser(server, browser, tmp_path):
     mask = cv2.imdecode(np.frombuffer(contents["mask.png"], np.uint8), 0)
     assert (mask > 0).sum() == area()
     assert contents["frames.csv"].startswith(b"name,frame,height")
+    # a clip plays, and anew under other limits
+    write_clip(tmp_path / "c.avi", 5)
+    find("#upload button[aria-label='Clear']").click()
+    wait_for(lambda: "phantom.png" in numbers())
+    assert not browser.find_elements("css selector", "#clip video")
+    find("#upload input[type=file]").send_keys(str(tmp_path / "c.avi"))
+
+    def clip(what):
+        return browser.execute_script(f"return arguments[0].{what}", find("#clip video"))
+
+    wait_for(lambda: clip("currentTime") > 0)
+    assert (clip("videoWidth"), clip("videoHeight")) == (WIDTH, HEIGHT)
+    assert clip("duration") == pytest.approx(5 / 20, abs=0.01)
+    address = clip("src")
+    find("#threshold input[type=range]").send_keys(Keys.END)
+    wait_for(lambda: clip("src") != address and clip("currentTime") > 0)
     # a file that is none: a message, and the page goes on
     (tmp_path / "broken.png").write_bytes(b"no picture")
     find("#upload button[aria-label='Clear']").click()

@@ -595,17 +595,15 @@ def open_dicom(path: Path) -> tuple[Clip, list[spacing.Region]]:
         if pixels.syntax.startswith(VIDEO):
             with pixels.open() as file:
                 places = itertools.chain.from_iterable(list_frames(pixels, file))
-                # as a file: OpenCV 5.0 crashes at damaged videos in memory
-                with tempfile.NamedTemporaryFile(suffix=".video", delete=False) as copy:
-                    copy.writelines(read_parts(pixels, file, places))
-            try:
-                size = dataset.Rows, dataset.Columns
-                clip = read_video(Path(copy.name), path, pixels.stated, size)
-            finally:  # of patients, perhaps; Windows keeps it until it is read
-                with contextlib.suppress(PermissionError):
-                    Path(copy.name).unlink(missing_ok=True)
+                copy = tempfile.TemporaryFile()  # noqa: SIM115
+                copy.writelines(read_parts(pixels, file, places))
+            copy.seek(0)
+            size = dataset.Rows, dataset.Columns
+            clip = read_video(copy, path, pixels.stated, size)
             clip.notes.extend(notes)
-            return clip._replace(rate=find_rate(dataset) or clip.rate), regions
+            if rate := find_rate(dataset):
+                clip = clip._replace(rate=rate, times=())
+            return clip, regions
         check_size(dataset.Rows, dataset.Columns, path)
         pixels = plan(dataset, pixels)
 

@@ -33,6 +33,9 @@ class Source(NamedTuple):
     count: int | None  # of frames, where it is known
     rate: float  # frames/s
     notes: Sequence[str] = ()  # what a user should know, complete once all frames are read
+    times: Sequence[
+        float
+    ] = ()  # of frames read so far, in s; none where it goes by the rate
     regions: Sequence[Region] = ()  # where the frames have which spacing
 
     @property
@@ -44,6 +47,10 @@ class Source(NamedTuple):
     def moving(self) -> bool:
         """Whether its frames follow each other in time."""
         return self.kind == "camera" or self.count is None or self.count > 1
+
+    def time_of(self, number: int) -> float:
+        """Return when a frame that was read, counted from 1, is to be shown, in s."""
+        return self.times[number - 1] if self.times else (number - 1) / self.rate
 
 
 def is_camera(path: Path) -> bool:

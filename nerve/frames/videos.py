@@ -1,25 +1,24 @@
-"""Frames of videos and cameras, as OpenCV decodes them."""
+"""Frames of videos, as FFmpeg decodes them by PyAV, and of cameras."""
 
-import contextlib
 import itertools
-import os
-from collections.abc import Iterator
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+import av
 import cv2
 import numpy as np
 
 from nerve.command import refusing
 from nerve.frames.pictures import MAX_PIXELS
 
-# FFmpeg's own lines about damaged files; the errors here say what is wrong
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".wmv", ".flv", ".3gp")
-SUFFIXES += (".3g2", ".asf", ".f4v", ".ogv")
-# which hold no count of their frames: OpenCV's is a guess
-UNCOUNTED = (".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob")
-SUFFIXES += UNCOUNTED
+SUFFIXES += (".3g2", ".asf", ".f4v", ".ogv", ".gif", ".ts", ".mts", ".m2ts", ".mpg")
+SUFFIXES += (".mpeg", ".m2v", ".vob")
+# FFmpeg's formats that say neither how many frames there are nor how long they take
+UNCOUNTED = ("gif", "mpeg", "mpegts", "mpegvideo")
 RATE = 25.0  # frames/s where a file does not say
 MAX_FRAMES = 10**7
 
@@ -31,17 +30,9 @@ class Clip(NamedTuple):
     count: int | None  # as the file says or is found; None where neither is known
     rate: float  # frames/s
     notes: list[str]  # what a user should know, complete once the frames are read
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Keep OpenCV's own lines off the screen: the errors here say what is wrong."""
-    logging = cv2.utils.logging
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
+    times: Sequence[
+        float
+    ] = ()  # of those read so far, in s; none where it goes by the rate
 
 
 def check_size(height: float, width: float, name: str | Path) -> None:
@@ -63,36 +54,71 @@ def note_count(name: str | Path, stated: int | None, number: int) -> list[str]:
     return [f"{name} should hold {stated} frame{'s' * (stated > 1)}, {text}"]
 
 
-def read_capture(
-    capture: cv2.VideoCapture, name: str | Path, copy: Path | None = None
+def decode(
+    container: av.container.InputContainer, say: Callable[[], None]
+) -> Iterator[av.VideoFrame]:
+    """Yield the frames of an open video that can be decoded; `say` hears of damage."""
+    packets = container.demux(video=0)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            # an empty one in between, a frame that was dropped, would end the decoder
+            frames = packet.decode() if packet.size or packet.dts is None else []
+        except av.FFmpegError:
+            say()
+            continue
+        if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+            say()
+        yield from frames
+
+
+def read_frames(
+    container: av.container.InputContainer,
+    name: str | Path,
+    rate: float,
+    times: array,
+    notes: list[str],
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of an open video or camera; release it at the end.
+    """Yield the grey frames of an open video, turned as it says; close it at the end.
+
+    They are of the first one's size.
 
     Args:
-        copy: A file to remove then.
+        rate: Frames/s, where frames have no times.
+        times: Takes the seconds of each frame from the first.
+        notes: Takes what a user should know.
     """
-    try:
-        while True:
-            with silent(), refusing(f"{name} cannot be decoded", cv2.error):
-                found, frame = capture.read()
-            if not found:
-                return
-            check_size(*frame.shape[:2], name)
-            yield frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-    finally:
-        capture.release()
-        if copy:
-            copy.unlink(missing_ok=True)
+    text = f"{name} is cut or damaged: frames of it may be wrong"
+    reformatter = av.video.reformatter.VideoReformatter()
+    with container:
+        stream = container.streams.video[0]
+        check_size(stream.height, stream.width, name)
+        stream.thread_type = "AUTO"
+        for frame in decode(container, lambda: text in notes or notes.append(text)):
+            check_size(frame.height, frame.width, name)
+            if not times:
+                size, begin = (frame.width, frame.height), frame.time
+            with refusing(f"{name} cannot be decoded", av.FFmpegError):
+                grey = reformatter.reformat(frame, *size, "gray").to_ndarray()
+            known = None not in (frame.time, begin)
+            times.append(frame.time - begin if known else len(times) / rate)
+            yield np.ascontiguousarray(np.rot90(grey, frame.rotation // 90))
 
 
-def find_rate(capture: cv2.VideoCapture) -> float:
-    """Return the frames/s of a video or camera, or RATE."""
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if 0 < rate < 1000 else RATE
+def find_count(container: av.container.InputContainer, rate: float) -> int | None:
+    """Return how many frames a video should hold; None where it does not say."""
+    count = container.streams.video[0].frames
+    if container.format.name in UNCOUNTED:
+        return None
+    if not count and container.duration:
+        count = round(container.duration / av.time_base * rate)
+    return count if 0 < count <= MAX_FRAMES else None
 
 
 def read_video(
-    path: Path,
+    file: BinaryIO,
     name: str | Path,
     stated: int | None = None,
     size: tuple[int, int] | None = None,
@@ -100,7 +126,7 @@ def read_video(
     """Return the frames of a video.
 
     Args:
-        path: Its file; where it is not `name`, a copy, removed at the end.
+        file: Open, with nothing else in it.
         name: What messages call it.
         stated: How many frames it should hold; None for what its own header says.
         size: (height, width) that they should have; None for any.
@@ -109,71 +135,61 @@ def read_video(
         ValueError: it cannot be decoded, or is of another size.
     """
     text = f"{name} is no video that can be decoded, or is cut short"
-    with silent(), refusing(text, cv2.error):
-        # FFmpeg takes what stands before a colon for a protocol: "12:30.mp4"
-        capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
-    sides = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
-    check_size(*map(capture.get, sides), name)
-    rate, count = find_rate(capture), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    guessed = str(name).lower().endswith(UNCOUNTED) or not 0 < count <= MAX_FRAMES
-    stated = stated or (None if guessed else int(count))
-    rest = read_capture(capture, name, None if path == name else path)
+    with refusing(text, av.FFmpegError):
+        container = av.open(file, metadata_errors="replace")
+    if not container.streams.video or not container.streams.video[0].codec_context:
+        raise ValueError(text)
+    stream, notes, times = container.streams.video[0], [], array("d")
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    rate = rate if 0 < rate < 1000 else RATE
+    guessed = not (stated or stream.frames)
+    stated = stated or find_count(container, rate)
+    rest = read_frames(container, name, rate, times, notes)
     first = list(itertools.islice(rest, 2))  # whether it moves is seen, not believed
     if not first:
         raise ValueError(text)
     if size not in (None, first[0].shape):
         shape = "{} x {}".format(*first[0].shape)
         raise ValueError(f"{name} holds a video of {shape}, its header says {size}")
-    notes = []
 
     def frames():
-        number = 0
-        for frame in itertools.chain(first, rest):
-            number += 1
-            yield frame
-        notes.extend(note_count(name, stated, number))
+        yield from itertools.chain(first, rest)
+        varied = len(times) > 2 and np.ptp(np.diff(times)) > 0.5 / rate
+        known = None if guessed and varied else stated
+        notes.extend(note_count(name, known, len(times)))
 
     count = stated if stated and stated >= len(first) else None
-    return Clip(frames(), 1 if count is None and len(first) == 1 else count, rate, notes)
-
-
-def is_cut(path: Path) -> bool:
-    """Tell whether a video's file ends before what its container says.
-
-    FFmpeg decodes what is there of a frame that is cut; of other containers it does not.
-    """
-    size, suffix = path.stat().st_size, path.suffix.lower()
-    with open(path, "rb") as file:
-        if suffix == ".avi":  # RIFF: the bytes that follow
-            return size < 8 + int.from_bytes(file.read(8)[4:], "little")
-        if suffix == ".flv" and size > 4:  # the last tag's length
-            file.seek(size - 4)
-            length = int.from_bytes(file.read(), "big")
-            file.seek(max(0, size - 3 - length))
-            return int.from_bytes(file.read(3), "big") + 11 != length
-    return False
+    count = 1 if count is None and len(first) == 1 else count
+    return Clip(frames(), count, rate, notes, times)
 
 
 def open_video(path: Path) -> Clip:
     """Return the frames of a video's file."""
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError as error:  # OpenCV 5.0 would crash
-        raise ValueError(f"{path} is no name in UTF-8; rename it") from error
-    clip = read_video(path, path)
-    if is_cut(path):
-        clip.notes.append(f"{path} is cut: its last frame may be damaged")
-    return clip
+    return read_video(open(path, "rb"), path)
 
 
 def open_camera(number: int) -> Clip:
     """Return the frames of a camera."""
-    with silent():
-        capture = cv2.VideoCapture(number)
+    logging = cv2.utils.logging
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # the errors here say what is wrong
+    capture = cv2.VideoCapture(number)
     if not capture.isOpened():
         capture.release()
         raise ValueError(f"there is no camera {number}, or another program holds it")
-    rate = find_rate(capture)
-    return Clip(read_capture(capture, f"camera{number}"), None, rate, [])
+    rate, times = capture.get(cv2.CAP_PROP_FPS), array("d")
+
+    def frames():
+        try:
+            while True:
+                with refusing(f"camera{number} cannot be read", cv2.error):
+                    found, frame = capture.read()
+                if not found:
+                    return
+                times.append(time.monotonic())
+                yield frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        finally:
+            capture.release()
+
+    return Clip(frames(), None, rate if 0 < rate < 1000 else RATE, [], times)

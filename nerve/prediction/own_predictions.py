@@ -182,13 +182,8 @@ def check_out(paths: list[Path], out: Path) -> None:
         paths: As of `predict`.
 
     Raises:
-        ValueError: what is read lies in it, or masks that no run has written; or OpenCV,
-            which writes overlays, would crash at its name.
+        ValueError: what is read lies in it, or masks that no run has written.
     """
-    try:
-        str(out.absolute()).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"--out {out} is no name in UTF-8; choose another") from error
     places = [place for place in (out, *(out / name for name in FOLDERS)) if place.exists()]
     files = [path for path in paths if not is_camera(path)]
     for folder in {p.parent for path in files for p in (path.absolute(), path.resolve())}:
@@ -240,12 +235,12 @@ def write_frame(
     number: int,
     source: Source,
     folder: Path,
-    append: Callable[[np.ndarray], None],
+    append: Callable[[np.ndarray, float], None],
 ) -> None:
     """Write the mask and the overlay of a source's frame; of a video, `append` has it."""
     picture = outline(found.frame, found.mask, PREDICTION_COLOUR)
     if source.moving:
-        append(picture)
+        append(picture, source.time_of(number))
     else:
         write_picture(folder / "overlays" / f"{source.stem}.png", picture)
     write_picture(mask_path(folder, source, number), found.mask * 255)
