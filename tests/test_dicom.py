@@ -546,10 +546,11 @@ def test_spacings_that_contradict_each_other_are_said_and_give_no_millimetres(tm
 
 def test_a_segmentation_says_only_what_was_looked_at(tmp_path):
     path, out = tmp_path / "loop.dcm", tmp_path / "out.dcm"
-    source = write_dicom(path, sweep(6)[0])
-    masks = [mask // 255 for mask in sweep(2)[1]]
-    for count in (1, 2):
-        dicom_seg.write(path, masks[:count], out)
+    # of 35 pixels: the bits of a frame do not end with a byte
+    source = write_dicom(path, np.zeros((20, 5, 7), np.uint8))
+    masks = np.random.default_rng(0).integers(0, 2, (17, 5, 7), np.uint8)
+    for count in (1, 2, 17):
+        dicom_seg.write(path, [np.packbits(mask) for mask in masks[:count]], out)
         found = highdicom.seg.segread(out)
         assert found.NumberOfFrames == count
         pixels = found.get_pixels_by_source_frame(
@@ -562,7 +563,7 @@ def test_a_segmentation_of_a_loop_that_states_any_number(tmp_path):
     path, out = tmp_path / "loop.dcm", tmp_path / "out.dcm"
     for says in (1, 10_000_000):
         write_dicom(path, sweep(2)[0], NumberOfFrames=says)
-        dicom_seg.write(path, [mask // 255 for mask in sweep(2)[1]], out)
+        dicom_seg.write(path, [np.packbits(mask) for mask in sweep(2)[1]], out)
         assert highdicom.seg.segread(out).NumberOfFrames == 2
 
 
@@ -572,7 +573,7 @@ def test_what_an_anonymised_file_lacks_is_left_empty_in_its_segmentation(tmp_pat
     for name in dicom_seg.MAY_LACK:
         delattr(dataset, name)
     dataset.save_as(path)
-    dicom_seg.write(path, [sweep(1)[1][0] // 255], out)
+    dicom_seg.write(path, [np.packbits(sweep(1)[1])], out)
     found = pydicom.dcmread(out)
     for name in dicom_seg.MAY_LACK:
         assert not found.get(name), name

@@ -711,6 +711,17 @@ def test_a_lacking_segmentation_is_told_from_what_is_left_out(weights, tmp_path,
     assert "no attribute 'SOPClassUID'" in errors
 
 
+def test_masks_of_a_loop_are_kept_as_bits(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(dicom_seg, "write", lambda _, masks, out: kept.extend(masks))
+    write_dicom(tmp_path / "cine.dcm", sweep()[0])
+    source = sources.open_source(tmp_path / "cine.dcm")
+    with own_predictions.collect_masks(source, tmp_path, []) as keep:
+        for mask in sweep()[1]:
+            keep(mask // 255)
+    assert sum(mask.nbytes for mask in kept) == 6 * HEIGHT * WIDTH / 8
+
+
 def test_a_lacking_segmentation_does_not_hide_what_went_wrong_before(tmp_path):
     path, lacking = tmp_path / "cine.dcm", []
     write_dicom(path, sweep()[0])

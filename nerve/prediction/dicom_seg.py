@@ -30,12 +30,18 @@ def check_installed() -> None:
         import highdicom  # noqa: F401
 
 
+def unpack(masks: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Return masks, as `write` takes them, as uint8 `(count, height, width)`, 0 and 1."""
+    bits = [np.unpackbits(mask, count=shape[0] * shape[1]) for mask in masks]
+    return np.reshape(bits, (len(masks), *shape))
+
+
 def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
     """Write the DICOM Segmentation of a DICOM file.
 
     Args:
-        masks: List of uint8 arrays `(height, width)`, 0 and 1, one for each frame from the
-            first on. Of further frames the segmentation says nothing.
+        masks: Of each frame from the first on `np.packbits` of its mask: a long loop's take
+            an eighth of the memory so. Of further frames the segmentation says nothing.
         out: File to write; its folder is made if absent.
 
     Raises:
@@ -72,7 +78,7 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
             dataset.SOPClassUID = pydicom.uid.UltrasoundImageStorage
         segmentation = highdicom.seg.Segmentation(
             source_images=[dataset],
-            pixel_array=masks[0][np.newaxis],
+            pixel_array=unpack(masks[:1], (dataset.Rows, dataset.Columns)),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[description],
             series_instance_uid=highdicom.UID(),
@@ -116,7 +122,10 @@ def add_frames(segmentation, masks: list[np.ndarray]) -> None:
     from pydicom.pixels.utils import pack_bits
     from pydicom.tag import Tag
 
-    segmentation.PixelData = pack_bits(np.stack(masks))
+    shape, content = (segmentation.Rows, segmentation.Columns), bytearray()
+    for start in range(0, len(masks), 8):  # of eight frames the bits fill whole bytes
+        content += pack_bits(unpack(masks[start : start + 8], shape), pad=False)
+    segmentation.PixelData = bytes(content) + b"\0" * (len(content) % 2)
     segmentation.NumberOfFrames = len(masks)
     index = Dataset()
     index.DimensionOrganizationUID = segmentation.DimensionIndexSequence[

@@ -212,7 +212,7 @@ def collect_masks(
     """
     masks = []
     try:
-        yield masks.append
+        yield lambda mask: masks.append(np.packbits(mask))
     finally:
         if masks:
             path = folder / "segmentations" / f"{source.stem}.dcm"
