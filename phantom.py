@@ -61,8 +61,9 @@ def write_frame(frame: Frame, seed: int, out: Path) -> tuple[str, dict[str, str]
     """Write one frame; return its encoded mask, and `{relative path: SHA-256}`."""
     files, pixels = make_frame(frame, seed)
     for path, content in files.items():
-        with atomic.writing(out / path, len(content)):
-            (out / path).write_bytes(content)  # no fsync of each: `os.sync` of all
+        (out / path).unlink(missing_ok=True)  # of a killed run; a link is not followed
+        with atomic.writing(out / path, len(content)), open(out / path, "xb") as file:
+            file.write(content)  # no fsync of each: `os.sync` of all
     digests = {p: hashlib.sha256(content).hexdigest() for p, content in files.items()}
     return pixels, digests
 

@@ -319,15 +319,20 @@ def test_an_unfinished_folder_of_other_versions_is_made_anew(small, tmp_path):
     assert digests(tmp_path / "raw") == digests(small)
 
 
-def test_after_a_power_cut_all_frames_are_made_anew(small, tmp_path):
+def test_after_a_power_cut_all_frames_are_made_anew_and_no_link_followed(small, tmp_path):
     folder = tmp_path / "raw"
     unfinish(small, folder)
     short = folder / "train" / "1_2.tif"
     short.write_bytes(short.read_bytes()[:1000])
     (folder / "train" / "2_1_mask.tif").unlink()
     (folder / ".nerve~train_masks.csv").write_bytes(b"half")
+    others = tmp_path / "others.txt"
+    others.write_text("mine")
+    (folder / "test" / "1.tif").unlink()
+    (folder / "test" / "1.tif").symlink_to(others)
     phantom.main(["--out", str(folder), *SMALL])
     assert digests(folder) == digests(small)
+    assert others.read_text() == "mine"
 
 
 def start(folder):
