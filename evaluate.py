@@ -136,7 +136,7 @@ def write_scores(predicted: Path, summary: dict, rows: dict, each: dict) -> list
     write_rows(paths[1], names, rows)
     if each:
         write_rows(paths[2], ("clip",), each)
-    atomic.write_bytes(paths[0], atomic.to_json(summary).encode())
+    atomic.write_json(paths[0], summary)
     return paths
 
 

@@ -127,7 +127,7 @@ def record_files(folder: Path, weights: Path, trained: Trained) -> None:
         files[path.name] = atomic.sha256(path)
     record = dataclasses.asdict(engines.Exports(trained.h5_sha256, files))
     path = folder / engines.record_path(weights).name
-    atomic.write_bytes(path, atomic.to_json(record).encode())
+    atomic.write_json(path, record)
 
 
 def compare_all(

@@ -30,6 +30,7 @@ from nerve.frames.outlines import clean
 from nerve.records import Extract, Extracted, Skipped, read_extract, to_dict
 
 ARRAYS = {"train": ("imgs_train.npy", "imgs_mask_train.npy"), "test": ("imgs_test.npy",)}
+RECORD = "extract.json"
 
 
 def attempt(function: Callable, item):
@@ -191,23 +192,19 @@ def main(argv: list[str] | None = None) -> None:
     else:
         folders = challenge.find_folders(args.raw)
     notes = []
-    with atomic.lock(args.data):
+    with atomic.lock(args.data), atomic.aside(args.data / "extract") as making:
         if args.images:
             how = args.crop, args.label, args.subject_pattern, args.subjects
             plan = own_frames.plan(args.images, found, *how)
             folders = [args.images, args.masks]
-            record = extract_own(plan, folders, args.data, args.skip_bad)
+            record = extract_own(plan, folders, making, args.skip_bad)
             notes = own_frames.judge(list(plan.seen.values()), args.label)
         else:
-            record = extract_raw(folders, args.data, args.skip_bad)
+            record = extract_raw(folders, making, args.skip_bad)
         note_replaced(args.data, record)
-        names = [name for group in ARRAYS.values() for name in group]
-        atomic.publish(
-            args.data / "extract.json",
-            to_dict(record),
-            paths=[args.data / name for name in record.arrays],
-            stale=[args.data / name for name in names if name not in record.arrays],
-        )
+        atomic.write_json(making / RECORD, to_dict(record))
+        earlier = (args.data / name for group in ARRAYS.values() for name in group)
+        atomic.move(making, args.data, [RECORD], earlier)
     report(record, args.data)
     for note in notes:
         print(note)

@@ -131,7 +131,7 @@ def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
     seed = record["parameters"]["seed"]
     for folder in ("train", "test"):
         atomic.make_folder(out / folder)
-    atomic.write_bytes(out / RECORD, atomic.to_json(record).encode())
+    atomic.write_json(out / RECORD, record)
     made = machine.map_threads(lambda frame: write_frame(frame, seed, out), frames)
     bar = tqdm(made, "frames", len(frames), unit=" frames", disable=None)
     pixels, digests = {}, {}
@@ -144,7 +144,7 @@ def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
     if hasattr(os, "sync"):  # once, where an fsync of thousands of files takes minutes
         os.sync()
     record = record | {"complete": True, "sha256sums": atomic.sha256(out / "SHA256SUMS")}
-    atomic.write_bytes(out / RECORD, atomic.to_json(record).encode())
+    atomic.write_json(out / RECORD, record)
 
 
 def make_record(parameters: dict, frames: list[Frame]) -> dict:

@@ -38,6 +38,7 @@ from nerve.records import (
 
 SIDE = 96  # pixels
 BLOCK = 64  # frames resized by a thread at a time
+RECORD, LISTED = "preprocess.json", "contradictory.csv"
 
 
 def fit_mask(mask: np.ndarray, geometry: Geometry, soft: bool) -> np.ndarray:
@@ -259,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
         like, soft = other.inputs, soft or other.soft_masks
     elif args.like:
         like = read_trained(args.like).inputs
-    with atomic.lock(args.data):
+    with atomic.lock(args.data), atomic.aside(args.data / "preprocess") as making:
         extract, frames, masks = read_training_frames(args.data)
         subjects, areas = map(np.array, (extract.train.subject, extract.train.area))
         size, aspect = (args.height, args.width), extract.width / extract.height
@@ -273,16 +274,15 @@ def main(argv: list[str] | None = None) -> None:
             args.split, groups, areas > 0, args.folds, args.fold, args.seed
         )
         train, val = np.flatnonzero(~validation), np.flatnonzero(validation)
-        listed = args.data / "contradictory.csv"
         if args.contradictory:
             near = agreement.find_near_identical(images, groups, args.similarity)
-            agreement.list_contradictory(listed, extract.train, labels, near)
+            agreement.list_contradictory(making / LISTED, extract.train, labels, near)
         mean, deviation = scaling(images, train)
         if like:
             mean, deviation = like.mean, like.standard_deviation
         arrays = {}
         for name, rows in (("train", train), ("val", val)):
-            written = write_split(args.data, name, images, labels, rows, (mean, deviation))
+            written = write_split(making, name, images, labels, rows, (mean, deviation))
             arrays |= written
         shown = np.array([label.any() for label in labels])
         unknown = args.split == "subject" and not extract.subjects_known
@@ -310,9 +310,8 @@ def main(argv: list[str] | None = None) -> None:
             arrays=arrays,
             look=foreign.learn(inner, groups[train]),
         )
-        paths, stale = [args.data / name for name in arrays], []
-        (paths if args.contradictory else stale).append(listed)
-        atomic.publish(args.data / "preprocess.json", to_dict(split), paths, stale)
+        atomic.write_json(making / RECORD, to_dict(split))
+        atomic.move(making, args.data, [RECORD], [args.data / LISTED])
         lost = count_lost(geometries, masks, labels, np.flatnonzero(areas))
     report(split, lost, args.data)
 

@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
                 limits_searched_on=sorted({s for part in subjects for s in part}),
             )
         record = dataclasses.replace(record, calibration=calibration)
-        atomic.write_bytes(args.into, atomic.to_json(record.to_dict()).encode())
+        atomic.write_json(args.into, record.to_dict())
     report(calibration)
     if not gained:
         print(f"{len(columns.empty)} frames: nothing is gained over {before:.4f}")

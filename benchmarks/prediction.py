@@ -61,7 +61,7 @@ def write_extract(folder, frames, shape):
         writer.append(frame)
     test = Extracted(image=list(range(1, shape[0] + 1)), skipped=[])
     extract = Extract(*shape[1:], arrays={path.name: writer.close()}, test=test)
-    atomic.publish(folder / "extract.json", to_dict(extract), [path])
+    atomic.write_json(folder / "extract.json", to_dict(extract))
 
 
 def write_untrained(path, trained):
@@ -73,7 +73,7 @@ def write_untrained(path, trained):
     model = build_network(recipe, inputs.height, inputs.width)
     h5_file.save(model, path, "dice_coef_loss", ["dice_coef"], recipe.learning_rate)
     record = replace(trained, h5_sha256=atomic.sha256(path)).to_dict()
-    atomic.write_bytes(path.with_suffix(".json"), atomic.to_json(record).encode())
+    atomic.write_json(path.with_suffix(".json"), record)
 
 
 def prepare(folder, weights, filters):

@@ -81,8 +81,7 @@ def copy_data(source, out, rows, change=lambda x, rng: x):
         val=describe(np.array([], int), subjects, nerve),
         arrays=written,
     )
-    paths = [out / name for name in arrays]
-    atomic.publish(out / "preprocess.json", to_dict(split), paths)
+    atomic.write_json(out / "preprocess.json", to_dict(split))
     return out
 
 

@@ -1,6 +1,5 @@
 """Arrays on disk: the bytes of np.save, written flat, read back checked."""
 
-import dataclasses
 import errno
 import hashlib
 import io
@@ -9,7 +8,6 @@ import os
 import numpy as np
 import pytest
 
-from nerve.files import atomic
 from nerve.files.arrays import Array, ArrayWriter, read_array, scratch_array
 
 REPAIR = "python make_it.py --data there"
@@ -22,11 +20,11 @@ def saved_bytes(array):
 
 
 def write_rows(path, rows, planned, dtype):
-    """Write rows with ArrayWriter; return (record, the temporary file's bytes)."""
+    """Write rows with ArrayWriter; return (record, the file's bytes)."""
     writer = ArrayWriter(path, (planned, *rows.shape[1:]), dtype)
     for row in rows:
         writer.append(row)
-    return writer.close(), atomic.temporary(path).read_bytes()
+    return writer.close(), path.read_bytes()
 
 
 @pytest.fixture
@@ -34,8 +32,6 @@ def stored(tmp_path):
     """A folder with `x.npy`, uint8 (5, 4, 3), and the record of its arrays."""
     rows = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
     entry, _ = write_rows(tmp_path / "x.npy", rows, 5, np.uint8)
-    arrays = {"x.npy": dataclasses.asdict(entry)}
-    atomic.publish(tmp_path / "stage.json", {"arrays": arrays}, [tmp_path / "x.npy"])
     return tmp_path, {"x.npy": entry}
 
 
@@ -83,11 +79,12 @@ def test_a_row_of_another_shape_is_refused(tmp_path):
     writer.close()
 
 
-def test_an_unfinished_array_has_only_its_temporary_name(tmp_path):
+def test_an_array_gets_its_name_once_it_is_whole(tmp_path):
     writer = ArrayWriter(tmp_path / "x.npy", (1, 2), np.uint8)
     assert [path.name for path in tmp_path.iterdir()] == [".nerve~x.npy"]
+    writer.append(np.zeros(2, np.uint8))
     writer.close()
-    assert not (tmp_path / "x.npy").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 
 def test_a_full_disk_is_named_before_the_work(tmp_path, monkeypatch):

@@ -82,40 +82,19 @@ def listing(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"}
 
 
-def test_publish_puts_the_record_last_and_removes_the_stale(tmp_path, monkeypatch):
-    for name in ("stage.json", "a.npy", "old.npy"):
-        (tmp_path / name).write_text("old")
-    for name in ("a.npy", "b.npy"):
-        atomic.write_temporary(tmp_path / name, b"new")
-    steps, replace = [], os.replace
-
-    def logged(source, target):
-        present = (tmp_path / "stage.json").exists()
-        steps.append((target.name, present, (tmp_path / "old.npy").exists()))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", logged)
-    names = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    atomic.publish(tmp_path / "stage.json", {"n": 1}, names, [tmp_path / "old.npy"])
-    # (file, record present, stale file present) before each rename
-    assert steps == [
-        ("a.npy", False, False),
-        ("b.npy", False, False),
-        ("stage.json", False, False),
-    ]
-    found = listing(tmp_path)
-    assert json.loads(found.pop("stage.json")) == {"n": 1}
-    assert found == {"a.npy": b"new", "b.npy": b"new"}
-
-
-def test_files_are_on_disk_before_they_get_their_names(tmp_path, monkeypatch):
+def test_files_are_on_disk_before_they_get_their_places(tmp_path, monkeypatch):
     steps, fsync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("fsync"), fsync(fd)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("rename"), replace(a, b)))
-    write_array(tmp_path / "x.npy")
-    atomic.publish(tmp_path / "stage.json", {}, [tmp_path / "x.npy"])
-    # the array, the record; both renames; the folder
-    assert steps == ["fsync", "fsync", "rename", "rename", "fsync"]
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append(b), replace(a, b)))
+    with atomic.aside(tmp_path / "stage") as folder:
+        write_array(folder / "x.npy")
+        atomic.write_json(folder / "stage.json", {})
+        for name in ("x.npy", "stage.json"):
+            assert steps[steps.index(folder / name) - 1] == "fsync"
+        steps.clear()
+        atomic.move(folder, tmp_path, ["stage.json"])
+    # the array, its folder; the record, its folder
+    assert steps == [tmp_path / "x.npy", "fsync", tmp_path / "stage.json", "fsync"]
 
 
 def test_a_record_that_cannot_be_written_leaves_the_previous_outputs(tmp_path):
@@ -124,14 +103,10 @@ def test_a_record_that_cannot_be_written_leaves_the_previous_outputs(tmp_path):
         (tmp_path / name).write_bytes(content)
 
     def run():
-        with atomic.lock(tmp_path):
-            atomic.write_temporary(tmp_path / "x.npy", b"new")
-            atomic.publish(
-                tmp_path / "stage.json",
-                {"mean": float("nan")},
-                [tmp_path / "x.npy"],
-                [tmp_path / "stale.npy"],
-            )
+        with atomic.lock(tmp_path), atomic.aside(tmp_path / "stage") as folder:
+            atomic.write_bytes(folder / "x.npy", b"new")
+            atomic.write_json(folder / "stage.json", {"mean": float("nan")})
+            atomic.move(folder, tmp_path, ["stage.json"], [tmp_path / "stale.npy"])
 
     with pytest.raises(ValueError, match="not JSON compliant"):
         run()
@@ -143,17 +118,16 @@ def test_a_stop_between_the_renames_leaves_no_record(tmp_path, monkeypatch):
     replace = os.replace
 
     def stops_at_b(source, target):
-        if target.name == "b.npy":
+        if target == tmp_path / "b.npy":
             raise KeyboardInterrupt
         replace(source, target)
 
-    for name in ("a.npy", "b.npy"):
-        atomic.write_temporary(tmp_path / name, b"new")
     monkeypatch.setattr(os, "replace", stops_at_b)
-    with pytest.raises(KeyboardInterrupt):
-        atomic.publish(
-            tmp_path / "stage.json", {}, [tmp_path / "a.npy", tmp_path / "b.npy"]
-        )
+    with atomic.aside(tmp_path / "stage") as folder:
+        for name in ("a.npy", "b.npy", "stage.json"):
+            (folder / name).write_text("new")
+        with pytest.raises(KeyboardInterrupt):
+            atomic.move(folder, tmp_path, ["stage.json"])
     assert not (tmp_path / "stage.json").exists()
 
 
@@ -161,8 +135,8 @@ def test_a_failed_run_leaves_its_folder_as_it_was(tmp_path):
     (tmp_path / "x.npy").write_bytes(b"old")
 
     def run():
-        with atomic.lock(tmp_path):
-            write_array(tmp_path / "x.npy")
+        with atomic.lock(tmp_path), atomic.aside(tmp_path / "stage") as folder:
+            write_array(folder / "x.npy")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -1,8 +1,8 @@
 """How every script writes, locks and reads back the files that it hands over.
 
-A stage writes its files in full under temporary names, then renames them into place,
-its JSON record last: no record, no stage. Temporary names begin with MINE: what does not is
-of others, and never removed.
+A stage writes its files in full into a folder of `aside`, then moves them into place, its
+JSON record last: no record, no stage. Temporary names begin with MINE: what does not is of
+others, and never removed.
 """
 
 import contextlib
@@ -215,26 +215,9 @@ def to_json(record: dict) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def publish(
-    record_path: Path, record: dict, paths: Iterable[Path], stale: Iterable[Path] = ()
-) -> None:
-    """Give finished temporary files their names, and write the record last.
-
-    Args:
-        record_path: The stage's JSON file. While it is absent, there is no stage.
-        paths: The files, whole at `temporary(path)`.
-        stale: Files of an earlier run that this one does not make; removed.
-    """
-    record_path = Path(record_path)
-    write_temporary(record_path, to_json(record).encode())
-    with undisturbed(WRITTEN):
-        record_path.unlink(missing_ok=True)
-        for path in stale:
-            Path(path).unlink(missing_ok=True)
-        for path in paths:
-            os.replace(temporary(path), path)
-        os.replace(temporary(record_path), record_path)
-        sync_folder(record_path.parent)
+def write_json(path: Path, record: dict) -> None:
+    """Replace a JSON file in one step."""
+    write_bytes(path, to_json(record).encode())
 
 
 def move(
@@ -243,9 +226,9 @@ def move(
     """Give all files below a folder of `aside`, on disk already, their places in `out`.
 
     Args:
-        tables: Names in `out` of what lists the others: while these are absent, there is
-            no result. They come last, in this order.
-        stale: Of an earlier run; removed.
+        tables: Names in `out` of what lists the others, a stage's record: while these are
+            absent, there is no result. They come last, in this order.
+        stale: What an earlier run may have made; removed.
     """
     with undisturbed(WRITTEN):
         for name in tables:

@@ -83,12 +83,12 @@ def list_contradictory(
     """List near-identical frames whose masks contradict each other, in a CSV.
 
     Args:
-        path: CSV to write; until `atomic.publish` it lies at its temporary name.
+        path: CSV to write.
         labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
     """
     agreement, worst = measure_agreement(labels, near)
     rows = np.flatnonzero(agreement < CONTRADICTORY).tolist()
-    with atomic.write_csv(atomic.temporary(path), COLUMNS) as writer:
+    with atomic.write_csv(path, COLUMNS) as writer:
         for row in rows:
             dice, other = worst[row]
             frames = [(train.subject[r], train.image[r]) for r in (row, other)]
@@ -96,4 +96,5 @@ def list_contradictory(
             pair = f"{near[row][other]:.4f}", f"{dice:.4f}"
             writer.writerow([*frames[0], *values, *frames[1], *pair])
     pairs = sum(map(len, near)) // 2
-    print(f"{pairs} near-identical pairs; {len(rows)} frames contradict theirs: {path}")
+    contradict = f"{len(rows)} frames contradict theirs: {path.name}"
+    print(f"{pairs} near-identical pairs; {contradict}")

@@ -94,7 +94,6 @@ def save_result(out: Path, plain: keras.Model, run: Trained, row: dict) -> None:
     """Write NAME.h5 and its NAME.json together."""
     rate = run.recipe.learning_rate
     content = h5_file.to_bytes(plain, "dice_coef_loss", ["dice_coef"], rate)
-    atomic.write_temporary(out, content)
     versions = {
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
@@ -102,7 +101,11 @@ def save_result(out: Path, plain: keras.Model, run: Trained, row: dict) -> None:
     }
     digest = hashlib.sha256(content).hexdigest()
     trained = dataclasses.replace(run, h5_sha256=digest, kept=row, versions=versions)
-    atomic.publish(out.with_suffix(".json"), trained.to_dict(), [out])
+    record = out.with_suffix(".json").name
+    with atomic.aside(out) as folder:
+        atomic.write_bytes(folder / out.name, content)
+        atomic.write_json(folder / record, trained.to_dict())
+        atomic.move(folder, out.parent, [record])
 
 
 def save_history(out: Path, history: list[dict]) -> None:
