@@ -241,7 +241,7 @@ def test_a_killed_process_frees_its_lock(held_folder):
 
 
 def test_results_of_two_names_are_locked_apart(tmp_path):
-    atomic.write_temporary(tmp_path / "other.npy", b"half")
+    atomic.temporary(tmp_path / "other.npy").write_bytes(b"half")
     with atomic.lock(tmp_path, "a.h5"):
         with atomic.lock(tmp_path, "b.h5"):
             pass
@@ -263,9 +263,9 @@ def test_a_table_takes_names_that_are_no_text(tmp_path):
 
 def test_a_folders_lock_leaves_what_a_run_on_a_name_is_writing(tmp_path):
     with atomic.lock(tmp_path, "net"):
-        atomic.write_temporary(tmp_path / "net.h5", b"half")
+        atomic.temporary(tmp_path / "net.h5").write_bytes(b"half")
         with atomic.lock(tmp_path):
-            atomic.write_temporary(tmp_path / "network.npy", b"half")
+            atomic.temporary(tmp_path / "network.npy").write_bytes(b"half")
         assert atomic.temporary(tmp_path / "net.h5").exists()
         assert not atomic.temporary(tmp_path / "network.npy").exists()
 

@@ -157,15 +157,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_temporary(path: str | Path, content: bytes | memoryview) -> None:
-    """Bring `content` to disk at `temporary(path)`."""
-    with writing(path, len(content)), create(path) as file:
-        reserve(file, path, len(content))
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def sync_folder(folder: Path) -> None:
     """Bring renames in a folder to disk, where the system opens folders: not Windows."""
     if os.name == "nt":
@@ -177,7 +168,11 @@ def sync_folder(folder: Path) -> None:
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Replace a file in one step: a reader sees the old content or the new one."""
-    write_temporary(path, content)
+    with writing(path, len(content)), create(path) as file:
+        reserve(file, path, len(content))
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary(path), path)
     sync_folder(Path(path).parent)
 

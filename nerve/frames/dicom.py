@@ -126,17 +126,6 @@ def read_header(path: Path):
         return dataset, pixels._replace(stated=stated_count(dataset))
 
 
-def find_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of the frames of a DICOM file, as its header says.
-
-    Raises:
-        ValueError: it does not, or as of `read_header`.
-    """
-    dataset, _ = read_header(path)
-    with refusing(f"{path} does not say how large its frames are", Exception):
-        return int(dataset.Rows), int(dataset.Columns)
-
-
 def find_pixels(file: BinaryIO, content: Path | bytes, syntax) -> Pixels:
     """Return the Pixels of a file that stands at their element.
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from nerve import machine
 from nerve.command import quoted
-from nerve.frames import dicom, pictures
 from nerve.frames.geometry import Geometry
 from nerve.frames.outlines import Drawing, Marked, draw_mask, read_labelme, stem_of
 from nerve.frames.pairs import join_spellings, listed, name_subjects
@@ -75,7 +74,7 @@ def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked, Sequen
 def find_size(path: Path) -> tuple[int, int] | None:
     """Return (height, width) of a frame; None of a damaged one, refused later."""
     with contextlib.suppress(ValueError):
-        return (dicom if dicom.has_frames(path) else pictures).find_size(path)
+        return read_frame(path)[0].shape
 
 
 def find_crop(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[int] | None:
@@ -219,7 +218,7 @@ def plan(
     """
     names = [path.relative_to(images).as_posix() for path, _ in pairs]
     known = name_subjects(names, pattern, table)
-    sizes = [find_size(path) for path, _ in pairs]
+    sizes = list(machine.map_threads(find_size, [path for path, _ in pairs]))
     if not any(sizes):
         read_frame(pairs[0][0])  # says what is wrong
     crops = find_crops(pairs, sizes, label) if crop else {}

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from nerve.command import refusing
 
@@ -19,9 +19,6 @@ MOST_LABELS = 256  # likewise where --label says which counts
 MAX_PIXELS = 1 << 26  # of one; a header that claims more is broken or an attack
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
 BAD_EXIF = (*DAMAGED, struct.error)  # viewers, too, show the picture as it lies
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
-# what a PNG may have its orientation in, some behind the pixels
-ORIENTED = re.compile(rb"eXIf|profile type exif|com\.adobe\.xmp")
 
 
 def check_file(path: Path, folder: Path) -> None:
@@ -93,24 +90,6 @@ def turn(image: Image.Image) -> None:
     image.load()
     with contextlib.suppress(*BAD_EXIF):
         ImageOps.exif_transpose(image, in_place=True)
-
-
-def find_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of a picture as `turn` leaves it, mostly from its header.
-
-    Raises:
-        ValueError: as of `open_picture`.
-    """
-    with open_picture(path) as image:
-        size = image.height, image.width
-        if image.format == "TIFF":  # Pillow gives the turned size
-            return size
-        if image.format == "PNG" and not ORIENTED.search(path.read_bytes()):
-            return size
-        with contextlib.suppress(*BAD_EXIF):
-            if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
-                return size[::-1]
-        return size
 
 
 def read_picture(path: Path) -> np.ndarray:
