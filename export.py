@@ -5,8 +5,8 @@
 
 Reads   weights/unet.h5 and weights/unet.json; of data/ the training frames, to calibrate
         int8 on, and the validation frames, to compare on
-Writes  weights/unet.onnx; weights/unet.xml and .bin (OpenVINO); weights/unet.tflite and
-        unet_int8.tflite (LiteRT); weights/unet.exports.json
+Writes  weights/unet.onnx; weights/unet.xml and .bin (OpenVINO); weights/unet.tflite
+        (LiteRT); both also as unet_int8; weights/unet.exports.json
 
 Prints, for each, its file's size, the mean Dice on the validation frames, and the time of
 one frame. Needs: pip install -r requirements/export.txt
@@ -36,33 +36,6 @@ CALIBRATION = 100  # training frames
 TOLERANCE, INT8_TOLERANCE = 0.002, 0.01  # of mean Dice
 TIMED, WARM_UP = 30, 5  # single frames
 NEEDS = "export.py needs: pip install -r requirements/export.txt"
-
-
-def export_all(model, weights: Path, folder: Path, frames: np.ndarray) -> None:
-    """Write the network in all forms into a folder.
-
-    Args:
-        frames: float32 array `(N, height, width, 1)` to calibrate int8 on.
-    """
-    import tensorflow
-
-    model.predict_on_batch(frames[:1])  # the ONNX export wants a call before
-    for engine in ("onnx", "openvino"):
-        path = folder / engines.exported(weights, engine).name
-        model.export(str(path), format=engine, verbose=False)
-    lite = tensorflow.lite
-    saved = str(folder / "saved")
-    model.export(saved, format="tf_saved_model", verbose=False)
-    for engine in ("litert", "litert-int8"):
-        converter = lite.TFLiteConverter.from_saved_model(saved)
-        if engine == "litert-int8":
-            converter.optimizations = [lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: (
-                [frame[np.newaxis]] for frame in frames
-            )
-        path = folder / engines.exported(weights, engine).name
-        path.write_bytes(converter.convert())
-    atomic.remove(folder / "saved")
 
 
 def mean_dice(
@@ -192,7 +165,9 @@ def main(argv: list[str] | None = None) -> None:
     rows = split.val.rows[: args.frames]
     if not rows:
         raise ValueError(f"{args.data}/ holds no validation frames to compare on")
-    from model import build_network  # here: TensorFlow takes seconds to import
+    # here: TensorFlow takes seconds to import
+    from model import build_network
+    from nerve.prediction.exporting import export_all
 
     with atomic.lock(args.weights.parent, args.weights.stem):
         model = load_network(build_network, args.weights, trained)

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,15 @@ import extract_data
 import predict
 import preprocess
 import train
+from model import build_network
 from nerve.files import atomic, run_length
 from nerve.prediction import engines
+from nerve.prediction.exporting import (
+    FusedNormalization,
+    GroupNormalization,
+    with_fused_normalization,
+)
+from recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +53,8 @@ def test_every_form_is_written_and_compared(exported):
         "unet.onnx",
         "unet.xml",
         "unet.bin",
+        "unet_int8.xml",
+        "unet_int8.bin",
         "unet.tflite",
         "unet_int8.tflite",
         "unet.exports.json",
@@ -54,7 +64,7 @@ def test_every_form_is_written_and_compared(exported):
     keras = float(rows["keras"][1])
     for engine in engines.FILES:
         megabytes, dice, difference, spent = map(float, rows[engine])
-        limit = 0.01 if engine == "litert-int8" else 0.002
+        limit = 0.01 if engine.endswith("int8") else 0.002
         assert abs(dice - keras) <= limit
         assert difference == pytest.approx(dice - keras, abs=2e-4)
         assert spent > 0
@@ -89,7 +99,22 @@ def test_engines_predict_without_tensorflow_what_keras_does(exported, tmp_path, 
     predict.main([*flags, str(tmp_path / "keras"), "--precision", "float32"])
     pairs = zip(read_masks(out), read_masks(tmp_path / "keras"), strict=True)
     differing = np.mean([np.mean(one != two) for one, two in pairs])
-    assert differing < (0.03 if engine == "litert-int8" else 0.005)
+    assert differing < (0.03 if engine.endswith("int8") else 0.005)
+
+
+def test_what_is_exported_has_the_same_results_without_keras_own_normalization():
+    recipe = replace(RECIPES["modern"], filters=4, depth=2)
+    network = build_network(recipe, 16, 24)
+    rng = np.random.default_rng(0)
+    network.set_weights([rng.normal(0.5, 0.2, w.shape) for w in network.get_weights()])
+    fused = with_fused_normalization(network)
+    kinds = {type(layer) for layer in fused.layers}
+    assert FusedNormalization in kinds
+    assert GroupNormalization not in kinds
+    x = rng.normal(3, 20, (2, 16, 24, 1)).astype(np.float32)
+    expected = network.predict_on_batch(x)
+    assert expected.std() > 0.01  # says something
+    np.testing.assert_allclose(fused.predict_on_batch(x), expected, atol=1e-5)
 
 
 @pytest.fixture
@@ -176,7 +201,9 @@ def test_a_form_that_differs_too_much_is_an_error(copy, monkeypatch):
         "unet.bin",
         "unet.tflite",
         "unet.xml",
+        "unet_int8.bin",
         "unet_int8.tflite",
+        "unet_int8.xml",
     ]
     refused(copy, r"unet\.onnx is not what python export\.py wrote")
 

@@ -20,6 +20,7 @@ KERAS = "keras"
 FILES = {
     "onnx": ".onnx",
     "openvino": ".xml",
+    "openvino-int8": "_int8.xml",
     "litert": ".tflite",
     "litert-int8": "_int8.tflite",
 }
@@ -76,9 +77,9 @@ def load(engine: str, path: Path) -> SimpleNamespace:
     Raises:
         ValueError: the engine is not installed, or cannot read the file.
     """
-    functions = {"onnx": load_onnx, "openvino": load_openvino}
+    loaders = {"onnx": load_onnx, "openvino": load_openvino, "litert": load_litert}
     try:
-        function = functions.get(engine, load_litert)(path)
+        function = loaders[engine.removesuffix("-int8")](path)
     except ImportError as error:
         raise ValueError(
             f"engine {engine} needs: pip install -r requirements/export.txt"
