@@ -9,7 +9,8 @@ Reads   weights/unet.h5 and weights/unet.json; data/imgs_train.npy,
         DICOM files, a camera
 Writes  predictions/validation.csv, validation_truth.csv, submission.csv and overlays/;
         of frames of your own masks/STEM.png, overlays/STEM.png and frames.csv; of a video
-        or cine loop masks/STEM_NUMBER.png and overlays/STEM.mp4
+        or cine loop masks/STEM_NUMBER.png and overlays/STEM.mp4; with --labels outlines
+        and frames of the masks' names in labels/
 """
 
 import argparse
@@ -27,7 +28,7 @@ from tqdm import tqdm
 from nerve import command
 from nerve.files import atomic, run_length
 from nerve.files.arrays import read_array
-from nerve.frames import sources
+from nerve.frames import labels, sources
 from nerve.frames.overlays import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
@@ -229,6 +230,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     text = "also write a DICOM Segmentation of each DICOM file"
     add("--dicom-seg", action="store_true", help=text)
+    text = "also write outlines to correct in labelme or CVAT, beside their frames"
+    add("--labels", choices=labels.FORMATS, help=text)
     add("--frames", type=command.whole(1), help="of a camera or video, at most")
     add(
         "--weights",
@@ -266,7 +269,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--overlays goes with --data; of --input all frames have one")
     if args.engine != engines.KERAS and len(args.weights) > 1:
         parser.error(f"--engine {args.engine} takes one .h5, exported")
-    for name in ("smoothing", "dicom_seg", "frames"):
+    for name in ("smoothing", "dicom_seg", "labels", "frames"):
         if getattr(args, name) and args.input is None:
             parser.error(f"--{name.replace('_', '-')} goes with --input")
     if args.smoothing is None:
@@ -317,7 +320,8 @@ def main(argv: list[str] | None = None) -> None:
     with atomic.lock(args.out):
         if args.input:
             how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
-            advise(own_predictions.predict(model, trained, paths, args.out, *how))
+            options = own_predictions.Options(*how, args.labels)
+            advise(own_predictions.predict(model, trained, paths, args.out, options))
         else:
             chosen = [select[part](trained, args.data) for part in parts]
             how = args.out, args.prevalence, args.overlays

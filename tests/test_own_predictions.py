@@ -753,3 +753,44 @@ def test_segmentations_without_their_packages_or_of_no_dicom(
     with pytest.raises(ValueError, match=r"pip install -r requirements/dicom\.txt"):
         run(weights, folder, tmp_path / "new", "--dicom-seg")
     assert not (tmp_path / "new").exists()
+
+
+def test_outlines_of_all_kinds_of_frames_come_back_as_their_masks(weights, tmp_path):
+    frames, folder, out = sweep(3)[0], tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    write_video(folder / "clip.avi", frames)
+    write_dicom(folder / "still.dcm", frames[:1])
+    Image.fromarray(frames[1] * 0).save(folder / "black.bmp")  # in which none is found
+    run(weights, folder, out, "--labels", "cvat")
+    assert (out / "labels" / "annotations.xml").exists()
+    run(weights, folder, out, "--labels", "labelme")
+    names = ["black", "clip_00001", "clip_00002", "clip_00003", "still"]
+    expected = {f"{name}.{end}" for name in names for end in ("json", "png")}
+    assert {path.name for path in (out / "labels").iterdir()} == expected
+    words = ["--images", str(out / "labels"), "--masks", str(out / "labels")]
+    extract_data.main([*words, "--data", str(tmp_path / "data")])
+    for name, found in zip(
+        names, np.load(tmp_path / "data" / "imgs_mask_train.npy"), strict=True
+    ):
+        mask = cv2.imread(str(out / "masks" / f"{name}.png"), 0)
+        assert name == "black" or dice(found, mask) >= 0.995
+        assert mask.any() == found.any() == (name != "black")
+    shown = cv2.imread(str(out / "labels" / "still.png"), 0)
+    np.testing.assert_array_equal(shown, frames[0])
+
+
+def test_corrected_outlines_are_never_replaced_and_others_go_with_their_masks(
+    weights, tmp_path
+):
+    path, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(sweep(1)[0][0]).save(path)
+    run(weights, path, out, "--labels", "labelme")
+    file = out / "labels" / "a.json"
+    written = (out / "frames.csv").stat().st_mtime
+    os.utime(file, (written + 60, written + 60))
+    with pytest.raises(ValueError, match=r"were corrected since: a\.json; move them"):
+        run(weights, path, out)
+    assert file.exists()
+    os.utime(file, (written, written))
+    run(weights, path, out)  # of masks that are no longer there
+    assert not list((out / "labels").iterdir())

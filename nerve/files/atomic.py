@@ -178,17 +178,24 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
 
 
 @contextlib.contextmanager
-def write_csv(path: Path, columns: Iterable[str]) -> Iterator[Any]:
-    """Yield a csv writer whose rows replace the file `path` once all are written."""
+def write_text(path: Path) -> Iterator[IO[str]]:
+    """Yield a file whose text replaces the file `path` once all is written."""
     how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with writing(path), create(path, "x", **how) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        yield writer
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary(path), path)
     sync_folder(Path(path).parent)
+
+
+@contextlib.contextmanager
+def write_csv(path: Path, columns: Iterable[str]) -> Iterator[Any]:
+    """Yield a csv writer whose rows replace the file `path` once all are written."""
+    with write_text(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        yield writer
 
 
 def as_text(name: str) -> str:

@@ -39,6 +39,7 @@ class Drawing(NamedTuple):
     where: str  # for messages
     size: tuple  # (height, width) that its file gives; None where it gives none
     shapes: list[Shape]
+    picture: str | None = None  # stem of the one drawn on, where only its file says so
 
 
 class Marked(NamedTuple):
@@ -171,7 +172,8 @@ def read_labelme(path: Path) -> Drawing:
                 kind, points = "png", (left, top, right - left + 1, bottom - top + 1)
             shapes.append(Shape(label, kind, points, pixels))
         size = record.get("imageHeight"), record.get("imageWidth")
-    return Drawing(str(path), size, shapes)
+        picture = stem_of(record.get("imagePath") or "") or None
+    return Drawing(str(path), size, shapes, picture)
 
 
 def read_element(element: ElementTree.Element) -> Shape:

@@ -60,6 +60,12 @@ def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked, Sequen
             found = marked.mask.shape
         else:
             drawing = source if isinstance(source, Drawing) else read_labelme(source)
+            if drawing.picture not in (None, stem_of(path.name)):
+                raise ValueError(
+                    f"{drawing.where} is drawn on {drawing.picture!r:.80} (its imagePath), "
+                    f"not on {path.name}; give it that picture's name, or imagePath "
+                    "the new one of a picture that was renamed"
+                )
             where, found = drawing.where, size if None in drawing.size else drawing.size
             marked = draw_mask(drawing, size, label) if found == size else None
         if found != size:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,8 +16,9 @@ from tqdm import tqdm
 
 from nerve.command import undisturbed
 from nerve.files import atomic
-from nerve.frames import foreign
+from nerve.frames import foreign, labels
 from nerve.frames.overlays import PREDICTION_COLOUR, outline, write_picture
+from nerve.frames.pairs import listed
 from nerve.frames.sources import Source, is_camera, open_source
 from nerve.frames.spacing import Region, spacing_at
 from nerve.frames.video_writing import write_video
@@ -37,7 +39,8 @@ COLUMNS = ("name", "frame", "height", "width", "sure", "unlike", "presence", "hi
 COLUMNS += ("parts", "area", "area_mm2", "centroid_row", "centroid_column")
 COLUMNS += ("longest_axis", "longest_axis_mm")
 NOT_KNOWN = "not known"
-FOLDERS = ("masks", "overlays", "segmentations")  # of results
+MTIME_STEP = 2.0  # seconds between which FAT does not tell times apart
+FOLDERS = ("masks", "overlays", "segmentations", "labels")  # of results
 
 
 def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
@@ -166,10 +169,11 @@ def predict_all(
 def list_earlier(source: Source, out: Path) -> list[Path]:
     """Return what a run may have written of a source, perhaps of more frames."""
     stem, suffix = source.stem, ".mp4" if source.moving else ".png"
-    paths = [out / "masks" / f"{stem}.png", out / "overlays" / f"{stem}{suffix}"]
-    if source.moving:
-        name = re.compile(re.escape(stem) + r"_[0-9]{5,}\.png")
-        paths[:1] = [p for p in (out / "masks").glob("*") if name.fullmatch(p.name)]
+    paths = [out / "overlays" / f"{stem}{suffix}", out / "labels" / labels.CVAT]
+    number = "_[0-9]{5,}" if source.moving else ""
+    name = re.compile(re.escape(stem) + number + r"\.(png|json)")
+    for folder in ("masks", "labels"):
+        paths += [p for p in (out / folder).glob("*") if name.fullmatch(p.name)]
     if source.kind == "dicom":
         paths.append(out / "segmentations" / f"{stem}.dcm")
     return paths
@@ -200,6 +204,20 @@ def check_out(paths: list[Path], out: Path) -> None:
             f"--out {out} holds masks or overlays that no run of predict.py has written; "
             "choose another folder"
         )
+    check_labels(out)
+
+
+def check_labels(out: Path) -> None:
+    """Refuse to replace outlines that were corrected since a run wrote them."""
+    if not (out / "frames.csv").exists():
+        return
+    written = (out / "frames.csv").stat().st_mtime + MTIME_STEP  # last of all
+    changed = [p.name for p in (out / "labels").glob("*") if p.stat().st_mtime > written]
+    if changed:
+        raise ValueError(
+            f"--out {out}: outlines in {out / 'labels'} were corrected since: "
+            f"{listed(changed)}; move them to a folder of yours, or choose another --out"
+        )
 
 
 @contextlib.contextmanager
@@ -224,46 +242,72 @@ def collect_masks(
                 lacking.append(in_a_line(error, source.path))
 
 
-def mask_path(folder: Path, source: Source, number: int) -> Path:
-    """Return where the mask of a source's frame lies below a folder of results."""
-    end = f"_{number:05}" if source.moving else ""
-    return folder / "masks" / f"{source.stem}{end}.png"
+def name_frame(source: Source, number: int) -> str:
+    """Return what the mask of a source's frame is called, without its suffix."""
+    return f"{source.stem}_{number:05}" if source.moving else source.stem
+
+
+class Outputs(NamedTuple):
+    """Where what is found in frames goes."""
+
+    folder: Path  # of `atomic.aside`
+    table: Any  # csv writer of frames.csv
+    watch: advice.Watch
+    label: Callable | None  # takes each frame, as of `labels.writing`
+
+
+@contextlib.contextmanager
+def open_outputs(folder: Path, watch: advice.Watch, kind: str | None) -> Iterator[Outputs]:
+    """Yield where what is found goes: the table is whole at the end, last of all.
+
+    Args:
+        kind: Of outlines, one of `labels.FORMATS`; or None.
+    """
+    for name in FOLDERS[:2]:
+        atomic.make_folder(folder / name)
+    labelling = contextlib.nullcontext()
+    if kind:
+        labelling = labels.writing(folder / "labels", kind)
+    with atomic.write_csv(folder / "frames.csv", COLUMNS) as table, labelling as label:
+        yield Outputs(folder, table, watch, label)
 
 
 def write_frame(
     found: Prediction,
     number: int,
     source: Source,
-    folder: Path,
+    outputs: Outputs,
     append: Callable[[np.ndarray, float], None],
 ) -> None:
-    """Write the mask and the overlay of a source's frame; of a video, `append` has it."""
+    """Write mask, outlines and overlay of a source's frame; of a video, `append` has it."""
+    name = name_frame(source, number)
+    if outputs.label:
+        outputs.label(name, found.frame, found.mask)
     picture = outline(found.frame, found.mask, PREDICTION_COLOUR)
     if source.moving:
         append(picture, source.time_of(number))
     else:
-        write_picture(folder / "overlays" / f"{source.stem}.png", picture)
-    write_picture(mask_path(folder, source, number), found.mask * 255)
+        write_picture(outputs.folder / "overlays" / f"{name}.png", picture)
+    write_picture(outputs.folder / "masks" / f"{name}.png", found.mask * 255)
 
 
 def write_found(
-    found: Iterator[Prediction], source: Source, folder: Path, seen: tuple, keep
-) -> int:
-    """Write masks, overlays and table rows of one source; return its number of frames.
+    found: Iterator[Prediction], source: Source, outputs: Outputs, keep: Callable | None
+) -> None:
+    """Write masks, overlays and table rows of one source.
 
     Args:
-        seen: `(writer, watch)`: csv writer of frames.csv, and what is to see all frames.
         keep: Takes each mask, uint8 `(height, width)` of 0 and 1; or None.
     """
-    number, begin, (writer, watch) = 0, time.monotonic(), seen
-    overlay = folder / "overlays" / f"{source.stem}.mp4"
+    number, begin, watch = 0, time.monotonic(), outputs.watch
+    overlay = outputs.folder / "overlays" / f"{source.stem}.mp4"
     with write_video(overlay, source.rate) as append:
         for frame in found:
             with undisturbed():  # a mask without its row would be nobody's
                 number += 1
                 row = describe(source.name, number, frame, source.regions, watch.trained)
-                write_frame(frame, number, source, folder, append)
-                writer.writerow(row)
+                write_frame(frame, number, source, outputs, append)
+                outputs.table.writerow(row)
                 if keep:
                     keep(frame.mask)
                 watch.see(frame)
@@ -271,26 +315,42 @@ def write_found(
         end = f": overlays/{overlay.name}" if overlay.exists() else ""
         rate = number / max(time.monotonic() - begin, 1e-9)
         print(f"{source.name}: {number} frames, {rate:.1f} frames/s{end}")
-    return number
+
+
+def place(outputs: Outputs, begun: list[Source], out: Path) -> bool:
+    """Put what was found in its place; return whether there is anything.
+
+    Args:
+        begun: The sources, of which some may have no frame.
+    """
+    masks = outputs.folder / "masks"
+    done = [s for s in begun if (masks / f"{name_frame(s, 1)}.png").exists()]
+    if done:
+        earlier = [path for source in done for path in list_earlier(source, out)]
+        earlier += [out / f"masks.{end}" for end in scores.WRITTEN]  # of masks/
+        atomic.move(outputs.folder, out, ["frames.csv"], earlier)
+        found = f"{outputs.watch.frames} frames, {outputs.watch.positive} with a nerve"
+        print(f"{found}: {out}/frames.csv")
+    return bool(done)
+
+
+class Options(NamedTuple):
+    """What a run over people's own frames is asked for."""
+
+    smoothing: float = SMOOTHING  # share of the frames before in a video's probabilities
+    most_frames: int | None = None  # of each source; None for all
+    prevalence: float | None = None
+    segmentations: bool = False  # whether to write DICOM Segmentations, too
+    labels: str | None = None  # kind of outlines to write, too
 
 
 def predict(
-    model,
-    trained: Trained,
-    paths: list[Path],
-    out: Path,
-    smoothing: float = SMOOTHING,
-    most_frames: int | None = None,
-    prevalence: float | None = None,
-    segmentations: bool = False,
+    model, trained: Trained, paths: list[Path], out: Path, options: Options
 ) -> advice.Watch:
     """Predict pictures, videos and DICOM files, or a camera.
 
     Args:
         paths: The files, or the camera's number, as `sources.list_files` returned them.
-        smoothing: Share of the frames before in a video's probabilities.
-        most_frames: Of each source; None for all.
-        segmentations: Whether to write DICOM Segmentations, too.
 
     Returns:
         What was seen of all frames.
@@ -298,50 +358,41 @@ def predict(
     Raises:
         ValueError: sources were left out, or have no segmentation; all others are done.
     """
-    watch, failed, lacking, stopped = advice.Watch(trained), [], [], False
-    inputs, replaced, kinds = trained.inputs, [], set()
+    smoothing, most_frames, prevalence, segmentations, kind = options
+    failed, lacking, begun, stopped = [], [], [], False
     if prevalence is not None and is_camera(paths[0]):
         raise ValueError("--prevalence ranks a set of frames; a camera has no end")
-    everything = predict_all(model, paths, inputs, smoothing, most_frames)
+    everything = predict_all(model, paths, trained.inputs, smoothing, most_frames)
     limits = keep_share(everything, prevalence, trained.limits)
 
-    def predict_file(source, folder, writer, keep):
-        found = find_in_source(model, source, inputs, limits, smoothing)
+    def predict_file(path):
+        source = open_limited(path, most_frames)
+        begun.append(source._replace(frames=()))
+        found = find_in_source(model, source, trained.inputs, limits, smoothing)
         total = min(filter(None, (source.count, most_frames)), default=None)
         bar = tqdm(found, source.name, total, unit=" frames", disable=None)
-        replaced.append(source._replace(frames=()))
-        write_found(bar, source, folder, (writer, watch), keep)
+        kept = contextlib.nullcontext()
+        if segmentations and source.kind == "dicom":
+            kept = collect_masks(source, outputs.folder, lacking)
+        with kept as keep:
+            write_found(bar, source, outputs, keep)
         for note in source.notes:
             print(f"note: {note}")
 
     with atomic.aside(out / "results") as folder:
-        for name in FOLDERS[:2]:
-            atomic.make_folder(folder / name)
-        with atomic.write_csv(folder / "frames.csv", COLUMNS) as writer:
+        with open_outputs(folder, advice.Watch(trained), kind) as outputs:
             try:
                 for path in paths:
                     try:
-                        source = open_limited(path, most_frames)
-                        kinds.add(source.kind)
-                        kept = contextlib.nullcontext()
-                        if segmentations and source.kind == "dicom":
-                            kept = collect_masks(source, folder, lacking)
-                        with kept as keep:
-                            predict_file(source, folder, writer, keep)
+                        predict_file(path)
                     except atomic.DiskFull:
                         raise
                     except Exception as error:  # whatever it holds, the others are done
                         failed.append(in_a_line(error, path))
             except KeyboardInterrupt:
                 stopped = True
-        replaced = [s for s in replaced if mask_path(folder, s, 1).exists()]
-        if replaced:
-            earlier = [path for source in replaced for path in list_earlier(source, out)]
-            earlier += [out / f"masks.{end}" for end in scores.WRITTEN]  # of masks/
-            atomic.move(folder, out, ["frames.csv"], earlier)
-            found = f"{watch.frames} frames, {watch.positive} with a nerve"
-            print(f"{found}: {out}/frames.csv")
-    if segmentations and not failed and "dicom" not in kinds:
+        placed = place(outputs, begun, out)
+    if segmentations and not failed and "dicom" not in {source.kind for source in begun}:
         print("note: no segmentation: --dicom-seg is of DICOM files, and there is none")
     for error in failed:
         print(f"left out: {error}", file=sys.stderr)
@@ -349,9 +400,9 @@ def predict(
         print(f"no segmentation: {error}", file=sys.stderr)
     if stopped:
         text = "stopped: what was found so far is written"
-        raise KeyboardInterrupt(*[text][: len(replaced)])
+        raise KeyboardInterrupt(*[text][:placed])
     if failed:
         raise ValueError(f"{len(failed)} of {len(paths)} files were left out")
     if lacking:
         raise ValueError(f"{len(lacking)} of {len(paths)} files have no segmentation")
-    return watch
+    return outputs.watch
