@@ -16,6 +16,7 @@ import keras_step
 import measure
 import phantom_match
 import prediction
+import round_trip
 import run_length_speed
 import stages
 import training_step
@@ -223,3 +224,14 @@ def test_the_whole_is_the_sum_of_its_steps(monkeypatch):
     rows = whole.run_steps({"extract_data.py": [], "train.py": []})
     assert (rows["all"]["seconds"], rows["all"]["peak_anonymous_mb"]) == (4.0, 700.0)
     assert [row["share"] for row in rows.values()] == [0.25, 0.75, 1.0]
+
+
+def test_masks_come_back_from_outlines(tmp_path):
+    frames, masks = np.zeros((2, 6, 60, 80), np.uint8)
+    masks[1:4, 20:40, 30:60] = 255
+    for name, array in (("imgs_train", frames), ("imgs_mask_train", masks)):
+        np.save(tmp_path / f"{name}.npy", array)
+    line = run(round_trip, tmp_path, "--data", tmp_path)
+    for row in line["results"].values():
+        assert row["lowest"] == 1
+        assert row["points"] == 4  # of a rectangle

@@ -1,4 +1,4 @@
-"""docs/own-frames.md and docs/transfer-learning.md, run word for word."""
+"""The pages in docs/ for people with frames of their own, run word for word."""
 
 from pathlib import Path
 
@@ -46,10 +46,11 @@ def make_own_frames():
 
 
 def test_frames_of_ones_own_are_found_and_trained_on(own):
-    for name in ("own-frames", "transfer-learning"):
+    for name in ("own-frames", "labelling", "transfer-learning"):
         run_page(ROOT / "docs" / f"{name}.md", own)
     for left in (
         "found/frames.csv",
+        "corrected/a_00.json",
         "weights/own.h5",
         "own/predictions/validation.csv",
         "own/report.html",
