@@ -40,7 +40,7 @@ figures: .venv/installed  ## redraw images/ from committed tables and phantoms
 	touch $@
 
 .venv/tested: requirements/test.txt requirements/dicom.txt requirements/export.txt requirements/app.txt \
-		requirements/tensorboard.txt .venv/installed
+		requirements/tensorboard.txt requirements/raters.txt .venv/installed
 	$(BIN)/python -m pip install --quiet --requirement requirements/test.txt
 	touch $@
 

@@ -2,38 +2,57 @@
 
     python evaluate.py predictions/submission.csv raw/test_truth.csv
     python evaluate.py found/masks masks --by clip
+    python evaluate.py predicted.csv anna.csv ben.csv carla.csv
 
 Reads   two CSV files with the columns img,pixels, or subject,img,pixels; where the truth
         names subjects, intervals are by subject. Or a folder of predicted masks, NAME.png,
-        and masks or outlines of these names as extract_data.py takes them
+        and masks or outlines of these names as extract_data.py takes them. Or true masks
+        of several raters
 Writes  PREDICTED.scores.json and PREDICTED.scores.csv (a row a frame) beside PREDICTED;
         with --by clip also PREDICTED.clips.csv (a row a clip)
 """
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from nerve import command, machine
 from nerve.files import atomic, run_length
-from nerve.frames.scored import Masks, read_folders, read_tables
-from nerve.scoring import clips, scores
+from nerve.frames.scored import Masks, keep_shared, read_folders, read_tables
+from nerve.scoring import clips, raters, scores
 
 
-def read_both(args: argparse.Namespace) -> tuple[Masks, Masks]:
-    """Return `(predicted, truth)` of the same frames, of two tables or two folders."""
-    if args.predicted.is_dir() and args.truth.suffix.lower() != ".csv":
+def read_masks(args: argparse.Namespace) -> list[Masks]:
+    """Return the predicted masks and each rater's, of tables or folders, frame by frame."""
+    paths = [args.predicted, *args.truth]
+    if args.predicted.is_dir() and args.truth[0].suffix.lower() != ".csv":
         flags = args.subject_pattern, args.label, args.missing_empty
-        return read_folders(args.predicted, args.truth, *flags)
+        return keep_shared(read_folders(args.predicted, args.truth, *flags), paths)
     for flag in ("subject_pattern", "label", "missing_empty"):
         if getattr(args, flag):
             raise ValueError(
                 f"--{flag.replace('_', '-')} is of folders of masks; {args.predicted} and "
-                f"{args.truth} are read as tables, which name subjects in a column"
+                f"{args.truth[0]} are read as tables, which name subjects in a column"
             )
-    return read_tables(args.predicted, args.truth, (args.height, args.width))
+    size = args.height, args.width
+    return keep_shared(read_tables(args.predicted, args.truth, size), paths)
+
+
+def merge_raters(truths: list[Masks]) -> Masks:
+    """Return the majority of raters' masks; of one rater, his."""
+    if len(truths) == 1:
+        return truths[0]
+    merged = {}
+    for name in truths[0]:
+        each = [masks[name] for masks in truths]
+        known = [mask for mask in each if mask.subject is not None] or each
+        mask = raters.majority([mask.draw() for mask in each])
+        runs = run_length.parse(run_length.encode(mask), mask.size)
+        merged[name] = known[0]._replace(runs=runs)
+    return merged
 
 
 def score_frames(predicted: Masks, truth: Masks) -> dict:
@@ -47,11 +66,15 @@ def score_frames(predicted: Masks, truth: Masks) -> dict:
     return dict(zip(predicted, bar, strict=True))
 
 
+def cluster(truth: Masks, names: Iterable) -> tuple[list, bool]:
+    """Return `(clusters, known)`: each frame's subject, or its own number where unknown."""
+    subjects = [truth[name].subject for name in names]
+    return (list(range(len(subjects))), False) if None in subjects else (subjects, True)
+
+
 def summarize(truth: Masks, rows: dict) -> dict:
     """Return the scores of all frames together, as they are printed."""
-    subjects = [truth[name].subject for name in rows]
-    by_subject = None not in subjects
-    clusters = subjects if by_subject else list(range(len(rows)))
+    clusters, by_subject = cluster(truth, rows)
     summary = scores.summarize(list(rows.values()), clusters)
     sizes, constant = {mask.size for mask in truth.values()}, None
     if len(sizes) == 1:
@@ -59,8 +82,40 @@ def summarize(truth: Masks, rows: dict) -> dict:
         height, width = sizes.pop()
         constant = scores.best_constant_mask(masks, height * width)
     summary["nerve_dice_constant_mask"] = constant
-    summary["subjects"] = len(set(subjects)) if by_subject else None
+    summary["subjects"] = len(set(clusters)) if by_subject else None
     return summary
+
+
+def score_raters(predicted: Masks, truths: list[Masks], rows: dict, clusters: list) -> dict:
+    """Return how raters and predictions agree; each frame's is added to its row.
+
+    Args:
+        rows: `scores.frame_scores` of each frame.
+        clusters: As of `raters.summarize`.
+    """
+    with_staple = raters.has_staple()
+
+    def score(name):
+        masks = [masks[name].draw() for masks in truths]
+        return raters.frame_agreement(predicted[name].draw(), masks, with_staple)
+
+    results = machine.map_threads(score, rows)
+    found = list(tqdm(results, "raters", total=len(rows), unit=" frames", disable=None))
+    columns = next(filter(None, found), {})
+    for row, agreement in zip(rows.values(), found, strict=True):
+        row |= {column: (agreement or {}).get(column) for column in columns}
+    return raters.summarize(found, clusters)
+
+
+def format_raters(summary: dict, names: list[str]) -> str:
+    """Return how raters and predictions agree as lines of text."""
+    table = raters.matrix(summary, names)
+    width = max(len(text) for row in table for text in row) + 2
+    lines = ["".join(text.rjust(width) for text in row).rstrip() for row in table]
+    others = {key: summary[key] for key in summary if not key.startswith("dice_")}
+    lines = ["Dice with each rater:", *lines, scores.format_table(others)]
+    lines.append(raters.say(summary))
+    return "\n".join(lines + [raters.LACKING] * (not raters.has_staple()))
 
 
 def score_clips(
@@ -145,7 +200,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add, side = parser.add_argument, command.whole(1, 10_000)
     share, length = command.number(0, 1, above=True), command.number(0, 1000, above=True)
     add("predicted", type=Path, help="CSV of predicted masks, or a folder of them")
-    add("truth", type=Path, help="CSV of true masks of the same frames, or a folder")
+    text = "CSV of true masks of the same frames, or a folder; of several raters, each's"
+    add("truth", type=Path, nargs="+", help=text)
     add("--height", type=side, default=run_length.HEIGHT, help="rows of a CSV's frames")
     add("--width", type=side, default=run_length.WIDTH, help="columns of these, in pixels")
     text = "what to score as wholes, too: clips are the subjects, their frames by number"
@@ -171,12 +227,14 @@ def main(argv: list[str] | None = None) -> None:
     args, each = parse_args(argv), {}
     for end in scores.WRITTEN[: 3 if args.by else 2]:
         out = output_path(args.predicted, end)
-        atomic.check_output(out, [args.truth])
-    predicted, truth = read_both(args)
+        atomic.check_output(out, args.truth)
+    names = raters.name_raters(args.truth)
+    predicted, *truths = read_masks(args)
+    truth = merge_raters(truths)
     if args.by and None in [mask.subject for mask in truth.values()]:
         raise ValueError(
-            f"--by clip needs to know whose each frame is, and {args.truth} has no column "
-            "subject; add it, or score two folders of masks"
+            f"--by clip needs to know whose each frame is, and {args.truth[0]} has no "
+            "column subject; add it, or score two folders of masks"
         )
     rows = score_frames(predicted, truth)
     summary = summarize(truth, rows)
@@ -184,6 +242,11 @@ def main(argv: list[str] | None = None) -> None:
         found, each = score_clips(predicted, truth, rows, args.overlap, args.spacing)
         summary |= found
     print(scores.format_table(summary))
+    if len(truths) > 1:
+        print(f"Those are scores against the majority of {len(truths)} raters.")
+        found = score_raters(predicted, truths, rows, cluster(truth, rows)[0])
+        print(format_raters(found, names))
+        summary |= {"raters": names} | found
     with atomic.lock(out.parent, args.predicted.stem):
         paths = write_scores(args.predicted, summary, rows, each)
     sizes = {mask.size for mask in truth.values()}

@@ -3,7 +3,8 @@
     python report.py --data data --weights weights/unet.h5 --out report.html
 
 Reads   weights/unet.h5, unet.json and unet.csv; data/imgs_train.npy,
-        data/imgs_mask_train.npy, data/preprocess.json
+        data/imgs_mask_train.npy, data/preprocess.json; with --raters CSV files with the
+        columns subject,img,pixels
 Writes  report.html, with all pictures in it
 """
 
@@ -12,6 +13,7 @@ import dataclasses
 import heapq
 import html
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -21,16 +23,20 @@ from tqdm import tqdm
 from nerve import command
 from nerve.files import atomic
 from nerve.frames.overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
+from nerve.frames.scored import Masks, read_raters
 from nerve.precision import PRECISIONS, choose_precision
 from nerve.prediction import inference
 from nerve.prediction.held_out import read_validation, searched_on
 from nerve.prediction.limits import THRESHOLDS, Measures, measure_frame, score_at
 from nerve.prediction.networks import load_network, read_trained
 from nerve.records import Limits, Trained
-from nerve.scoring import plots, scores
+from nerve.scoring import plots, raters, scores
 
 SHOWN = 12  # worst frames, and as many best
 PICTURE_WIDTH, JPEG_QUALITY = 360, 82  # pixels
+# of raters' outlines: blue, purple, sky blue, yellow of Okabe and Ito's palette, which the
+# colour-blind tell apart (https://jfly.uni-koeln.de/color/), too, from orange and green
+RATER_COLOURS = ((0, 114, 178), (204, 121, 167), (86, 180, 233), (240, 228, 66))
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto;
   padding: 0 1rem; color: #1b1f24; }
@@ -57,15 +63,28 @@ LABELS = {
     "centroid_distance": "distance of the centres, pixels",
     "sensitivity": "sensitivity of presence",
     "specificity": "specificity of presence",
+    "frames_of_raters": "frames in which any rater shows a nerve",
+    "predicted_dice": "Dice of the network with each rater",
+    "raters_dice": "Dice of the raters with each other",
+    "difference": "difference",
+    "majority_dice": "Dice of the network with the raters' majority",
+    "staple_dice": "Dice of the network with their consensus (STAPLE)",
 }
 
 
 class Tally:
     """What the page shows, gathered frame by frame; only a few frames are kept."""
 
-    def __init__(self):
+    def __init__(self, tables: dict[str, Masks] | None = None):
+        """Begin.
+
+        Args:
+            tables: `{rater: masks}` by (subject, image), to be drawn and compared.
+        """
+        self.tables, self.agreements = tables or {}, []
         self.rows, self.subjects, self.measures = [], [], []
-        self.worst, self.best = [], []  # heaps of (key, number, picture, caption)
+        # heaps of (key, number, name, picture, Dice)
+        self.worst, self.best, self.disputed = [], [], []
         # of each bin of probabilities: all pixels, and those of nerve
         self.pixels = np.zeros((plots.BINS, 2))
 
@@ -81,6 +100,15 @@ class Tally:
         """
         frame, geometry, probability, mask, _ = found
         row = scores.frame_scores(truth, mask)
+        others = [t[name].draw() if name in t else None for t in self.tables.values()]
+        heaps = []
+        if truth.any() or mask.any():  # nothing can be seen of nothing
+            heaps = [(self.worst, -1, row["dice"]), (self.best, 1, row["dice"])]
+        if len(others) > 1 and all(each is not None for each in others):
+            agreement = raters.frame_agreement(mask, others, raters.has_staple())
+            self.agreements.append((agreement, name[0]))
+            if agreement:
+                heaps.append((self.disputed, -1, agreement["raters_dice"]))
         number = len(self.rows)
         self.rows.append(row)
         self.subjects.append(name[0])
@@ -89,22 +117,35 @@ class Tally:
         bins = np.minimum((probability * plots.BINS).astype(int), plots.BINS - 1).ravel()
         self.pixels[:, 0] += np.bincount(bins, minlength=plots.BINS)
         self.pixels[:, 1] += np.bincount(bins, small.ravel(), minlength=plots.BINS)
-        if truth.any() or mask.any():  # nothing can be seen of nothing
-            for heap, key in ((self.worst, -row["dice"]), (self.best, row["dice"])):
-                if len(heap) < SHOWN or key > heap[0][0]:
-                    item = key, -number, name, draw(frame, truth, mask), row["dice"]
-                    (heapq.heappush if len(heap) < SHOWN else heapq.heapreplace)(heap, item)
+        for heap, sign, dice in heaps:
+            if len(heap) < SHOWN or sign * dice > heap[0][0]:
+                picture = draw(frame, truth, mask, others)
+                item = sign * dice, -number, name, picture, dice
+                (heapq.heappush if len(heap) < SHOWN else heapq.heapreplace)(heap, item)
 
 
-def draw(frame: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> bytes:
-    """Return a frame with both outlines as JPEG, at the page's width."""
+def draw(
+    frame: np.ndarray,
+    truth: np.ndarray,
+    mask: np.ndarray,
+    others: list[np.ndarray | None],
+) -> bytes:
+    """Return a frame with all outlines as JPEG, at the page's width.
+
+    Args:
+        others: Each rater's mask, or None where he has none of this frame.
+    """
     height = round(frame.shape[0] * PICTURE_WIDTH / frame.shape[1])
-    frame, truth, mask = (
-        cv2.resize(a, (PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA)
-        for a in (frame, truth * 255, mask * 255)
-    )
-    picture = outline(frame, truth >= 128, TRUTH_COLOUR)
-    picture = outline(picture, mask >= 128, PREDICTION_COLOUR)
+
+    def resize(array):
+        size = PICTURE_WIDTH, height
+        return cv2.resize(array, size, interpolation=cv2.INTER_AREA)
+
+    drawn = [(truth, TRUTH_COLOUR), *zip(others, RATER_COLOURS, strict=False)]
+    picture = resize(frame)
+    for each, colour in (*drawn, (mask, PREDICTION_COLOUR)):
+        if each is not None:
+            picture = outline(picture, resize(each * 255) >= 128, colour)
     flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     return cv2.imencode(".jpg", picture[..., ::-1], flags)[1].tobytes()
 
@@ -116,6 +157,38 @@ def table_of_scores(summary: dict) -> str:
         cells = f'{LABELS[name]}</td><td class="number">{value}</td><td>{interval}'
         lines.append(f"<tr><td>{cells}</td></tr>")
     return f"<table>{''.join(lines)}</table>"
+
+
+def show_raters(tally: Tally) -> str:
+    """Return how the network and raters agree; nothing without several raters."""
+    if len(tally.tables) < 2:
+        return ""
+    rows, subjects = zip(*tally.agreements, strict=True) if tally.agreements else ((), ())
+    summary, lines = raters.summarize(list(rows), list(subjects)), []
+    for row in raters.matrix(summary, list(tally.tables)):
+        name, *cells = map(html.escape, row)
+        cells = "".join(f'<td class="number">{text}</td>' for text in cells)
+        lines.append(f"<tr><td>{name}</td>{cells}</tr>")
+    others = {key: summary[key] for key in summary if not key.startswith("dice_")}
+    said = html.escape(raters.say(summary))
+    return (
+        f"<h2>Raters</h2><p>{said[0].upper()}{said[1:]}.</p>{table_of_scores(others)}"
+        f"<p>Dice with each rater:</p><table>{''.join(lines)}</table>"
+        "<p>Frames on which they differ most, and their Dice with each other. Outlines: "
+        f"{show_legend(tally.tables)}.</p>{show_frames(tally.disputed)}"
+    )
+
+
+def show_legend(tables: Iterable[str]) -> str:
+    """Return what the outlines' colours mean."""
+    texts = [
+        f'<b style="color:{plots.NEAR_TRUTH}">truth</b>',
+        f'<b style="color:{plots.NEAR_FOUND}">prediction</b>',
+    ]
+    for name, colour in zip(tables, RATER_COLOURS, strict=False):
+        swatch = f'<span style="background:rgb{colour}">&emsp;</span>'
+        texts.append(f"{swatch} {html.escape(name)}")
+    return ",\n".join(texts)
 
 
 def show_frames(heap: list[tuple]) -> str:
@@ -245,11 +318,10 @@ def make_page(tally: Tally, trained: Trained, weights: Path, notes: list[str]) -
 how sure a nerve is there: {sure}.
 Masks are compared at the frames' own size. Research only: not for diagnosis or for guiding
 a needle.</p>{note}
-<h2>Scores</h2>{table_of_scores(summary)}
+<h2>Scores</h2>{table_of_scores(summary)}{show_raters(tally)}
 <h2>Where it does well and badly</h2><div class="plots">{"".join(shown)}</div>
 <h2>The {len(tally.worst)} worst frames</h2>
-<p>Outlines: <b style="color:{plots.NEAR_TRUTH}">truth</b>,
-<b style="color:{plots.NEAR_FOUND}">prediction</b>.</p>{show_frames(tally.worst)}
+<p>Outlines: {show_legend(tally.tables)}.</p>{show_frames(tally.worst)}
 <h2>The {len(tally.best)} best frames</h2>{show_frames(tally.best)}
 </body></html>
 """
@@ -262,7 +334,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weights", type=Path, default="weights/unet.h5", help="trained .h5")
     add("--out", type=Path, default="report.html", help="page to write")
     add("--precision", choices=PRECISIONS, default="auto", help="to compute in")
-    return parser.parse_args(argv)
+    text = "CSV of each rater's masks of these frames, to be drawn and compared"
+    add("--raters", type=Path, nargs="+", default=(), metavar="CSV", help=text)
+    args = parser.parse_args(argv)
+    if len(args.raters) > len(RATER_COLOURS):
+        parser.error(f"--raters: {len(args.raters)}; expected up to {len(RATER_COLOURS)}")
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -270,17 +347,18 @@ def main(argv: list[str] | None = None) -> None:
     if args.out.is_dir():
         raise ValueError(f"--out {args.out} is a folder; expected a page, as report.html")
     weights = (args.weights.with_suffix(end) for end in (".h5", ".json", ".csv"))
-    atomic.check_output(args.out, [*weights, *args.data.glob("*")])
+    atomic.check_output(args.out, [*weights, *args.data.glob("*"), *args.raters])
     trained = read_trained(args.weights)
     inputs, split, extract, frames, masks = read_validation(trained, args.data)
     rows = split.val.rows
     if not rows:
         raise ValueError(f"{args.data}/ holds no validation frames to report on")
+    names = [(extract.train.subject[row], extract.train.image[row]) for row in rows]
+    tables, notes = read_raters(args.raters, masks.shape[1:], names)
     precision, why = choose_precision(args.precision)
     print(f"precision {precision}: {why}")
     from model import build_network  # here: TensorFlow takes seconds to import
 
-    notes = []
     if split.leaky:
         notes.append("Leaky split: neighbouring frames of one video lie on both sides.")
     if searched_on(trained, split):
@@ -289,10 +367,9 @@ def main(argv: list[str] | None = None) -> None:
         model = load_network(build_network, args.weights, trained, precision)
         model = inference.as_used(model, trained)
         predictions = inference.predict_frames(model, (frames[row] for row in rows), inputs)
-        found, tally = inference.find_masks(predictions, trained.limits), Tally()
+        found, tally = inference.find_masks(predictions, trained.limits), Tally(tables)
         bar = tqdm(found, "frames", total=len(rows), disable=None)
-        for row, prediction in zip(rows, bar, strict=True):
-            name = extract.train.subject[row], extract.train.image[row]
+        for row, name, prediction in zip(rows, names, bar, strict=True):
             tally.see(name, prediction, masks[row] // 255)
         page = make_page(tally, trained, args.weights, notes).encode()
         atomic.write_bytes(args.out, page)

@@ -1,12 +1,14 @@
 """benchmarks/: each runs at a tiny size; what it compares with may be absent."""
 
+import csv
 import json
 import sys
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, make_raw, slow_encode
+from conftest import ROOT, make_raw, slow_encode, write_table
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -19,10 +21,13 @@ import prediction
 import round_trip
 import run_length_speed
 import stages
+import stand_ins
 import training_step
 import video
 import whole
 
+import extract_data
+import preprocess
 from model import build_network, build_unet
 from nerve.backend import keras
 from nerve.files import run_length
@@ -205,6 +210,39 @@ def test_video_compares_shares_of_smoothing_and_clips_are_scored_whole(
     line = run(clip_scores, tmp_path / "clips", "--weights", weights)
     for summary in line["results"].values():  # one sweep with a nerve, one without
         assert (summary["clips"], summary["clips_with_nerve"]) == (2, 1)
+
+
+def test_near_identical_frames_stand_in_for_raters(tmp_path):
+    # frames 1 and 3 of subject 1 are the same, 2 is nearly so, those of others differ; each
+    # mask has columns of its own
+    train, masks = tmp_path / "raw" / "train", {}
+    make_raw(tmp_path / "raw", subjects=4, frames=3, test=1)
+    frame = cv2.imread(str(train / "1_1.tif"), cv2.IMREAD_GRAYSCALE)
+    for image in (1, 2, 3):
+        masks[image] = np.zeros_like(frame)
+        masks[image][:, image : 2 * image] = 255
+        frame[:4, :4] = 90 if image == 2 else 100
+        cv2.imwrite(str(train / f"1_{image}.tif"), frame)
+        cv2.imwrite(str(train / f"1_{image}_mask.tif"), masks[image])
+    with open(tmp_path / "raw" / "train_masks.csv", newline="") as file:
+        columns, *rows = csv.reader(file)
+    for row in rows:
+        if row[0] == "1":
+            row[2] = slow_encode(masks[int(row[1])])
+    write_table(tmp_path / "raw" / "train_masks.csv", columns, rows)
+    data = str(tmp_path / "data")
+    extract_data.main(["--raw", str(tmp_path / "raw"), "--data", data])
+    flags = ["--height", "32", "--width", "32", "--folds", "2", "--fold", "1"]
+    preprocess.main(["--data", data, *flags])
+    stand_ins.main(["--data", data, "--out", str(tmp_path / "raters")])
+    read = {}
+    for rater in (1, 2, 3):
+        with open(tmp_path / "raters" / f"{rater}.csv", newline="") as file:
+            read[rater] = {r["img"]: r["pixels"] for r in csv.DictReader(file)}
+    each = {str(image): slow_encode(mask) for image, mask in masks.items()}
+    assert read[1] == each
+    # the frame that is like 1 to the pixel is 3
+    assert (read[2]["1"], read[3]["1"]) == (each["3"], each["2"])
 
 
 def test_stock_keras_is_extrapolated_but_for_its_start(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from fractions import Fraction
 
 import cv2
@@ -499,6 +500,114 @@ def test_clips_change_neither_the_frames_scores_nor_their_table(tmp_path):
     by_clip = score(predicted, truth, flags=["--by", "clip"])
     assert plain == {name: by_clip[name] for name in plain}
     assert (tmp_path / "p.scores.csv").read_bytes() == rows
+
+
+# ---------------------------------------------------------------- several raters
+
+
+def test_several_raters_are_compared_with_the_prediction_and_with_each_other(
+    tmp_path, capsys
+):
+    # columns 1 and 2 are pixels 1 to 6. Frame 1: the prediction is column 1, as is anna;
+    # ben has both: Dice 2 * 3 / 9. Frame 2: the prediction is empty, anna, too, ben not
+    names = {"p": ("1 3", ""), "anna": ("1 3", ""), "ben": ("1 6", "1 3")}
+    paths = [
+        write(tmp_path / f"{name}.csv", list(enumerate(masks, 1)))
+        for name, masks in names.items()
+    ]
+    evaluate.main([*map(str, paths), *SIZE])
+    summary = json.loads((tmp_path / "p.scores.json").read_text())
+    assert (summary["raters"], summary["frames_of_raters"]) == (["anna", "ben"], 2)
+    assert (summary["dice_1"], summary["dice_2"]) == (1, pytest.approx(1 / 3))
+    assert summary["dice_1_2"] == pytest.approx(1 / 3)
+    assert summary["predicted_dice"] == pytest.approx(2 / 3)
+    assert summary["difference"] == pytest.approx(1 / 3)
+    # the majority of two is where both have nerve: column 1, and nothing
+    assert summary["challenge_dice"] == summary["majority_dice"] == 1
+    text = capsys.readouterr().out
+    assert "Those are scores against the majority of 2 raters.\nDice with each" in text
+    table = [line.split() for line in text.split("each rater:\n")[1].splitlines()[:3]]
+    rows = [["anna", "ben"], ["predicted", "1.0000", "0.3333"], ["anna", "0.3333"]]
+    assert table == rows
+    assert "the network agrees with the raters more than they agree with each" in text
+    row = (tmp_path / "p.scores.csv").read_text().splitlines()
+    assert row[0].endswith(
+        ",dice_1,dice_2,dice_1_2,predicted_dice,raters_dice,difference,majority_dice,"
+        "staple_dice"
+    )
+    assert row[1].split(",")[7:10] == ["1", "0.666667", "0.666667"]
+
+
+def test_frames_that_a_rater_lacks_are_left_out_and_said(tmp_path, capsys):
+    full = [(k, "1 3") for k in range(1, 8)]
+    predicted = write(tmp_path / "p.csv", full)
+    anna, ben = (write(tmp_path / f"{n}.csv", full[k:]) for n, k in (("a", 6), ("b", 0)))
+    evaluate.main([str(predicted), str(anna), str(ben), *SIZE])
+    text = capsys.readouterr().out
+    assert (
+        f"note: {anna} lacks 6 of 7 frames, which are left out: 1, 2, 3, 4, 5, ...\n"
+        in text
+    )
+    assert "1 frames of 3 x 4 pixels scored" in text
+    other = write(tmp_path / "c.csv", [(9, "")])
+    with pytest.raises(
+        ValueError, match=r"no frame is in all of .*p\.csv, .*a\.csv, .*c\."
+    ):
+        evaluate.main([str(predicted), str(anna), str(other), *SIZE])
+
+
+def test_folders_of_raters_lack_frames_alike_unless_these_show_no_nerve(tmp_path, capsys):
+    masks = {name: column(0) for name in ("a_1", "a_2", "a_3")}
+    predicted = paint(tmp_path / "found", masks)
+    anna = paint(tmp_path / "anna", masks)
+    ben = paint(tmp_path / "ben", {"a_3": column(0)})
+    summary = score_folders(predicted, anna, str(ben))
+    assert (summary["frames"], summary["raters"]) == (1, ["anna", "ben"])
+    assert f"{ben} lacks 2 of 3 frames" in capsys.readouterr().out
+    summary = score_folders(predicted, anna, str(ben), "--missing-empty", "--by", "clip")
+    assert (summary["frames"], summary["raters_dice"]) == (3, pytest.approx(1 / 3))
+    assert summary["clips"] == 1
+
+
+def test_the_gain_is_required_over_the_raters_majority(tmp_path):
+    # both raters see a nerve, the prediction finds it: a gain of 1 over nothing
+    full, none = [(1, "1 3"), (2, "1 3")], [(1, ""), (2, "")]
+    paths = [write(tmp_path / f"{n}.csv", full) for n in "pab"]
+    flags = [*SIZE, "--require-gain", "0.9"]
+    evaluate.main([*map(str, paths), *flags])
+    # one of them does not: the majority of two is empty, and predicting nothing right
+    paths[2] = write(tmp_path / "c.csv", none)
+    with pytest.raises(ValueError, match=r"is -1\.0000 above predicting nothing"):
+        evaluate.main([*map(str, paths), *flags])
+
+
+def test_raters_who_see_no_nerve_are_said(tmp_path, capsys):
+    paths = [write(tmp_path / f"{n}.csv", [(1, "")]) for n in "pab"]
+    evaluate.main([*map(str, paths), *SIZE])
+    text = capsys.readouterr().out
+    assert "no rater shows a nerve in any frame" in text
+    summary = json.loads((tmp_path / "p.scores.json").read_text())
+    assert summary["frames_of_raters"] == 0
+
+
+def test_without_simpleitk_all_but_staple_is_scored(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    paths = [write(tmp_path / f"{n}.csv", [(1, "1 3")]) for n in "pab"]
+    evaluate.main([*map(str, paths), *SIZE])
+    line = "STAPLE is left out; it needs: pip install -r requirements/raters.txt\n"
+    assert line in capsys.readouterr().out
+    summary = json.loads((tmp_path / "p.scores.json").read_text())
+    assert summary["majority_dice"] == 1
+    assert "staple_dice" not in summary
+
+
+def test_subjects_come_from_any_rater(tmp_path):
+    rows = [(1, "1 3"), (2, "")]
+    predicted, anna = (write(tmp_path / f"{name}.csv", rows) for name in ("p", "anna"))
+    known = [(1, "1 3", 4), (2, "", 5)]
+    ben = write(tmp_path / "ben.csv", known, "img,pixels,subject")
+    evaluate.main([*map(str, (predicted, anna, ben)), *SIZE])
+    assert json.loads((tmp_path / "p.scores.json").read_text())["subjects"] == 2
 
 
 # ---------------------------------------------------------------- what is written

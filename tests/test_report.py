@@ -5,9 +5,10 @@ import json
 import re
 import shutil
 
+import cv2
 import numpy as np
 import pytest
-from conftest import make_raw
+from conftest import make_raw, write_table
 
 import extract_data
 import predict
@@ -16,6 +17,7 @@ import report
 import train
 import tune
 from nerve.files import atomic
+from nerve.files.run_length import encode
 from nerve.prediction import inference, networks
 from nerve.records import Inputs
 from nerve.scoring import plots
@@ -165,6 +167,65 @@ def test_rates_and_their_area(monkeypatch):
     np.testing.assert_allclose(false, [0, 0, 0.5, 1])
     np.testing.assert_allclose(true, [0, 0.5, 1, 1])
     assert area == pytest.approx(0.875)  # of 4 pairs 3 right and one even
+
+
+def write_raters(folder, chain):
+    """Write masks of three raters: the truth, it moved down, and half of its frames."""
+    extract = json.loads((chain / "data" / "extract.json").read_text())["train"]
+    masks = np.load(chain / "data" / "imgs_mask_train.npy") // 255
+    names = list(zip(extract["subject"], extract["image"], strict=True))
+    moved = np.roll(masks, 6, axis=1)
+    paths = [folder / f"{name}.csv" for name in ("anna", "<ben>", "carla")]
+    for path, drawn, some in zip(paths, (masks, moved, moved), (1, 1, 2), strict=True):
+        rows = [(*n, encode(m)) for n, m in zip(names, drawn, strict=True)]
+        write_table(path, ("subject", "img", "pixels"), rows[::some])
+    return paths
+
+
+def test_raters_are_drawn_in_colours_of_their_own_and_compared(chain, tmp_path):
+    plain, paths = make(chain), write_raters(tmp_path, chain)
+    page = make(chain, "--raters", *map(str, paths))
+    found = Collector()
+    found.feed(page)
+    assert not found.open_tags
+    text = " ".join(found.text)
+    assert "<ben>" in text
+    assert re.search("carla lacks [0-9]+ of 30 frames; raters are compared in", text)
+    assert "The network agrees with the raters" in text
+    for label in ("Dice of the raters with each other", "majority", "STAPLE"):
+        assert label in text
+        assert label not in plain
+    for colour in report.RATER_COLOURS[:3]:
+        assert f'<span style="background:rgb{colour}">' in page
+    assert "<span" not in plain
+    assert 0 < len(re.findall("<img", page)) - len(re.findall("<img", plain)) <= 12
+    # the outlines are in the pictures: those of both pages differ
+    assert set(re.findall('jpeg;base64,[^"]+', page)).isdisjoint(
+        re.findall('jpeg;base64,[^"]+', plain)
+    )
+
+
+def test_outlines_of_raters_are_of_their_colours():
+    truth, frame = np.zeros((270, 360), np.uint8), np.zeros((270, 360), np.uint8)
+    truth[100:140, 100:140] = 1
+    moved = [np.roll(truth, 60 * k, axis=1) for k in (1, 2)]
+    picture = report.draw(frame, truth, truth, [moved[0], None, moved[1]])
+    picture = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    for shift, colour in ((60, report.RATER_COLOURS[0]), (120, report.RATER_COLOURS[2])):
+        near = picture[99:141, 95 + shift : 145 + shift].reshape(-1, 3).astype(int)
+        assert np.abs(near - colour).sum(axis=1).min() < 100  # JPEG blurs colours
+
+
+def test_a_single_rater_is_drawn_and_too_many_are_refused(chain, tmp_path, capsys):
+    paths = [str(path) for path in write_raters(tmp_path, chain)]
+    page = make(chain, "--raters", paths[0])
+    assert "anna" in page
+    assert "<h2>Raters</h2>" not in page
+    with pytest.raises(SystemExit):
+        report.parse_args(["--raters", *paths, "d.csv", "e.csv"])
+    assert "--raters: 5; expected up to 4" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match=r"none\.csv is missing or a folder; exp"):
+        make(chain, "--raters", "none.csv")
 
 
 def test_no_validation_frames_is_one_line(chain, tmp_path):

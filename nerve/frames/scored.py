@@ -1,6 +1,7 @@
 """Masks to score beside true ones: of tables in run-length encoding, or of folders."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,15 @@ from tqdm import tqdm
 
 from nerve.files import run_length
 from nerve.frames.own_frames import Seen, judge, read_pair
-from nerve.frames.pairs import find_pairs, name_subjects
+from nerve.frames.pairs import (
+    find_frames,
+    find_masks,
+    find_pairs,
+    listed,
+    name_subjects,
+)
 from nerve.frames.pictures import read_mask
+from nerve.scoring import raters
 
 # as predict.py names the frames of a video: NAME_00001; or a frame of a subject's folder
 CLIP = re.compile(r"(.*?)[-_. /]*([0-9]*)", re.DOTALL)
@@ -32,6 +40,12 @@ class Mask(NamedTuple):
 Masks = dict[int | str | tuple[int, int], Mask]  # by img, (subject, img) or name
 
 
+def check_table(path: Path) -> None:
+    """Refuse what is no file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing or a folder; expected a CSV file")
+
+
 def read_table(path: Path, with_subject: bool, size: tuple[int, int]) -> Masks:
     """Read a CSV of masks and check each row.
 
@@ -45,6 +59,7 @@ def read_table(path: Path, with_subject: bool, size: tuple[int, int]) -> Masks:
     Raises:
         ValueError: a malformed row, named by its line.
     """
+    check_table(path)
     masks = {}
     columns = ("subject", "img", "pixels") if with_subject else ("img", "pixels")
     for line, row in run_length.read_rows(path, *columns):
@@ -69,29 +84,26 @@ def read_table(path: Path, with_subject: bool, size: tuple[int, int]) -> Masks:
     return masks
 
 
-def read_tables(predicted: Path, truth: Path, size: tuple[int, int]) -> tuple[Masks, Masks]:
-    """Return `(predicted, truth)` of the same frames of two tables; see `read_table`.
+def read_tables(predicted: Path, truths: list[Path], size: tuple[int, int]) -> list[Masks]:
+    """Return the masks of a table of predictions and of tables of true masks.
 
     Raises:
-        ValueError: a frame is in one file only.
+        ValueError: a frame is in one of two files only; as of `read_table`.
     """
-    for path in (predicted, truth):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing or a folder; expected a CSV file")
+    paths = [predicted, *truths]
+    for path in paths:
+        check_table(path)
     with open(predicted, encoding="utf-8-sig", errors="replace") as file:
         with_subject = "subject" in re.split('[,"]+', file.readline().strip())
-    both = [read_table(path, with_subject, size) for path in (predicted, truth)]
-    for (one, other), (one_path, other_path) in (
-        (both, (predicted, truth)),
-        (both[::-1], (truth, predicted)),
-    ):
-        missing = [name for name in one if name not in other]
+    tables = [read_table(path, with_subject, size) for path in paths]
+    for one, other in ((0, 1), (1, 0)) if len(truths) == 1 else ():
+        missing = [name for name in tables[one] if name not in tables[other]]
         if missing:
             raise ValueError(
-                f"{other_path} has no row for frame {missing[0]} of {one_path} "
+                f"{paths[other]} has no row for frame {missing[0]} of {paths[one]} "
                 f"({len(missing)} frames are missing)"
             )
-    return tuple(both)
+    return tables
 
 
 def split_name(stem: str) -> tuple[str, int]:
@@ -100,35 +112,118 @@ def split_name(stem: str) -> tuple[str, int]:
     return clip or "-", int(number or 0)
 
 
+def find_rater_pairs(
+    predicted: Path, truth: Path, missing_empty: bool
+) -> list[tuple[Path, list | None]]:
+    """Return pairs as `pairs.find_pairs` does, with None for masks that a rater lacks."""
+    frames = find_frames(predicted, truth)
+    found, lacking = find_masks(truth, frames), [] if missing_empty else None
+    return [(path, found.get(stem, lacking)) for stem, path in frames.items()]
+
+
+def read_folder(folder: Path, pairs: list, pattern: str | None, read: Callable) -> Masks:
+    """Return the masks of frames of a folder, by their names below it without suffix.
+
+    Args:
+        pairs: As of `pairs.find_pairs`.
+        pattern: As of `read_folders`.
+        read: Returns the uint8 mask of a pair.
+    """
+    names, masks = [path.relative_to(folder) for path, _ in pairs], {}
+    subjects = name_subjects([name.as_posix() for name in names], pattern, None)
+    bar = tqdm(pairs, "read", unit=" frames", disable=None)
+    for k, mask in enumerate(map(read, bar)):
+        name = names[k].with_suffix("").as_posix()
+        subject, number = split_name(name)
+        runs = run_length.parse(run_length.encode(mask), mask.size)
+        subject = subjects[k] if subjects else subject
+        masks[name] = Mask(runs, mask.shape, subject, number)
+    return masks
+
+
 def read_folders(
     predicted: Path,
-    truth: Path,
+    truths: list[Path],
     pattern: str | None,
     label: str | None,
     missing_empty: bool,
-) -> tuple[Masks, Masks]:
-    """Return `(predicted, truth)` of a folder of predicted masks, by their names.
+) -> list[Masks]:
+    """Return the masks of a folder of predictions, and those of their names in others.
 
     Args:
-        truth: Whatever `pairs.find_pairs` takes for masks of frames.
+        truths: Whatever `pairs.find_pairs` takes for masks of frames.
         pattern: As of `pairs.name_subjects`; None for the name before its last number.
-        label: The class or name that is nerve in `truth`, or None.
+        label: The class or name that is nerve in `truths`, or None.
         missing_empty: Whether frames without a true mask show no nerve.
 
     Raises:
         ValueError: as of `find_pairs` and `read_pair`; several labels and none given.
     """
-    pairs, seen, both = find_pairs(predicted, truth, missing_empty), [], ({}, {})
-    names = [path.relative_to(predicted) for path, _ in pairs]
-    subjects = name_subjects([name.as_posix() for name in names], pattern, None)
-    for k, pair in enumerate(tqdm(pairs, "read", unit=" frames", disable=None)):
-        path, name = pair[0], names[k].with_suffix("").as_posix()
-        marked, (subject, number) = read_pair(pair, label)[1], split_name(name)
-        seen.append(Seen(name, marked.labels, bool(marked.mask.any()), []))
-        for masks, mask in zip(both, (read_mask(path, None)[0], marked.mask), strict=True):
-            runs = run_length.parse(run_length.encode(mask), mask.size)
-            subject = subjects[k] if subjects else subject
-            masks[name] = Mask(runs, mask.shape, subject, number)
+    find = find_pairs if len(truths) == 1 else find_rater_pairs
+    found, seen = [], []
+
+    def read(pair):
+        marked = read_pair(pair, label)[1]
+        seen.append(Seen(pair[0].name, marked.labels, bool(marked.mask.any()), []))
+        return marked.mask
+
+    for truth in truths:
+        pairs = find(predicted, truth, missing_empty)
+        marked = [pair for pair in pairs if pair[1] is not None]
+        found.append(read_folder(predicted, marked, pattern, read))
     for line in judge(seen, label):
         print(line)
-    return both
+
+    def read_own(pair):
+        return read_mask(pair[0], None)[0]
+
+    return [read_folder(predicted, pairs, pattern, read_own), *found]
+
+
+def keep_shared(tables: list[Masks], paths: list[Path]) -> list[Masks]:
+    """Return the masks of the frames that all tables have; others are said, by table.
+
+    Raises:
+        ValueError: there is no such frame.
+    """
+    everything = {name: None for table in tables for name in table}
+    shared = [name for name in everything if all(name in table for table in tables)]
+    for table, path in zip(tables, paths, strict=True):
+        lacking = [name for name in everything if name not in table]
+        if lacking:
+            print(
+                f"note: {path} lacks {len(lacking)} of {len(everything)} frames, which are "
+                f"left out: {listed(map(str, lacking))}"
+            )
+    if not shared:
+        raise ValueError(
+            f"no frame is in all of {', '.join(map(str, paths))}; frames are told by "
+            "their names, or by their numbers in tables"
+        )
+    return [{name: table[name] for name in shared} for table in tables]
+
+
+def read_raters(
+    paths: list[Path], size: tuple[int, int], names: list[tuple[int, int]]
+) -> tuple[dict[str, Masks], list[str]]:
+    """Return `({rater: masks}, notes)`: the notes say which frames a rater lacks.
+
+    Args:
+        paths: A table of each rater; see `read_table`.
+        size: Of the frames, (height, width).
+        names: (subject, image) of the frames that count.
+    """
+    tables = {
+        name: read_table(path, True, size)
+        for name, path in zip(raters.name_raters(paths), paths, strict=True)
+    }
+    notes = []
+    for name, table in tables.items():
+        if lacking := sum(frame not in table for frame in names):
+            notes.append(
+                f"{name} lacks {lacking} of {len(names)} frames; raters are compared in "
+                "frames that all have."
+            )
+    if len(tables) > 1 and not raters.has_staple():
+        notes.append(f"{raters.LACKING}.")
+    return tables, notes
