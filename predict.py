@@ -28,7 +28,7 @@ from tqdm import tqdm
 from nerve import command
 from nerve.files import atomic, run_length
 from nerve.files.arrays import read_array
-from nerve.frames import labels, sources
+from nerve.frames import labels, sources, window
 from nerve.frames.overlays import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
@@ -233,6 +233,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "also write outlines to correct in labelme or CVAT, beside their frames"
     add("--labels", choices=labels.FORMATS, help=text)
     add("--frames", type=command.whole(1), help="of a camera or video, at most")
+    add("--show", action="store_true", help="show frames in a window as they are done")
     add(
         "--weights",
         type=Path,
@@ -269,7 +270,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--overlays goes with --data; of --input all frames have one")
     if args.engine != engines.KERAS and len(args.weights) > 1:
         parser.error(f"--engine {args.engine} takes one .h5, exported")
-    for name in ("smoothing", "dicom_seg", "labels", "frames"):
+    for name in ("smoothing", "dicom_seg", "labels", "frames", "show"):
         if getattr(args, name) and args.input is None:
             parser.error(f"--{name.replace('_', '-')} goes with --input")
     if args.smoothing is None:
@@ -300,6 +301,8 @@ def main(argv: list[str] | None = None) -> None:
     trained = merge(args.weights, records)
     if args.dicom_seg:
         dicom_seg.check_installed()
+    if args.show:
+        window.check_display()
     if args.input:
         paths = sources.list_files(args.input)
         own_predictions.check_out(paths, args.out)
@@ -320,7 +323,8 @@ def main(argv: list[str] | None = None) -> None:
     with atomic.lock(args.out):
         if args.input:
             how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
-            options = own_predictions.Options(*how, args.labels)
+            shown = window.Window(args.out / "saved") if args.show else None
+            options = own_predictions.Options(*how, args.labels, shown)
             advise(own_predictions.predict(model, trained, paths, args.out, options))
         else:
             chosen = [select[part](trained, args.data) for part in parts]

@@ -35,6 +35,7 @@ SLURM = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_NODELIST": 
 # Blocks that are not run, by words in them, and why.
 NOT_RUN = {
     "10.0.0.1:1234": "two machines; test_devices.py trains in two such processes",
+    "--input 0 --show": "a camera and a display; test_cameras.py and test_window.py",
     "python app.py": "serves until Ctrl-C; below, it is started and stopped",
 }
 # What a page's commands leave, by page.

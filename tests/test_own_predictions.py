@@ -24,12 +24,13 @@ from conftest import ROOT, make_raw
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from test_cameras import FakeCamera
 
 import extract_data
 import predict
 import preprocess
 import train
-from nerve.frames import pictures, sources, video_writing, videos
+from nerve.frames import cameras, pictures, sources, video_writing, window
 from nerve.frames.geometry import Geometry
 from nerve.prediction import dicom_seg, inference, own_predictions
 
@@ -321,36 +322,48 @@ def test_an_absent_camera_an_empty_folder_and_nothing(weights, tmp_path):
         run(weights, "0", tmp_path / "out", "--prevalence", "0.5")
 
 
-class FakeCamera:
-    """Gives a few frames, then ends, as a camera that is unplugged."""
+def test_a_camera_is_followed_until_enough_was_seen_or_it_is_gone(
+    weights, tmp_path, monkeypatch, capsys
+):
+    results = tmp_path / "out" / ".nerve~results"
 
-    def __init__(self, frames):
-        self.frames = iter(frames)
+    def capture(number):
+        def wait():  # until the frame before is done, so that none is dropped
+            while results.exists() and camera.reads - 1 > len(list(results.glob("m*/*"))):
+                time.sleep(0.01)
 
-    def isOpened(self):
-        return True
+        camera = FakeCamera(sweep()[0], wait)
+        return camera
 
-    def get(self, _):
-        return 30.0
-
-    def read(self):
-        frame = next(self.frames, None)
-        return frame is not None, frame
-
-    def release(self):
-        pass
-
-
-def test_a_camera_is_followed_frame_by_frame(weights, tmp_path, monkeypatch):
-    frames, real = sweep()[0], cv2.VideoCapture
-
-    def capture(number, *more):
-        return real(number, *more) if more else FakeCamera(frames)
-
-    monkeypatch.setattr(videos.cv2, "VideoCapture", capture)
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
     rows = run(weights, "0", tmp_path / "out", "--frames", "4")
     assert [row["name"] for row in rows] == ["camera0"] * 4
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 4
+    rows = run(weights, "0", tmp_path / "out")
+    assert len(rows) == len(list((tmp_path / "out" / "masks").iterdir())) == 6
+    overlay = sources.open_source(tmp_path / "out" / "overlays" / "camera0.mp4")
+    assert len(list(overlay.frames)) == 6
+    output = capsys.readouterr().out
+    assert f"note: camera0 {cameras.GONE}" in output
+    assert "dropped" not in output
+
+
+def test_quitting_the_window_keeps_what_was_shown(weights, tmp_path, monkeypatch):
+    for name in "ab":
+        write_video(tmp_path / f"{name}.avi", sweep(5)[0])
+    shown = []
+
+    def show(self, picture, frame, mask, stem):
+        shown.append((stem, picture.shape, frame.shape, mask.shape))
+        self.closed = len(shown) == 3
+
+    monkeypatch.setattr(window, "check_display", lambda: None)
+    monkeypatch.setattr(window.Window, "show", show)
+    rows = run(weights, tmp_path, tmp_path / "out", "--show")
+    size = HEIGHT, WIDTH
+    assert shown == [("a", (*size, 3), size, size)] * 3
+    assert [(row["name"], row["frame"]) for row in rows] == [("a.avi", n) for n in "123"]
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 3
 
 
 def test_dicom_without_its_packages_says_what_to_install(tmp_path, monkeypatch):

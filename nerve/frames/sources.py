@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nerve.frames import dicom, pictures, videos
+from nerve.frames import cameras, dicom, pictures, videos
 from nerve.frames.pairs import MASK
 from nerve.frames.spacing import Region
 from nerve.frames.videos import RATE
@@ -138,7 +138,7 @@ def open_source(path: Path) -> Source:
     """
     if is_camera(path):
         number = int(str(path))
-        return Source(f"camera{number}", None, "camera", *videos.open_camera(number))
+        return Source(f"camera{number}", None, "camera", *cameras.open_camera(number))
     if not path.is_file():  # a pipe would be waited for
         raise ValueError(f"{path} is not a file")
     suffix = path.suffix.lower()

@@ -1,14 +1,12 @@
-"""Frames of videos, as FFmpeg decodes them by PyAV, and of cameras."""
+"""Frames of videos, as FFmpeg decodes them by PyAV."""
 
 import itertools
-import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import av
-import cv2
 import numpy as np
 
 from nerve.command import refusing
@@ -168,28 +166,3 @@ def open_video(path: Path) -> Clip:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
     return read_video(open(path, "rb"), path)
-
-
-def open_camera(number: int) -> Clip:
-    """Return the frames of a camera."""
-    logging = cv2.utils.logging
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # the errors here say what is wrong
-    capture = cv2.VideoCapture(number)
-    if not capture.isOpened():
-        capture.release()
-        raise ValueError(f"there is no camera {number}, or another program holds it")
-    rate, times = capture.get(cv2.CAP_PROP_FPS), array("d")
-
-    def frames():
-        try:
-            while True:
-                with refusing(f"camera{number} cannot be read", cv2.error):
-                    found, frame = capture.read()
-                if not found:
-                    return
-                times.append(time.monotonic())
-                yield frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        finally:
-            capture.release()
-
-    return Clip(frames(), None, rate if 0 < rate < 1000 else RATE, [], times)

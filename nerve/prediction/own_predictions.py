@@ -5,13 +5,12 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from skimage.measure import label
 from tqdm import tqdm
 
 from nerve.command import undisturbed
@@ -22,6 +21,7 @@ from nerve.frames.pairs import listed
 from nerve.frames.sources import Source, is_camera, open_source
 from nerve.frames.spacing import Region, spacing_at
 from nerve.frames.video_writing import write_video
+from nerve.frames.window import Window
 from nerve.prediction import advice, dicom_seg, sureness
 from nerve.prediction.inference import (
     Prediction,
@@ -69,7 +69,7 @@ def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
         area_mm2 = f"{area * spacing[0] * spacing[1]:.2f}"
         axis_mm = f"{longest(points * (spacing[1], spacing[0])):.2f}"
     return [
-        label(mask).max(),
+        cv2.connectedComponents(mask)[0] - 1,
         area,
         area_mm2,
         f"{row:.1f}",
@@ -154,6 +154,18 @@ def find_in_source(
             yield from find_masks([found], limits)
     else:
         yield from find_masks(predictions, limits)
+
+
+def show_each(
+    found: Iterable[Prediction], window: Window, stem: str
+) -> Iterator[Prediction]:
+    """Yield frames once they are shown, until their user closes the window."""
+    for frame in found:
+        picture = outline(frame.frame, frame.mask, PREDICTION_COLOUR)
+        window.show(picture, frame.frame, frame.mask, stem)
+        yield frame
+        if window.closed:
+            return
 
 
 def predict_all(
@@ -342,6 +354,7 @@ class Options(NamedTuple):
     prevalence: float | None = None
     segmentations: bool = False  # whether to write DICOM Segmentations, too
     labels: str | None = None  # kind of outlines to write, too
+    window: Window | None = None  # to show frames in; once it is closed, the rest is left
 
 
 def predict(
@@ -358,7 +371,7 @@ def predict(
     Raises:
         ValueError: sources were left out, or have no segmentation; all others are done.
     """
-    smoothing, most_frames, prevalence, segmentations, kind = options
+    smoothing, most_frames, prevalence, segmentations, kind, window = options
     failed, lacking, begun, stopped = [], [], [], False
     if prevalence is not None and is_camera(paths[0]):
         raise ValueError("--prevalence ranks a set of frames; a camera has no end")
@@ -369,20 +382,26 @@ def predict(
         source = open_limited(path, most_frames)
         begun.append(source._replace(frames=()))
         found = find_in_source(model, source, trained.inputs, limits, smoothing)
+        if window:
+            found = show_each(found, window, source.stem)
         total = min(filter(None, (source.count, most_frames)), default=None)
         bar = tqdm(found, source.name, total, unit=" frames", disable=None)
         kept = contextlib.nullcontext()
         if segmentations and source.kind == "dicom":
             kept = collect_masks(source, outputs.folder, lacking)
-        with kept as keep:
-            write_found(bar, source, outputs, keep)
-        for note in source.notes:
-            print(f"note: {note}")
+        try:
+            with kept as keep:
+                write_found(bar, source, outputs, keep)
+        finally:
+            for note in source.notes:
+                print(f"note: {note}")
 
     with atomic.aside(out / "results") as folder:
         with open_outputs(folder, advice.Watch(trained), kind) as outputs:
             try:
                 for path in paths:
+                    if window and window.closed:
+                        break
                     try:
                         predict_file(path)
                     except atomic.DiskFull:
