@@ -117,11 +117,9 @@ def find_masks(masks: Path, frames: dict[str, Path]) -> dict[str, list[Path | Dr
     whole, deep = [masks], any("/" in stem for stem in frames)
     if masks.is_dir():
         drawn = by_stem(list_files(masks, ends_in(".json"), deep), masks, frames)
-        painted, mine = (
-            list_files(masks, ends_in(*pictures.SUFFIXES), deep),
-            frames.values(),
-        )
-        painted = by_stem([p for p in painted if p not in set(mine)], masks, frames)
+        painted = list_files(masks, ends_in(*pictures.SUFFIXES), deep)
+        mine = set(frames.values())
+        painted = by_stem([p for p in painted if p not in mine], masks, frames)
         whole, found, passed = list_files(masks, ends_in(*OUTLINES)), painted, drawn
         if drawn.keys() & frames.keys():
             found, passed = drawn, painted
