@@ -95,7 +95,9 @@ def test_a_run_leaves_weights_record_table_and_curve_and_no_state(trained):
     assert set(digests(trained)) == {f"unet.{name}" for name in names}
     rows = read_csv(trained / "unet.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert list(rows[0]) == list(checkpoint.COLUMNS)
+    kept = json.loads((trained / "unet.json").read_text())["kept"]
+    # in the same order, as that of a resumed run is, too
+    assert list(rows[0]) == list(kept) == list(checkpoint.COLUMNS)
     assert {row["learning_rate"] for row in rows} == {"0.01"}
 
 

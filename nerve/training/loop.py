@@ -16,6 +16,7 @@ from nerve.records import Recipe, Trained
 from nerve.scoring.plots import draw_history
 from nerve.training.batches import batches, draw_balanced, draw_order
 from nerve.training.checkpoint import (
+    COLUMNS,
     kept_epoch,
     load_state,
     save_history,
@@ -248,9 +249,10 @@ def train(
             means = train_epoch(model, arrays, subjects, run, epoch, worker)
             copy_averaged(model, network)
             score = validate(network, x_val, y_val, recipe.batch_size, design.smooth_dice)
-            rate = float(model.optimizer.learning_rate)
             row = {"epoch": epoch + 1, **means, "val_dice_coef": score}
-            history.append({**row, "learning_rate": rate})
+            row["learning_rate"] = float(model.optimizer.learning_rate)
+            # Keras's order is another one, and a resumed run's this
+            history.append({column: row[column] for column in COLUMNS})
             if worker.process == 0:
                 save_state(state, model, run, history)
                 report_epoch(history[-1], recipe.epochs)
