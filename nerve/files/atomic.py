@@ -222,6 +222,14 @@ def write_json(path: Path, record: dict) -> None:
     write_bytes(path, to_json(record).encode())
 
 
+def sync_files(folder: Path) -> None:
+    """Bring all files below a folder to disk, where that was put off."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place) / name for name in names):
+            with writing(path), open(path, "r+b") as file:
+                os.fsync(file.fileno())
+
+
 def move(
     folder: Path, out: Path, tables: Sequence[str], stale: Iterable[Path] = ()
 ) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nerve.command import undisturbed
 from nerve.files import atomic
 from nerve.frames import foreign, labels
-from nerve.frames.overlays import PREDICTION_COLOUR, outline, write_picture
+from nerve.frames.overlays import PREDICTION_COLOUR, encode_png, outline, write_picture
 from nerve.frames.pairs import listed
 from nerve.frames.sources import Source, is_camera, open_source
 from nerve.frames.spacing import Region, spacing_at
@@ -300,7 +300,9 @@ def write_frame(
         append(picture, source.time_of(number))
     else:
         write_picture(outputs.folder / "overlays" / f"{name}.png", picture)
-    write_picture(outputs.folder / "masks" / f"{name}.png", found.mask * 255)
+    path = outputs.folder / "masks" / f"{name}.png"
+    with atomic.writing(path):  # to disk at the end: a camera would wait for it
+        path.write_bytes(encode_png(found.mask * 255))
 
 
 def write_found(
@@ -340,7 +342,9 @@ def place(outputs: Outputs, begun: list[Source], out: Path) -> bool:
     if done:
         earlier = [path for source in done for path in list_earlier(source, out)]
         earlier += [out / f"masks.{end}" for end in scores.WRITTEN]  # of masks/
-        atomic.move(outputs.folder, out, ["frames.csv"], earlier)
+        with undisturbed(atomic.WRITTEN):
+            atomic.sync_files(outputs.folder)
+            atomic.move(outputs.folder, out, ["frames.csv"], earlier)
         found = f"{outputs.watch.frames} frames, {outputs.watch.positive} with a nerve"
         print(f"{found}: {out}/frames.csv")
     return bool(done)
