@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import ctypes
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -63,11 +64,15 @@ def free_memory() -> int | None:
 
 def map_threads(function: Callable, items: Iterable) -> Iterator:
     """Yield `function(item)` in order, on all cores, only a few results ahead."""
-    ahead = 8 * num_threads()
+    ahead, items = 8 * num_threads(), iter(items)
+    first = list(itertools.islice(items, 2))
+    if len(first) < 2:  # a frame of a camera: each pool would leave 2 KB behind
+        yield from map(function, first)
+        return
     with concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
         pending = collections.deque()
         try:
-            for item in items:
+            for item in itertools.chain(first, items):
                 pending.append(pool.submit(function, item))
                 if len(pending) >= ahead:
                     yield pending.popleft().result()
