@@ -29,6 +29,7 @@ from nerve import command
 from nerve.files import atomic, run_length
 from nerve.files.arrays import read_array
 from nerve.frames import labels, sources, window
+from nerve.frames.outlines import clean
 from nerve.frames.overlays import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
@@ -232,6 +233,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--dicom-seg", action="store_true", help=text)
     text = "also write outlines to correct in labelme or CVAT, beside their frames"
     add("--labels", choices=labels.FORMATS, help=text)
+    text = "folder of outlines of some frames of a clip, carried to its other frames"
+    add("--keyframes", type=Path, help=text)
+    add("--label", type=clean, help="what is nerve in --keyframes, where they hold several")
     add("--frames", type=command.whole(1), help="of a camera or video, at most")
     add("--show", action="store_true", help="show frames in a window as they are done")
     add(
@@ -270,7 +274,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--overlays goes with --data; of --input all frames have one")
     if args.engine != engines.KERAS and len(args.weights) > 1:
         parser.error(f"--engine {args.engine} takes one .h5, exported")
-    for name in ("smoothing", "dicom_seg", "labels", "frames", "show"):
+    if args.label and not args.keyframes:
+        parser.error("--label goes with --keyframes")
+    for name in ("smoothing", "dicom_seg", "labels", "keyframes", "frames", "show"):
         if getattr(args, name) and args.input is None:
             parser.error(f"--{name.replace('_', '-')} goes with --input")
     if args.smoothing is None:
@@ -324,7 +330,8 @@ def main(argv: list[str] | None = None) -> None:
         if args.input:
             how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
             shown = window.Window(args.out / "saved") if args.show else None
-            options = own_predictions.Options(*how, args.labels, shown)
+            labelling = args.labels, shown, args.keyframes, args.label
+            options = own_predictions.Options(*how, *labelling)
             advise(own_predictions.predict(model, trained, paths, args.out, options))
         else:
             chosen = [select[part](trained, args.data) for part in parts]

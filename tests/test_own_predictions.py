@@ -807,3 +807,28 @@ def test_corrected_outlines_are_never_replaced_and_others_go_with_their_masks(
     os.utime(file, (written, written))
     run(weights, path, out)  # of masks that are no longer there
     assert not list((out / "labels").iterdir())
+
+
+def test_a_clip_is_done_from_keyframes_and_bad_ones_are_named(weights, tmp_path, capsys):
+    frames, masks = sweep(6)
+    write_video(tmp_path / "clip.avi", frames)
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    square = np.zeros_like(masks[0])
+    square[10:30, 10:40] = 255  # where the network finds nothing
+    Image.fromarray(square).save(keys / "clip_00003.png")
+    Image.fromarray(square[:50]).save(keys / "clip_00005.png")
+    flags = ["--keyframes", str(keys), "--labels", "labelme"]
+    with pytest.raises(ValueError, match="^1 keyframes were left out"):
+        run(weights, tmp_path / "clip.avi", tmp_path / "out", *flags)
+    rows = read_table(tmp_path / "out")
+    assert len(rows) == len(list((tmp_path / "out" / "masks").iterdir())) == 6
+    found = cv2.imread(str(tmp_path / "out" / "masks" / "clip_00003.png"), 0)
+    np.testing.assert_array_equal(found, square)
+    assert rows[2]["area"] == "600"
+    assert (tmp_path / "out" / "labels" / "clip_00003.json").exists()
+    output = capsys.readouterr()
+    assert "clip_00005.png is of 50 x 80 pixels, clip_00005.png of 64 x 80" in output.err
+    assert "frames 1 to 2 and 4 to 6 follow one alone" in output.out
+    with pytest.raises(ValueError, match="not with a camera"):
+        run(weights, "97", tmp_path / "out", *flags)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -12,11 +13,12 @@ from nerve.phantom import anatomy, scanner, sweep
 
 USGRA, KINDS = Path("../shared/data/usgra"), ("images", "masks")
 FRAMES = 24
+SWEEP = 22  # frames of the clip, to be more than the page's keyframes
 
 
 @pytest.fixture
 def own(tmp_path):
-    """A folder with frames/ and masks/ in the names of the docs' pattern.
+    """A folder with sweep.avi, frames/ and masks/ in the names of the docs' pattern.
 
     Nerves of another collection where it is at hand, else of phantoms.
     """
@@ -27,6 +29,13 @@ def own(tmp_path):
         out = f"{'abcdefghi'[subject]}_{number:02}.png"
         Image.fromarray(frame).save(folder / "frames" / out)
         Image.fromarray(mask).save(folder / "masks" / out)
+    size = frame.shape[::-1]
+    video = cv2.VideoWriter(
+        str(folder / "sweep.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, size
+    )
+    for _ in range(SWEEP):
+        video.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
+    video.release()
     return folder
 
 
@@ -51,6 +60,7 @@ def test_frames_of_ones_own_are_found_and_trained_on(own):
     for left in (
         "found/frames.csv",
         "corrected/a_00.json",
+        f"swept/masks/sweep_{SWEEP:05}.png",
         "weights/own.h5",
         "own/predictions/validation.csv",
         "own/report.html",

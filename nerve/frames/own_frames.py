@@ -45,35 +45,51 @@ def read_frame(path: Path) -> tuple[np.ndarray, Sequence[str]]:
     return frame, source.notes
 
 
+def read_marked(
+    source: Path | Drawing, name: str, size: tuple[int, int], label: str | None
+) -> Marked:
+    """Return one mask of a frame.
+
+    Args:
+        name: Of the frame.
+        size: (height, width) of it.
+        label: The class or name that is nerve, or None.
+
+    Raises:
+        ValueError: it cannot be read, or is of another frame or size.
+    """
+    if isinstance(source, Path) and source.suffix.lower() in SUFFIXES:
+        where, marked = source, Marked(*read_mask(source, label))
+        found = marked.mask.shape
+    else:
+        drawing = source if isinstance(source, Drawing) else read_labelme(source)
+        if drawing.picture not in (None, stem_of(name)):
+            raise ValueError(
+                f"{drawing.where} is drawn on {drawing.picture!r:.80} (its imagePath), not "
+                f"on {name}; give it that picture's name, or imagePath the new one of a "
+                "picture that was renamed"
+            )
+        where, found = drawing.where, size if None in drawing.size else drawing.size
+        marked = draw_mask(drawing, size, label) if found == size else None
+    if found != size:
+        raise ValueError(
+            f"{where} is of {found[0]!r:.20} x {found[1]!r:.20} pixels, {name} of "
+            f"{size[0]} x {size[1]}"
+        )
+    return marked
+
+
 def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked, Sequence[str]]:
     """Return the uint8 frame of a pair, all its masks as one of its size, and notes.
 
     Args:
-        label: The class or name that is nerve, or None.
+        label: As of `read_marked`.
     """
     path, masks = pair
     frame, notes = read_frame(path)
-    result, size = Marked(np.zeros(frame.shape, np.uint8), frozenset()), frame.shape
+    result = Marked(np.zeros(frame.shape, np.uint8), frozenset())
     for source in masks:
-        if isinstance(source, Path) and source.suffix.lower() in SUFFIXES:
-            where, marked = source, Marked(*read_mask(source, label))
-            found = marked.mask.shape
-        else:
-            drawing = source if isinstance(source, Drawing) else read_labelme(source)
-            if drawing.picture not in (None, stem_of(path.name)):
-                raise ValueError(
-                    f"{drawing.where} is drawn on {drawing.picture!r:.80} (its imagePath), "
-                    f"not on {path.name}; give it that picture's name, or imagePath "
-                    "the new one of a picture that was renamed"
-                )
-            where, found = drawing.where, size if None in drawing.size else drawing.size
-            marked = draw_mask(drawing, size, label) if found == size else None
-        if found != size:
-            raise ValueError(
-                f"{where} is of {found[0]!r:.20} x {found[1]!r:.20} pixels, {path.name} of "
-                f"{size[0]} x {size[1]}"
-            )
-        result = result.joined(marked)
+        result = result.joined(read_marked(source, path.name, frame.shape, label))
     return frame, result, notes
 
 

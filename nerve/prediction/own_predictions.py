@@ -22,7 +22,7 @@ from nerve.frames.sources import Source, is_camera, open_source
 from nerve.frames.spacing import Region, spacing_at
 from nerve.frames.video_writing import write_video
 from nerve.frames.window import Window
-from nerve.prediction import advice, dicom_seg, sureness
+from nerve.prediction import advice, dicom_seg, keyframes, sureness
 from nerve.prediction.inference import (
     Prediction,
     find_masks,
@@ -359,6 +359,8 @@ class Options(NamedTuple):
     segmentations: bool = False  # whether to write DICOM Segmentations, too
     labels: str | None = None  # kind of outlines to write, too
     window: Window | None = None  # to show frames in; once it is closed, the rest is left
+    keyframes: Path | None = None  # folder of outlines of some frames, as of `keyframes`
+    label: str | None = None  # of what is nerve in these
 
 
 def predict(
@@ -373,19 +375,25 @@ def predict(
         What was seen of all frames.
 
     Raises:
-        ValueError: sources were left out, or have no segmentation; all others are done.
+        ValueError: sources or keyframes were left out, or have no segmentation; all others
+            are done.
     """
-    smoothing, most_frames, prevalence, segmentations, kind, window = options
-    failed, lacking, begun, stopped = [], [], [], False
+    smoothing, most_frames, prevalence, segmentations, kind, window, *keys = options
+    failed, lacking, unused, begun, stopped = [], [], [], [], False
     if prevalence is not None and is_camera(paths[0]):
         raise ValueError("--prevalence ranks a set of frames; a camera has no end")
+    if options.keyframes and is_camera(paths[0]):
+        raise ValueError("--keyframes goes with videos and loops, not with a camera")
     everything = predict_all(model, paths, trained.inputs, smoothing, most_frames)
     limits = keep_share(everything, prevalence, trained.limits)
 
     def predict_file(path):
         source = open_limited(path, most_frames)
+        reader = keyframes.Reader(source, *keys, unused) if options.keyframes else None
         begun.append(source._replace(frames=()))
         found = find_in_source(model, source, trained.inputs, limits, smoothing)
+        if reader:
+            found = keyframes.apply(found, reader)
         if window:
             found = show_each(found, window, source.stem)
         total = min(filter(None, (source.count, most_frames)), default=None)
@@ -417,15 +425,16 @@ def predict(
         placed = place(outputs, begun, out)
     if segmentations and not failed and "dicom" not in {source.kind for source in begun}:
         print("note: no segmentation: --dicom-seg is of DICOM files, and there is none")
-    for error in failed:
-        print(f"left out: {error}", file=sys.stderr)
-    for error in lacking:
-        print(f"no segmentation: {error}", file=sys.stderr)
+    for what, errors in (("left out", failed + unused), ("no segmentation", lacking)):
+        for error in errors:
+            print(f"{what}: {error}", file=sys.stderr)
     if stopped:
         text = "stopped: what was found so far is written"
         raise KeyboardInterrupt(*[text][:placed])
     if failed:
         raise ValueError(f"{len(failed)} of {len(paths)} files were left out")
+    if unused:
+        raise ValueError(f"{len(unused)} keyframes were left out")
     if lacking:
         raise ValueError(f"{len(lacking)} of {len(paths)} files have no segmentation")
     return outputs.watch

@@ -1,0 +1,142 @@
+"""Outlines of every twentieth frame of a sweep carried to all frames, on phantoms.
+
+    python benchmarks/keyframes.py --weights weights/unet_nerve.h5
+
+Renders sweeps of subjects that no phantom data set uses, and outlines of them by one person
+whose habits stay the same in a sweep. Every twentieth outline is a keyframe; prints Dice of
+the frames between them, all and those with a nerve: as `predict.py --keyframes` does it; by
+interpolation of the outlines alone (their signed distances, blended); and by the network
+alone. Also the Dice between neighbours, as one knows how far a frame is from the next.
+"""
+
+import itertools
+import sys
+from pathlib import Path
+
+import measure
+import numpy as np
+
+sys.path.insert(0, str(measure.ROOT))
+
+from model import build_network
+from nerve import machine
+from nerve.phantom.anatomy import draw_mask
+from nerve.phantom.scanner import make_subject, render
+from nerve.phantom.sweep import plan_subjects
+from nerve.precision import choose_precision
+from nerve.prediction import inference, keyframes, networks
+from nerve.prediction.own_predictions import SMOOTHING
+from nerve.scoring import scores
+
+COLUMNS = {
+    "between": ("all between", ".4f"),
+    "nerve": ("with a nerve", ".4f"),
+    "both": ("nerve in both keyframes", ".4f"),
+}
+
+
+def make_sweeps(args):
+    """Yield `(frames, masks)` of each subject in the order of its sweep, uint8 arrays."""
+    plan = plan_subjects(
+        args.subjects * args.frames, args.subjects, args.first, 0.5, args.seed
+    )
+
+    def make(frame):
+        subject = make_subject(args.seed, frame.subject)
+        image = render(subject, frame.sweep, frame.visibility)
+        # image 0: the same chance, and so the same habits, in all frames
+        return image, draw_mask(subject, frame._replace(image=0), args.seed) // 255
+
+    plan = sorted(plan, key=lambda frame: (frame.subject, frame.sweep))
+    for _, frames in itertools.groupby(plan, key=lambda frame: frame.subject):
+        yield tuple(map(np.stack, zip(*machine.map_threads(make, frames), strict=True)))
+
+
+class Truth:
+    """Stands for a folder of outlines: every so many frames, and the last one."""
+
+    def __init__(self, masks, every):
+        self.masks, last = masks, len(masks)
+        self.paths = dict.fromkeys([*range(1, last, every), last])
+        self.numbers = set(self.paths)
+
+    def read(self, number, _):
+        if number in self.paths:
+            del self.paths[number]
+            return self.masks[number - 1]
+        return None
+
+    def finish(self, _):
+        pass
+
+
+def interpolate(masks, numbers):
+    """Return masks that are blended from those of the nearest numbers, from 1."""
+    found, numbers = masks.copy(), sorted(numbers)
+    for first, last in itertools.pairwise(numbers):
+        one, two = masks[first - 1], masks[last - 1]
+        for number in range(first + 1, last):
+            share = (number - first) / (last - first)
+            if one.any() and two.any():
+                distances = map(keyframes.signed_distance, (one, two))
+                mixed = (1 - share) * next(distances) + share * next(distances)
+                found[number - 1] = mixed > 0
+            else:
+                found[number - 1] = one if share < 0.5 else two
+    return found
+
+
+def score(truth, found, numbers):
+    """Return Dice of each frame between keyframes, `{column: list}`."""
+    values = {name: [] for name in COLUMNS}
+    for first, last in itertools.pairwise(sorted(numbers)):
+        both = truth[first - 1].any() and truth[last - 1].any()
+        for k in range(first, last - 1):
+            dice = scores.dice(truth[k], found[k])
+            values["between"].append(dice)
+            if truth[k].any():
+                values["nerve"].append(dice)
+            if both:
+                values["both"].append(dice)
+    return values
+
+
+def main(argv=None):
+    parser = measure.start_parser(__doc__, 1)
+    add = parser.add_argument
+    add("--weights", type=Path, default="weights/unet_nerve.h5")
+    add("--subjects", type=int, default=6)
+    add("--first", type=int, default=6001, help="number of the first subject")
+    add("--frames", type=int, default=100, help="of each sweep")
+    add("--every", type=int, default=20, help="frames from one keyframe to the next")
+    add("--seed", type=int, default=7)
+    args = parser.parse_args(argv)
+    trained = networks.read_trained(args.weights)
+    precision, _ = choose_precision("auto")
+    model = networks.load_network(build_network, args.weights, trained, precision)
+    model, rows = inference.as_used(model, trained), {}
+    for frames, masks in make_sweeps(args):
+        found = inference.predict_frames(model, frames, trained.inputs, True)
+        found = inference.find_masks(inference.smooth(found, SMOOTHING), trained.limits)
+        found, truth = list(found), Truth(masks, args.every)
+        carried = [each.mask for each in keyframes.apply(found, truth)]
+        ways = {
+            "keyframes": carried,
+            "interpolation": interpolate(masks, truth.numbers),
+            "network alone": [each.mask for each in found],
+            "the frame before": [masks[0], *masks[:-1]],
+        }
+        for name, way in ways.items():
+            row = rows.setdefault(name, {column: [] for column in COLUMNS})
+            for column, values in score(masks, way, truth.numbers).items():
+                row[column] += values
+    rows = {name: {c: scores.mean(v) for c, v in row.items()} for name, row in rows.items()}
+    measure.print_table(f"every {args.every} of {args.frames} frames", rows, COLUMNS)
+    names = ("subjects", "frames", "every", "first", "seed")
+    measure.keep(
+        "keyframes", {name: getattr(args, name) for name in names}, rows, args.results
+    )
+
+
+if __name__ == "__main__":
+    main()
