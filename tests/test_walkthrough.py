@@ -29,12 +29,13 @@ def own(tmp_path):
         out = f"{'abcdefghi'[subject]}_{number:02}.png"
         Image.fromarray(frame).save(folder / "frames" / out)
         Image.fromarray(mask).save(folder / "masks" / out)
-    size = frame.shape[::-1]
+    size = frame.shape[1::-1]
     video = cv2.VideoWriter(
         str(folder / "sweep.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, size
     )
+    picture = np.array(Image.fromarray(frame).convert("RGB"))
     for _ in range(SWEEP):
-        video.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
+        video.write(picture)
     video.release()
     return folder
 
