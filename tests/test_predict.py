@@ -316,7 +316,10 @@ def test_a_record_of_other_weights_is_refused(chain, tmp_path):
         ({"trained_on": "all"}, "gives trained_on 'all'; expected a list"),
         ({"trained_on": [{"subjects": [1]}]}, "gives no imgs_train_sha256"),
         ({"data": [1]}, "gives data 1; expected an object"),
-        ({"kept": {"dice_coef": "high"}}, "gives kept 'dice_coef' 'high'; expected a number"),
+        (
+            {"kept": {"dice_coef": "high"}},
+            "gives kept 'dice_coef' 'high'; expected a number",
+        ),
     ],
 )
 def test_a_hostile_record_is_refused(chain, tmp_path, change, message):
