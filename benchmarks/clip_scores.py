@@ -18,9 +18,7 @@ sys.path.insert(0, str(measure.ROOT))
 
 from tqdm import tqdm
 
-from model import build_network
-from nerve.precision import choose_precision
-from nerve.prediction import inference, networks
+from nerve.prediction import inference
 from nerve.prediction.own_predictions import SMOOTHING
 from nerve.scoring import clips, scores
 
@@ -39,9 +37,7 @@ def main(argv=None):
     parser = measure.start_parser(__doc__, 1)
     parser.add_argument("--weights", type=Path, default="weights/unet.h5")
     args = parser.parse_args(argv)
-    trained = networks.read_trained(args.weights)
-    precision, _ = choose_precision("auto")
-    model = networks.load_network(build_network, args.weights, trained, precision)
+    model, trained = video.load(args.weights)
     model, rows, flicker = inference.as_used(model, trained), {}, {"found": [], "true": []}
     for k, (frames, masks) in enumerate(tqdm(make_clips(), "sweeps", SUBJECTS)):
         predictions = inference.predict_frames(model, frames, trained.inputs)

@@ -14,17 +14,11 @@ import sys
 from pathlib import Path
 
 import measure
-import numpy as np
+import video
 
 sys.path.insert(0, str(measure.ROOT))
 
-from model import build_network
-from nerve import machine
-from nerve.phantom.anatomy import draw_mask
-from nerve.phantom.scanner import make_subject, render
-from nerve.phantom.sweep import plan_subjects
-from nerve.precision import choose_precision
-from nerve.prediction import inference, keyframes, networks
+from nerve.prediction import inference, keyframes
 from nerve.prediction.own_predictions import SMOOTHING
 from nerve.scoring import scores
 
@@ -33,23 +27,6 @@ COLUMNS = {
     "nerve": ("with a nerve", ".4f"),
     "both": ("nerve in both keyframes", ".4f"),
 }
-
-
-def make_sweeps(args):
-    """Yield `(frames, masks)` of each subject in the order of its sweep, uint8 arrays."""
-    plan = plan_subjects(
-        args.subjects * args.frames, args.subjects, args.first, 0.5, args.seed
-    )
-
-    def make(frame):
-        subject = make_subject(args.seed, frame.subject)
-        image = render(subject, frame.sweep, frame.visibility)
-        # image 0: the same chance, and so the same habits, in all frames
-        return image, draw_mask(subject, frame._replace(image=0), args.seed) // 255
-
-    plan = sorted(plan, key=lambda frame: (frame.subject, frame.sweep))
-    for _, frames in itertools.groupby(plan, key=lambda frame: frame.subject):
-        yield tuple(map(np.stack, zip(*machine.map_threads(make, frames), strict=True)))
 
 
 class Truth:
@@ -111,11 +88,10 @@ def main(argv=None):
     add("--every", type=int, default=20, help="frames from one keyframe to the next")
     add("--seed", type=int, default=7)
     args = parser.parse_args(argv)
-    trained = networks.read_trained(args.weights)
-    precision, _ = choose_precision("auto")
-    model = networks.load_network(build_network, args.weights, trained, precision)
+    model, trained = video.load(args.weights)
     model, rows = inference.as_used(model, trained), {}
-    for frames, masks in make_sweeps(args):
+    how = args.subjects, args.frames, args.first, 0.5, args.seed
+    for frames, masks in video.make_sweeps(*how, one_habit=True):
         found = inference.predict_frames(model, frames, trained.inputs, True)
         found = inference.find_masks(inference.smooth(found, SMOOTHING), trained.limits)
         found, truth = list(found), Truth(masks, args.every)

@@ -8,6 +8,7 @@ the challenge's Dice, Dice over frames with a nerve, and the flicker: 1 - Dice b
 masks of neighbouring frames, the mean over those of which one is not empty.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -30,35 +31,43 @@ SHARES = (0.0, 0.3, 0.5, 0.7, 0.85)
 SEED = 7
 
 
-def make_sweeps(subjects, frames, first=FIRST_SUBJECT, share=0.5):
+def load(weights):
+    """Return `(network, record)` of trained weights, in the machine's precision."""
+    trained = networks.read_trained(weights)
+    precision, _ = choose_precision("auto")
+    return networks.load_network(build_network, weights, trained, precision), trained
+
+
+def make_sweeps(
+    subjects, frames, first=FIRST_SUBJECT, share=0.5, seed=SEED, one_habit=False
+):
     """Yield `(frames, masks)` of each subject in the order of its sweep, uint8 arrays.
 
     Args:
         subjects: How many; numbered from `first`.
         frames: Of each.
         share: Of all frames, that show a nerve.
+        one_habit: Whether all masks of a sweep are drawn by the same chance, and so with
+            the same habits, instead of each by its own.
     """
-    plan = plan_subjects(subjects * frames, subjects, first, share, SEED)
-    sweeps = {}
-    for frame in sorted(plan, key=lambda f: (f.subject, f.sweep)):
-        sweeps.setdefault(frame.subject, []).append(frame)
+    plan = plan_subjects(subjects * frames, subjects, first, share, seed)
 
     def make(frame):
-        subject = make_subject(SEED, frame.subject)
+        subject = make_subject(seed, frame.subject)
         image = render(subject, frame.sweep, frame.visibility)
-        return image, draw_mask(subject, frame, SEED) // 255
+        drawn = frame._replace(image=0) if one_habit else frame
+        return image, draw_mask(subject, drawn, seed) // 255
 
-    for frames in sweeps.values():
-        yield tuple(map(np.stack, zip(*machine.map_threads(make, frames), strict=True)))
+    plan = sorted(plan, key=lambda frame: (frame.subject, frame.sweep))
+    for _, sweep in itertools.groupby(plan, key=lambda frame: frame.subject):
+        yield tuple(map(np.stack, zip(*machine.map_threads(make, sweep), strict=True)))
 
 
 def main(argv=None):
     parser = measure.start_parser(__doc__, 1)
     parser.add_argument("--weights", type=Path, default="weights/unet.h5")
     args = parser.parse_args(argv)
-    trained = networks.read_trained(args.weights)
-    precision, _ = choose_precision("auto")
-    model = networks.load_network(build_network, args.weights, trained, precision)
+    model, trained = load(args.weights)
     found = {share: {"dice": [], "nerve": [], "flicker": []} for share in SHARES}
     for frames, masks in make_sweeps(SUBJECTS, FRAMES):
         for share, values in found.items():

@@ -25,7 +25,7 @@ LABELME = "6.3.1"  # the version in which they were looked at
 CVAT = "annotations.xml"
 # pixels by which an outline may leave that of the pixels, the coarsest first
 TOLERANCES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
-CLOSE = 0.996  # Dice to the mask at which an outline is good enough: some 25 points
+CLOSE = 0.996  # Dice to the mask at which an outline is good enough: some 22 points
 SMALL = 64  # pixels of a part below which its stairs are its shape
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -2,9 +2,9 @@
 
 From the keyframes on both sides an outline follows the optical flow, from frame to frame;
 what it misses the other one by is made up for in equal steps, and the two are blended by
-their distance in time, as signed distances. Where only one of the
-two shows a nerve, the network's probabilities say when it comes or goes. Memory is that of
-the frames between two keyframes, or before the first.
+their distance in time, as signed distances. Where only one of the two shows a nerve, the
+network's probabilities say when it comes or goes. Memory is that of the frames between two
+keyframes, or before the first.
 
 Source: https://arxiv.org/abs/1603.03590 (the flow, DIS, as OpenCV has it).
 """
@@ -141,8 +141,8 @@ def carry(frames: Iterable[np.ndarray], mask: np.ndarray) -> Iterator[np.ndarray
     origin = here  # of each pixel, in the first frame
 
     def look_up(values, places):
-        how = cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE
-        return cv2.remap(values, places, None, how[0], borderMode=how[2])
+        edge = cv2.BORDER_REPLICATE
+        return cv2.remap(values, places, None, cv2.INTER_LINEAR, borderMode=edge)
 
     for frame in frames:
         origin = look_up(origin, here + flow.calc(frame, before, None))

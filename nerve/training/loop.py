@@ -249,9 +249,12 @@ def train(
             means = train_epoch(model, arrays, subjects, run, epoch, worker)
             copy_averaged(model, network)
             score = validate(network, x_val, y_val, recipe.batch_size, design.smooth_dice)
-            rate = float(model.optimizer.learning_rate)
-            row = {"epoch": epoch + 1, **means, "val_dice_coef": score}
-            row |= {"learning_rate": rate}
+            row = {
+                "epoch": epoch + 1,
+                **means,
+                "val_dice_coef": score,
+                "learning_rate": float(model.optimizer.learning_rate),
+            }
             # Keras's order is another one, and a resumed run's this
             history.append({column: row[column] for column in COLUMNS})
             if worker.process == 0:
