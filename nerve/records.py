@@ -239,12 +239,21 @@ class Look:
 class Calibration:
     """How sure a nerve is there, by a network's presence: sureness.py."""
 
-    slope: float
-    intercept: float
+    presence: list[Share]  # rising: corners, with straight lines between
+    probability: list[Share]
     error: Share  # of subjects held out
     frames: int
     subjects: int
     crops: bool  # whether they are pairs of crops, for want of frames without a nerve
+
+    def __post_init__(self):
+        x, y = self.presence, self.probability
+        if not 0 < len(x) == len(y) or [x, y] != [sorted(x), sorted(y)]:
+            raise ValueError("a calibration whose corners do not rise")
+
+    def sure(self, presence: float) -> float:
+        """Return the probability that a frame of some presence shows a nerve."""
+        return float(np.interp(presence, self.presence, self.probability))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,6 +313,10 @@ class Trained:
             if values["presence"]:
                 print(f"note: {path}: its limit on presence is an earlier one, ignored")
             values = values | {"least_presence": 0.0, "calibration": None}
+        if isinstance(calibration := values.get("calibration"), dict):
+            if "slope" in calibration:  # a logistic fit
+                print(f"note: {path}: its calibration is an earlier one, ignored")
+                values = values | {"calibration": None}
         parts = {"inputs": values, "limits": values}
         try:
             return build(cls, values | parts)

@@ -125,7 +125,7 @@ def test_the_page_says_how_sure_a_nerve_is_and_how_unlike_the_frame(weights, tmp
     assert "| how sure a nerve is there | not known |" in text
     assert "(above 1: foreign) | not known |" in text
     look = Look([0.0] * 13, np.eye(13).tolist(), 1e-6)  # of something else
-    calibration = Calibration(1.0, 0.0, 0.01, 100, 10, crops=False)
+    calibration = Calibration([0.0, 1.0], [0.0, 1.0], 0.01, 100, 10, crops=False)
     trained = dataclasses.replace(trained, calibration=calibration, looks=[look])
     text = app.show(state._replace(trained=trained), 1, 0.5, 0)[2]
     sure = inference.presence(state.predictions[0].probability)

@@ -105,6 +105,14 @@ def test_a_limit_on_an_earlier_measure_is_ignored(tmp_path, capsys):
         assert capsys.readouterr().out.startswith(note)
 
 
+def test_a_calibration_of_another_kind_is_ignored(tmp_path, capsys):
+    written = through_json(read_released("unet_nerve")[1].to_dict())
+    written["calibration"] = {"slope": 0.6, "intercept": 1.0, "error": 0.09}
+    found = Trained.from_dict(written, tmp_path / "a.json")
+    assert found.calibration is None
+    assert capsys.readouterr().out.startswith(f"note: {tmp_path / 'a.json'}: its calib")
+
+
 def test_several_weights_together_may_have_no_data_of_their_own(tmp_path):
     found = dataclasses.replace(read_released("unet_nerve")[1], data=[])
     written = through_json(found.to_dict())

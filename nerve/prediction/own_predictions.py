@@ -22,7 +22,7 @@ from nerve.frames.sources import Source, is_camera, open_source
 from nerve.frames.spacing import Region, spacing_at
 from nerve.frames.video_writing import write_video
 from nerve.frames.window import Window
-from nerve.prediction import advice, dicom_seg, keyframes, sureness
+from nerve.prediction import advice, dicom_seg, keyframes
 from nerve.prediction.inference import (
     Prediction,
     find_masks,
@@ -86,7 +86,7 @@ def assess(found: Prediction, trained: Trained) -> tuple[str, str]:
     """
     sure = unlike = None
     if trained.calibration:
-        sure = sureness.sure(presence(found.probability), trained.calibration)
+        sure = trained.calibration.sure(presence(found.probability))
     if found.look is not None:
         unlike = foreign.unlike(found.look, trained.looks)
     return tuple(NOT_KNOWN if v is None else f"{v:.2f}" for v in (sure, unlike))

@@ -1,8 +1,7 @@
 """How sure a nerve is there: the network's presence, calibrated on subjects held out."""
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.optimize import isotonic_regression
 
 from nerve.records import Calibration
 
@@ -11,32 +10,25 @@ BINS = 10  # of probability
 FEW = 20  # frames with a nerve, or without, below which nothing is known
 
 
-def to_logit(presence: np.ndarray) -> np.ndarray:
-    """Return the logit of presences in [0, 1], kept finite."""
-    return logit(np.clip(presence, 1e-4, 1 - 1e-4))
+def fit(presence: np.ndarray, nerve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners of an isotonic regression, presences and probabilities.
 
-
-def sure(presence: float, calibration: Calibration) -> float:
-    """Return the probability in (0, 1) that a frame of some presence shows a nerve."""
-    x = calibration.slope * to_logit(np.array(presence)) + calibration.intercept
-    return float(expit(x))
-
-
-def fit(presence: np.ndarray, nerve: np.ndarray) -> tuple[float, float]:
-    """Return slope and intercept of a logistic regression on the presence's logit.
+    A frame with a nerve at presence 0 and one without at 1 are added, so that nothing is
+    ever certain.
 
     Args:
         presence: float array `(N,)` in [0, 1].
         nerve: bool array `(N,)`, whether the frames show a nerve.
 
-    Source: Platt, Probabilistic outputs for support vector machines, 1999, section 2.
+    Source: Zadrozny and Elkan, Transforming classifier scores into accurate multiclass
+    probability estimates, 2002, section 3.
     """
-    x, sign = to_logit(presence), np.where(nerve, -1.0, 1.0)
-
-    def loss(weights):
-        return np.logaddexp(0, sign * (weights[0] * x + weights[1])).mean()
-
-    return tuple(minimize(loss, [1.0, 0.0], method="Nelder-Mead").x.tolist())
+    presence, nerve = np.append(presence, (0.0, 1.0)), np.append(nerve, (1.0, 0.0))
+    x, index, counts = np.unique(presence, return_inverse=True, return_counts=True)
+    found = isotonic_regression(np.bincount(index, nerve) / counts, weights=counts)
+    # the first and the last of each level
+    ends = np.unique([found.blocks[:-1], found.blocks[1:] - 1])
+    return x[ends], found.x[ends]
 
 
 def calibration_error(probability: np.ndarray, nerve: np.ndarray) -> float:
@@ -69,7 +61,8 @@ def calibrate(
     part = np.random.default_rng(0).permutation(len(names))[index] % PARTS
     probability = np.empty(len(presence))
     for k in range(PARTS):
-        slope, intercept = fit(presence[part != k], nerve[part != k])
-        probability[part == k] = expit(slope * to_logit(presence[part == k]) + intercept)
+        corners = fit(presence[part != k], nerve[part != k])
+        probability[part == k] = np.interp(presence[part == k], *corners)
     error = calibration_error(probability, nerve)
-    return Calibration(*fit(presence, nerve), error, len(nerve), len(names), crops)
+    corners = (values.tolist() for values in fit(presence, nerve))
+    return Calibration(*corners, error, len(nerve), len(names), crops)
