@@ -313,10 +313,10 @@ class Trained:
             if values["presence"]:
                 print(f"note: {path}: its limit on presence is an earlier one, ignored")
             values = values | {"least_presence": 0.0, "calibration": None}
-        if isinstance(calibration := values.get("calibration"), dict):
-            if "slope" in calibration:  # a logistic fit
-                print(f"note: {path}: its calibration is an earlier one, ignored")
-                values = values | {"calibration": None}
+        calibration = values.get("calibration")
+        if isinstance(calibration, dict) and "slope" in calibration:  # a logistic fit
+            print(f"note: {path}: its calibration is an earlier one, ignored")
+            values = values | {"calibration": None}
         parts = {"inputs": values, "limits": values}
         try:
             return build(cls, values | parts)
