@@ -32,7 +32,7 @@ from nerve.files import run_length
 from nerve.prediction import inference, networks
 from nerve.records import Limits, Recipe, read_split, read_training_frames
 from nerve.scoring import scores
-from recipes import CLASSIC, MODERN, SMALL
+from recipes import CLASSIC, MODERN
 
 ROOT = measure.ROOT
 RESULTS = ROOT / "benchmarks" / "quality.jsonl"
@@ -53,9 +53,8 @@ class Row(NamedTuple):
 ROWS = {
     "classic": Row(CLASSIC, soft_masks=False),
     "modern": Row(MODERN),
-    "small": Row(SMALL),
-    "MONAI BasicUNet, 10 epochs": Row(MODERN, peer="monai"),
-    "smp Unet resnet34, 10 epochs": Row(MODERN, peer="smp"),
+    "MONAI BasicUNet, 10 epochs": Row(replace(MODERN, epochs=10), peer="monai"),
+    "smp Unet resnet34, 10 epochs": Row(replace(MODERN, epochs=10), peer="smp"),
 }
 
 

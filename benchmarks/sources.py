@@ -37,6 +37,7 @@ FOLDS = ["--folds", 5, "--fold"]
 ALL = ["--split", "none"]
 COUNTS, DRAWS = (1, 5, 10, 30), 3
 FEW_RATE, FEW_STEPS = 3e-4, 300
+ROW = "modern"  # of quality.py
 USUAL = 2000  # frames to train on
 
 
@@ -74,7 +75,7 @@ def prepare_all(args, run, parts):
     Args:
         parts: `{name of the source: flags of preprocess.py on its split}`.
     """
-    found, like = [], quality.data_flags(args.row)
+    found, like = [], quality.data_flags(ROW)
     for name, flags in parts.items():
         folder = args.work / run / name
         found.append(prepare(args.sources[name], folder, [*like, *flags]))
@@ -84,8 +85,8 @@ def prepare_all(args, run, parts):
 
 def train(args, run, folders, flags=()):
     """Train on folders together; return `(weights, CPU seconds)`."""
-    out = args.work / run / f"{args.row}.h5"
-    return out, quality.train_row(args.row, folders, out, ["--seed", args.seed, *flags])
+    out = args.work / run / f"{ROW}.h5"
+    return out, quality.train_row(ROW, folders, out, ["--seed", args.seed, *flags])
 
 
 class Scored:
@@ -170,8 +171,7 @@ def is_done(run, repeat):
 def run_folds(args):
     """Hold out a fifth of the challenge and of usgra at a time."""
     for fold in args.folds:
-        name = f"folds{args.label}"
-        if is_done(name, fold):
+        if is_done("folds", fold):
             continue
         held_out = [*FOLDS, fold]
         parts = {"challenge": held_out, "usgra": held_out, "phantom": ALL}
@@ -191,7 +191,7 @@ def run_folds(args):
         sure = scored.sure(np.load(folders[2] / "imgs_test.npy", mmap_mode="r"))
         line["phantom_auc"] = round(presence.area_under_curve(sure, nerve), 4)
         line["originals"] = originals(scored, folders[0])
-        append(name, fold, seconds, line)
+        append("folds", fold, seconds, line)
 
 
 def originals(scored, folder):
@@ -211,13 +211,13 @@ def run_elsewhere(args, name):
     others = [n for n in ("challenge", "phantom", "usgra") if n != name]
     if args.alone:
         others = ["phantom"]
-    run = f"{' and '.join(others)} to {name}{args.label}"
+    run = f"{' and '.join(others)} to {name}"
     stem = "_".join(run.replace(",", "").split())
     if not is_done(run, 0):
         folders = prepare_all(args, stem, dict.fromkeys(others, ALL))
         frames = sum(len(read_split(folder).train.rows) for folder in folders)
         longer = max(1.0, USUAL / frames)  # few frames: as many steps as with more
-        epochs = round(longer * quality.ROWS[args.row].recipe.epochs)
+        epochs = round(longer * quality.ROWS[ROW].recipe.epochs)
         weights, seconds = train(args, stem, folders, ["--epochs", epochs])
         source = args.sources[name]
         rows = range(len(read_extract(source).train.image))
@@ -226,7 +226,7 @@ def run_elsewhere(args, name):
         return
     for draw in range(DRAWS):
         for count in COUNTS:
-            learn_few(args, run, args.work / stem / f"{args.row}.h5", draw, count)
+            learn_few(args, run, args.work / stem / f"{ROW}.h5", draw, count)
 
 
 def learn_few(args, run, weights, draw, count):
@@ -251,7 +251,7 @@ def learn_few(args, run, weights, draw, count):
         command = [sys.executable, "extract_data.py", "--label", "1", "--data", few]
         quality.cpu_seconds([*command, *(f"--{p}={few / p}" for p in ("images", "masks"))])
     data = prepare(few, few / "data", ["--like", weights, "--soft-masks", *ALL])
-    steps = -(-count // quality.ROWS[args.row].recipe.batch_size)
+    steps = -(-count // quality.ROWS[ROW].recipe.batch_size)
     flags = ["--init", weights, "--learning-rate", FEW_RATE, "--epochs", FEW_STEPS // steps]
     out, seconds = train(args, f"few_{count}_{draw}", [data], flags)
     append(label, draw, seconds, {"usgra": Scored(out).dice(source, rest.tolist())})
@@ -322,7 +322,6 @@ def parse_args(argv=None):
     add("--work", type=Path, default="sources", help="folder for arrays and weights")
     add("--runs", nargs="+", choices=("folds", "usgra", "challenge"), default=())
     add("--folds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    add("--row", choices=("modern", "small"), default="modern", help="of quality.py")
     add("--alone", action="store_true", help="train on phantoms alone")
     add("--seed", type=int, default=0)
     return parser.parse_args(argv)
@@ -331,7 +330,6 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     args.work = args.work.resolve()
-    args.label = "" if args.row == "modern" else f", {args.row}"
     if args.runs:
         args.work.mkdir(parents=True, exist_ok=True)
         args.sources = extract(args)

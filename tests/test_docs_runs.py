@@ -16,10 +16,11 @@ import pytest
 from conftest import ROOT, make_raw
 from test_docs import PAGES, read_blocks
 
-WEIGHTS = ("unet_nerve.h5", "unet_nerve.json")
+SUFFIXES = (".h5", ".json")  # of weights
 # appended to recipes.py
 QUICK = """
-quick = {"network": "unet", "filters": 2, "epochs": 1}
+from dataclasses import replace
+quick = {"network": "unet", "filters": 2, "depth": 2, "epochs": 1}
 RECIPES = {name: replace(recipe, **quick) for name, recipe in RECIPES.items()}
 """
 # What a page's commands find instead of the programs of these names: nothing is
@@ -51,14 +52,18 @@ APART = {"own-frames", "labelling", "transfer-learning"}  # run by test_walkthro
 
 
 def copy_scripts(folder, addition=QUICK):
-    """Make a folder with the scripts and the released weights; return it."""
+    """Make a folder with the scripts and released weights; return it.
+
+    The small ones, which take half the time, stand there for the others, too.
+    """
     folder.mkdir()
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
     (folder / "nerve").symlink_to(ROOT / "nerve")
     (folder / "weights").mkdir()
-    for name in WEIGHTS:
-        shutil.copy(ROOT / "weights" / name, folder / "weights")
+    for suffix in SUFFIXES:
+        small = ROOT / "weights" / f"unet_nerve_small{suffix}"
+        shutil.copy(small, folder / "weights" / f"unet_nerve{suffix}")
     with open(folder / "recipes.py", "a") as file:
         file.write(addition)
     return folder
