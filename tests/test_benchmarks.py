@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import clip_scores
 import growth
 import keras_step
+import keyframes
 import measure
 import phantom_match
 import prediction
@@ -210,6 +211,12 @@ def test_video_compares_shares_of_smoothing_and_clips_are_scored_whole(
     line = run(clip_scores, tmp_path / "clips", "--weights", weights)
     for summary in line["results"].values():  # one sweep with a nerve, one without
         assert (summary["clips"], summary["clips_with_nerve"]) == (2, 1)
+    (tmp_path / "keys").mkdir()
+    sizes = ["--subjects", 1, "--frames", 9, "--every", 4]
+    line = run(keyframes, tmp_path / "keys", "--weights", weights, *sizes)
+    ways = line["results"]
+    assert {"keyframes", "interpolation", "network alone"} < set(ways)
+    assert all(0 <= row["between"] <= 1 for row in ways.values())
 
 
 def test_near_identical_frames_stand_in_for_raters(tmp_path):

@@ -82,12 +82,40 @@ def digests(folder):
     }
 
 
+MOMENTS = ("save_state", "save_result", "save_history", "add")
+
+
 @pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
+def undisturbed(data, tmp_path_factory):
+    """The folder of a run of 4 epochs, and what it looked like before each writing.
+
+    The copies are what a kill at these moments leaves, in their order, each once.
+    """
+    folder, copies = tmp_path_factory.mktemp("weights"), {}
+    kept = tmp_path_factory.mktemp("moments")
+
+    def copying(moment, original):
+        def copy_and_go_on(*args):
+            content = tuple(sorted(digests(folder).items()))
+            if content not in copies:
+                name = f"{len(copies)}_{moment}"
+                copies[content] = shutil.copytree(folder, kept / name)
+            return original(*args)
+
+        return copy_and_go_on
+
+    with pytest.MonkeyPatch.context() as patch:
+        for moment in MOMENTS:
+            where = loop.Strips if moment == "add" else loop
+            patch.setattr(where, moment, copying(moment, getattr(where, moment)))
+        run(data, folder / "unet.h5", "--epochs", "4")
+    return folder, list(copies.values())
+
+
+@pytest.fixture(scope="module")
+def trained(undisturbed):
     """The folder of an undisturbed run of 4 epochs."""
-    folder = tmp_path_factory.mktemp("weights")
-    run(data, folder / "unet.h5", "--epochs", "4")
-    return folder
+    return undisturbed[0]
 
 
 def test_a_run_leaves_weights_record_table_and_curve_and_no_state(trained):
@@ -159,31 +187,38 @@ class Killed(BaseException):
     """Stands for a signal: no `except Exception` catches it."""
 
 
-@pytest.mark.parametrize("moment", ["save_state", "save_result", "save_history", "add"])
+def read_epoch(folder):
+    """Return the epochs that an interrupted run's state holds; 0 where there is none."""
+    path = folder / "unet.state.npz"
+    if not path.exists():
+        return 0
+    with np.load(path) as state:
+        return len(json.loads(str(state["record"]))["history"])
+
+
+@pytest.fixture
+def interrupted(undisturbed, tmp_path):
+    """The folder of a run of 4 epochs that ended as it was to keep its first epoch."""
+    first = next(folder for folder in undisturbed[1] if read_epoch(folder) == 1)
+    return shutil.copytree(first, tmp_path / "interrupted")
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_resumed_run_ends_in_the_same_bytes(
-    data, trained, tmp_path, monkeypatch, moment, epoch
+def test_a_run_killed_at_any_writing_resumes_to_the_same_bytes(
+    data, undisturbed, tmp_path, epoch
 ):
-    calls, where = [], loop
-    if moment == "add":
-        where = loop.Strips
-    original = getattr(where, moment)
-
-    def interrupted(*args):
-        calls.append(args)
-        if len(calls) == epoch:
-            raise Killed
-        return original(*args)
-
-    monkeypatch.setattr(where, moment, interrupted)
-    best = json.loads((trained / "unet.json").read_text())["kept"]["epoch"]
-    if moment == "save_result" and epoch > best:
-        epoch = 1  # it is called only at each best epoch
-    with pytest.raises(Killed):
-        run(data, tmp_path / "unet.h5", "--epochs", "4")
-    monkeypatch.setattr(where, moment, original)
-    run(data, tmp_path / "unet.h5", "--epochs", "4", "--resume")
-    assert digests(tmp_path) == digests(trained)
+    trained, copies = undisturbed
+    states = [read_epoch(folder) for folder in copies]
+    # nothing yet, then four epochs; each has its state, result, table and strip to write
+    assert states == sorted(states)
+    assert set(states) == {0, 1, 2, 3, 4}
+    pairs = zip(copies, states, strict=True)
+    chosen = [folder for folder, state in pairs if state == epoch]
+    assert len(chosen) >= 3
+    for folder in chosen:
+        copy = shutil.copytree(folder, tmp_path / folder.name)
+        run(data, copy / "unet.h5", "--epochs", "4", "--resume")
+        assert digests(copy) == digests(trained), folder.name
 
 
 FLAGS = ["--recipe", "modern", "--depth", "4", "--epochs", "3"]
@@ -302,38 +337,29 @@ def test_init_trained_on_the_validation_subjects_is_refused(data, tmp_path):
     run(tmp_path / "0", tmp_path / "second.h5", *flags)
 
 
-def test_resume_with_other_arrays_is_refused(data, tmp_path, monkeypatch):
+def test_resume_with_other_arrays_is_refused(data, interrupted, tmp_path):
     folder = shutil.copytree(data, tmp_path / "data")
-    monkeypatch.setattr(loop, "save_result", lambda *args: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run(folder, tmp_path / "unet.h5", "--epochs", "3")
     flags = ["--height", "16", "--width", "16", "--soft-masks"]
     preprocess.main(["--data", str(folder), *flags])
     with pytest.raises(
         ValueError, match=r"the interrupted run had y_train\.npy [0-9a-f]+, now"
     ):
-        run(folder, tmp_path / "unet.h5", "--epochs", "3", "--resume")
+        run(folder, interrupted / "unet.h5", "--epochs", "4", "--resume")
 
 
-def test_resume_with_other_settings_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "save_result", lambda *args: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run(data, tmp_path / "unet.h5", "--epochs", "3")
-    with pytest.raises(ValueError, match="had epochs 3, now it is 4"):
-        run(data, tmp_path / "unet.h5", "--epochs", "4", "--resume")
+def test_resume_with_other_settings_is_refused(data, interrupted):
+    with pytest.raises(ValueError, match="had epochs 4, now it is 3"):
+        run(data, interrupted / "unet.h5", "--epochs", "3", "--resume")
     with pytest.raises(ValueError, match="an interrupted run, which is never overwritten"):
-        run(data, tmp_path / "unet.h5", "--epochs", "3")
+        run(data, interrupted / "unet.h5", "--epochs", "4")
 
 
-def test_a_state_of_another_network_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "save_result", lambda *args: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run(data, tmp_path / "unet.h5", "--epochs", "3")
-    with np.load(tmp_path / "unet.state.npz") as state:
+def test_a_state_of_another_network_is_refused(data, interrupted):
+    with np.load(interrupted / "unet.state.npz") as state:
         arrays = {**state, "v0": np.zeros((3, 3, 1, 7), np.float32)}
-    np.savez(tmp_path / "unet.state.npz", **arrays)
+    np.savez(interrupted / "unet.state.npz", **arrays)
     with pytest.raises(ValueError, match="of another version of the network"):
-        run(data, tmp_path / "unet.h5", "--epochs", "3", "--resume")
+        run(data, interrupted / "unet.h5", "--epochs", "4", "--resume")
 
 
 def test_init_starts_from_the_weights_also_of_another_size(

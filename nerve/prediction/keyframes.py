@@ -27,7 +27,6 @@ from nerve.prediction.inference import Prediction
 
 LONGEST = 640  # pixels of a side, at most, at which outlines are carried
 BLUR = 2.0  # pixels, sigma: speckle does not move with the tissue
-SHOWN = 0.4  # mean probability within an outline above which there is a nerve
 
 
 def list_keyframes(folder: Path, source: Source) -> dict[int, Path]:
@@ -167,12 +166,12 @@ def whole(distance: np.ndarray, found: Prediction) -> np.ndarray:
     return (resize(distance, *found.frame.shape) > 0).view(np.uint8)
 
 
-def shown(found: Prediction, mask: np.ndarray) -> float:
-    """Return by how much the network sees a nerve in a mask: mean probability - SHOWN."""
-    if not mask.any():
-        return -SHOWN
+def seen(found: Prediction) -> float:
+    """Return the network's mean probability within a frame's mask; 0 where it is empty."""
+    if not found.mask.any():
+        return 0.0
     probability = found.geometry.whole(found.geometry.back(found.probability))
-    return float(probability[mask > 0].mean()) - SHOWN
+    return float(probability[found.mask > 0].mean())
 
 
 def follow(key: Prediction, others: Iterable[Prediction]) -> Iterator[np.ndarray]:
@@ -196,13 +195,18 @@ def go_on(key: Prediction, others: Iterable[Prediction]) -> Iterator[Prediction]
         yield found._replace(mask=whole(distance, found))
 
 
-def fade(key: Prediction, others: list[Prediction]) -> list[Prediction]:
+def fade(key: Prediction, others: list[Prediction], end: Prediction) -> list[Prediction]:
     """Return frames, the nearest first, up to another keyframe, which shows no nerve.
 
-    The nerve of the keyframe is there as long as the sum of what is `shown` grows.
+    What the network sees within the outline at the one keyframe is a nerve; at the other,
+    whereto the outline is carried, it is none. A frame on the first one's side of the
+    middle of the two counts for a nerve by its distance, one on the other side against it:
+    where the sum is largest, the nerve goes.
     """
-    filled = list(go_on(key, others))
-    sums = np.cumsum([0.0, *(shown(found, found.mask) for found in filled)])
+    *filled, gone = go_on(key, [*others, end])
+    values = np.array([seen(found) for found in filled])
+    most, least = seen(key), seen(gone)
+    sums = np.cumsum([0.0, *(values - (most + least) / 2) * (most - least)])
     last = int(sums.argmax())  # of the frames with a nerve
     return [*filled[:last], *empty(filled[last:])]
 
@@ -244,9 +248,9 @@ def fill(
     if before.mask.any() and after.mask.any():
         return blend(before, others, after)
     if before.mask.any():
-        return fade(before, others)
+        return fade(before, others, after)
     if after.mask.any():
-        return fade(after, others[::-1])[::-1]
+        return fade(after, others[::-1], before)[::-1]
     return empty(others)
 
 
