@@ -5,6 +5,7 @@ from conftest import make_raw, run_script
 
 import atexit
 import csv
+import importlib
 import os
 import shutil
 import signal
@@ -193,6 +194,17 @@ def run_script(name, *args, cwd):
     command = [sys.executable, str(ROOT / name), *map(str, args)]
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
     return result.returncode, result.stdout, result.stderr
+
+
+def run_here(command):
+    """Run a script's main in this process, as `quality.cpu_seconds` in one of its own.
+
+    Starting TensorFlow anew takes longer than what tests have it do.
+    """
+    script, *flags = map(str, command[1:])
+    before = time.process_time()
+    importlib.import_module(Path(script).stem).main(flags)
+    return time.process_time() - before
 
 
 @pytest.fixture(scope="session")

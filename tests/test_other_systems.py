@@ -23,7 +23,7 @@ phantom.main(["--out", "phantom", "--train", "4", "--test", "2", "--subjects", "
 extract_data.main([])
 preprocess.main(["--height", "16", "--width", "16"])
 model.main(["--height", "16", "--width", "16", "--filters", "2"])
-train.main(["--filters", "2", "--depth", "2", "--epochs", "2", "--batch-size", "4"])
+train.main(["--filters", "2", "--depth", "2", "--epochs", "2", "--batch-size", "5"])
 tune.main([])
 predict.main([])
 evaluate.main(["predictions/submission.csv", "raw/test_truth.csv", "--height", "64",

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, make_raw
+from conftest import ROOT, make_raw, run_here
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -17,12 +17,13 @@ import transfer
 
 from recipes import CLASSIC
 
-TINY = replace(CLASSIC, height=32, width=32, filters=2, depth=2, batch_size=4, epochs=1)
+TINY = replace(CLASSIC, height=32, width=32, filters=2, depth=2, batch_size=64, epochs=1)
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """Flags of a run that takes seconds; its results go to `tmp_path`."""
+    monkeypatch.setattr(quality, "cpu_seconds", run_here)
     monkeypatch.setitem(quality.ROWS, "modern", quality.Row(TINY))
     monkeypatch.setattr(transfer, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(quality, "FOLDS", tmp_path / "folds.json")

@@ -18,7 +18,7 @@ import quality
 
 from recipes import CLASSIC
 
-TINY = replace(CLASSIC, height=16, width=16, filters=2, depth=2, batch_size=4, epochs=2)
+TINY = replace(CLASSIC, height=16, width=16, filters=2, depth=2, batch_size=5, epochs=2)
 LINE = {"fold": 0, "seed": 0, "cpu_seconds": 1.0}
 
 

@@ -32,7 +32,7 @@ def chain(tmp_path_factory):
     extract_data.main(["--raw", str(folder / "raw"), "--data", data])
     flags = ["--height", "32", "--width", "32", "--folds", "3", "--fold", "0"]
     preprocess.main(["--data", data, *flags])
-    flags = ["--filters", "4", "--depth", "2", "--batch-size", "4", "--epochs", "8"]
+    flags = ["--filters", "4", "--depth", "2", "--batch-size", "5", "--epochs", "8"]
     train.main(["--data", data, "--out", weights, "--learning-rate", "0.005", *flags])
     return folder
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, make_raw
+from conftest import ROOT, make_raw, run_here
 from PIL import Image
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -19,7 +19,7 @@ from nerve.frames import split
 from nerve.prediction.networks import read_trained
 from recipes import MODERN
 
-TINY = replace(MODERN, height=32, width=48, filters=2, depth=2, batch_size=8, epochs=1)
+TINY = replace(MODERN, height=32, width=48, filters=2, depth=2, batch_size=64, epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,7 @@ def runs(tmp_path_factory):
     held = split.split_frames("subject", subjects, nerve, 5, 0, 0)
     (folder / "folds.json").write_text(json.dumps({0: np.unique(subjects[held]).tolist()}))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "cpu_seconds", run_here)
         patch.setitem(quality.ROWS, "modern", quality.Row(TINY))
         patch.setattr(quality, "FOLDS", folder / "folds.json")
         patch.setattr(sources, "RESULTS", folder / "sources.jsonl")
