@@ -115,7 +115,7 @@ def look_at_classes(path):
 
 def read_dicom(path):
     """Read all frames of a DICOM file."""
-    clip, _ = dicom.open_dicom(path)
+    clip = dicom.open_dicom(path)
     if len({(frame.shape, frame.dtype) for frame in clip.frames}) > 1:
         raise AssertionError("frames of several shapes")
 

@@ -1,8 +1,8 @@
 """Frames of DICOM files: stills, cine loops, videos in them.
 
 What can be seen in the pixels is not taken from the header: how many frames there are,
-their colours, their depth. Where the two contradict each other, the pixels are believed and
-a note says so, or the file is refused.
+their colours and depth (dicom_greys.py). Where the two contradict each other, the pixels
+are believed and a note says so, or the file is refused.
 
 DICOM needs pydicom and highdicom: pip install -r requirements/dicom.txt
 """
@@ -15,16 +15,16 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from nerve.command import refusing
 from nerve.frames import spacing
+from nerve.frames.dicom_greys import COLOURS, GREYS, PALETTE, to_grey
 from nerve.frames.pictures import DAMAGED
 from nerve.frames.videos import RATE, Clip, check_size, note_count, read_video
 
@@ -42,14 +42,7 @@ BEGINNINGS = (b"\xff\xd8\xff", CODESTREAM, BOX)  # the first is JPEG's
 # where JPEG-LS says its height, width and samples a pixel; of others Pillow knows
 JPEG_LS = re.compile(rb"\xff\xf7...(..)(..)(.)", re.DOTALL)
 TWO = re.compile(rb"\xff\xd9\0?\xff\xd8")  # a JPEG after another
-GREYS, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
-COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-DEPTHS = (8, 10, 12, 14, 16)  # bits of samples
-NEUTRAL = 8  # greys by which the channels of a grey pixel differ at most
-DARK = 16  # below it, a pixel looks grey in any reading
-GREY, CLEARLY = 0.9, 0.1  # share of grey pixels that shows a reading right; how much more
 UNLIKE = 0.7  # share of a difference of rows, below which others are neighbours
-FADED = 8  # times less contrast: a window that is none of a file's values
 MAX_BYTES = 1 << 30  # of a deflated file
 MOST_SEEN = 1 << 22  # bytes of pixels in which the length of rows is looked for
 
@@ -63,7 +56,7 @@ class Pixels(NamedTuple):
     length: int | None  # bytes as stated; None where it is not, as of compressed frames
     there: int  # bytes from `start` to the end of the file
     options: dict  # of pydicom's decoders
-    stated: int | None = None  # how many frames the header says there are
+    stated: int | None = None  # how many frames the header says there are, if a number
     count: int = 0  # how many there are
 
     @contextlib.contextmanager
@@ -117,13 +110,16 @@ def read_header(path: Path):
         source.seek(0)
         dataset = pydicom.dcmread(source, stop_before_pixels=True, force=True)
         implicit, little = dataset.original_encoding
-        plain = ("ExplicitVRBigEndian", "ExplicitVRLittleEndian")[little]
-        plain = getattr(pydicom.uid, "ImplicitVRLittleEndian" if implicit else plain)
+        plain = f"{'Im' if implicit else 'Ex'}plicitVR{'Little' if little else 'Big'}Endian"
+        plain = getattr(pydicom.uid, plain)
         syntax = dataset.file_meta.get("TransferSyntaxUID", plain)
         if not syntax.is_transfer_syntax:
             raise ValueError(f"its transfer syntax, {syntax}, is not known")
         pixels = find_pixels(source, content, syntax)
-        return dataset, pixels._replace(stated=stated_count(dataset))
+        with contextlib.suppress(Exception):  # as pydicom may raise of damaged values
+            stated = max(1, int(dataset.get("NumberOfFrames", 1)))
+            pixels = pixels._replace(stated=stated)
+        return dataset, pixels
 
 
 def find_pixels(file: BinaryIO, content: Path | bytes, syntax) -> Pixels:
@@ -144,13 +140,6 @@ def find_pixels(file: BinaryIO, content: Path | bytes, syntax) -> Pixels:
     there = file.seek(0, io.SEEK_END) - start
     length = None if length == 2**32 - 1 else length
     return Pixels(content, syntax, start, length, there, options)
-
-
-def stated_count(dataset) -> int | None:
-    """Return how many frames a header says there are; None where it says no number."""
-    with contextlib.suppress(Exception):  # as pydicom may raise of damaged values
-        return max(1, int(dataset.get("NumberOfFrames", 1)))
-    return None
 
 
 def list_frames(pixels: Pixels, file: BinaryIO) -> Iterator[list[tuple[int, int]]]:
@@ -195,9 +184,7 @@ def rows_differ(content: bytes, row: int, others: Iterable[int], share: float) -
     of a few, than at any other.
 
     Args:
-        content: The pixels as they are stored.
-        row: Bytes of a row, as stated.
-        others: What these may be instead.
+        row: Bytes of a row as stated; `others` may be right instead.
         share: Of the difference at the stated distance, below which another is right.
     """
     values = np.frombuffer(content, np.uint8).astype(np.int16)
@@ -269,7 +256,7 @@ def plan(dataset, pixels: Pixels) -> Pixels:
     if not pixels.syntax.is_encapsulated:
         return count_native(dataset, pixels)
     # as decoders give colours, whatever the header says; that of RLE sets its own
-    pixels.options["planar_configuration"] = 0
+    pixels.options["planar_configuration"], dataset.PlanarConfiguration = 0, None
     with pixels.open() as file:
         if file.read(4) != ITEM:
             raise ValueError("its pixels are not compressed, its header says they are")
@@ -346,205 +333,6 @@ def decode(dataset, pixels: Pixels) -> Iterator[tuple[np.ndarray, str]]:
             yield frame, (plain and said) or found["photometric_interpretation"]
 
 
-def arrange(samples: np.ndarray, planes: bool) -> np.ndarray:
-    """Return a frame's samples in the other order than they were read in.
-
-    Args:
-        samples: Array `(height, width, 3)`.
-        planes: Whether they were read as stored colour by colour, not pixel by pixel.
-    """
-    if planes:
-        return np.moveaxis(samples, -1, 0).reshape(samples.shape)
-    return np.moveaxis(samples.reshape(3, *samples.shape[:2]), 0, -1)
-
-
-def neutral_share(samples: np.ndarray, ycbcr: bool) -> float:
-    """Return the share of a frame that is grey, were its samples YCbCr or else RGB.
-
-    Args:
-        samples: uint8 array `(height, width, 3)`.
-    """
-    if ycbcr:
-        chroma = samples[..., 1:].astype(np.int16) - 128
-        return float((np.abs(chroma) <= NEUTRAL).all(axis=-1).mean())
-    lit = samples.max(axis=-1) >= DARK
-    return float((np.ptp(samples, axis=-1) <= NEUTRAL)[lit].mean()) if lit.any() else 0.0
-
-
-def find_reading(
-    samples: np.ndarray, ycbcr: bool, planes: bool | None
-) -> tuple[bool, bool] | None:
-    """Return how a frame's samples are to be read, where it shows that.
-
-    Ultrasound is grey but for marks: that of the readings in which the frame is.
-
-    Args:
-        samples: uint8 array `(height, width, 3)`.
-        ycbcr: Whether they are said to be YCbCr, not RGB.
-        planes: As of `arrange`; None where their order is certain.
-
-    Returns:
-        `(in the other order, YCbCr)`, or None.
-    """
-    orders = (False,) if planes is None else (False, True)
-    ways = list(itertools.product(orders, (ycbcr, not ycbcr)))
-    frames = [arrange(samples, planes) if other else samples for other, _ in ways]
-    shares = [neutral_share(f, way[1]) for f, way in zip(frames, ways, strict=True)]
-    if max(shares) < GREY:
-        return None
-    return ways[0] if shares[0] > max(shares) - CLEARLY else ways[np.argmax(shares)]
-
-
-def stretch(frame: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
-    """Return a frame as uint8, the lower end black and the upper white."""
-    if frame.dtype == np.uint8 and ends == (0, 255):
-        return frame
-    values = (frame.astype(np.float64) - ends[0]) * (255 / ((ends[1] - ends[0]) or 1.0))
-    return np.rint(values.clip(0, 255)).astype(np.uint8)
-
-
-def find_ends(frames: Iterator[np.ndarray]) -> tuple[float, float]:
-    """Return the lowest and highest value of all frames; 0 and 255 if these hold them."""
-    low, high = np.inf, -np.inf
-    with contextlib.suppress(Exception):  # told where the frames are read
-        for frame in frames:
-            low, high = min(low, float(frame.min())), max(high, float(frame.max()))
-    return (0, 255) if low >= 0 and high <= 255 else (low, high)
-
-
-def colours_to_grey(
-    dataset, pixels: Pixels, say: Callable[[str], None]
-) -> Iterator[np.ndarray]:
-    """Yield frames of colours as grey, uint8 `(height, width)`.
-
-    Args:
-        say: Takes notes of what contradicts the header.
-    """
-    said, known, bits = dataset.PhotometricInterpretation, None, dataset.BitsStored
-    planes = None if pixels.syntax.is_encapsulated else bool(dataset.PlanarConfiguration)
-    if dataset.BitsAllocated > 8:
-        top = int(find_ends(f for f, _ in decode(dataset, pixels))[1]).bit_length()
-        if top < bits - 2:  # no white, nor anything near it
-            bits = next(depth for depth in DEPTHS if depth >= top)
-            say(f"samples said to be of {dataset.BitsStored} bits are of {bits}")
-    for samples, colours in decode(dataset, pixels):
-        samples = stretch(samples, (0, 2**bits - 1))
-        ycbcr = colours.startswith("YBR")
-        if known is None:
-            known = find_reading(samples, ycbcr, planes)
-            if known not in (None, (False, ycbcr), (False, said.startswith("YBR"))):
-                text = ", in the other Planar Configuration" * known[0]
-                say(f"its header says {said}, its pixels are {COLOURS[known[1]]}{text}")
-        other, ycbcr = known or (False, ycbcr)
-        samples = np.ascontiguousarray(arrange(samples, planes) if other else samples)
-        # luma is the grey that is made of RGB, too
-        yield samples[..., 0].copy() if ycbcr else cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
-
-
-def palette_greys(dataset, say: Callable[[str], None]) -> np.ndarray:
-    """Return the grey, uint8, of each number of a palette.
-
-    A palette whose largest entry is below 256 is one of 8 bits, however it is stored.
-
-    Args:
-        say: Takes a note, where it says another depth.
-    """
-    from pydicom.pixels import apply_color_lut
-
-    if dataset.get("PixelRepresentation") or dataset.BitsStored > 16:
-        raise ValueError("the numbers of its palette are signed, or of more than 16 bits")
-    numbers = np.arange(2**dataset.BitsStored, dtype=np.uint32)
-    table = apply_color_lut(numbers, dataset)[..., :3]
-    said = int(dataset.RedPaletteColorLookupTableDescriptor[2])
-    top = int(table.max()).bit_length()
-    bits = max(8, top if top <= 8 else said if top <= said else 16)
-    if bits != said:
-        say(f"its palette is said to be of {said} bits, and is of {bits}")
-    table = (table >> (bits - 8)).astype(np.uint8)
-    return cv2.cvtColor(table[np.newaxis], cv2.COLOR_RGB2GRAY)[0]
-
-
-def has_values(dataset, *names: str) -> bool:
-    """Tell whether a dataset has all these attributes, none of them empty."""
-    return all(dataset.get(name) not in (None, "") for name in names)
-
-
-def show(frame: np.ndarray, dataset, window: bool) -> np.ndarray:
-    """Return the values that a frame of greys is shown by: rescaled, through its window."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
-
-    if has_values(dataset, "ModalityLUTSequence") or has_values(
-        dataset, "RescaleSlope", "RescaleIntercept"
-    ):
-        frame = apply_modality_lut(frame, dataset)
-    if window:
-        return apply_windowing(frame, dataset)
-    return apply_voi_lut(frame, dataset) if dataset.get("VOILUTSequence") else frame
-
-
-def find_window(dataset, frame: np.ndarray) -> tuple[float, float] | None:
-    """Return what is black and what white in the window of a file, None where it has none.
-
-    Args:
-        frame: One of the file, as `decode` gives it.
-
-    Raises:
-        ValueError: it hides what a frame of such values shows.
-    """
-    from pydicom.pixels import apply_windowing
-
-    if not has_values(dataset, "WindowCenter", "WindowWidth"):
-        return None
-    # its range is of stored values: rescaled, turned
-    infinite = np.array([-np.inf, np.inf])
-    with np.errstate(over="ignore"):
-        ends = tuple(apply_windowing(infinite, dataset).tolist())
-    if not np.isfinite(ends).all():
-        raise ValueError("it is none")
-    contrast = np.ptp(stretch(show(frame, dataset, True), ends)) / 255
-    if contrast * FADED < np.ptp(frame) / 2**dataset.BitsStored:
-        raise ValueError("it shows nothing of the pixels")
-    return ends
-
-
-def shown_greys(
-    dataset, pixels: Pixels, say: Callable[[str], None]
-) -> Iterator[np.ndarray]:
-    """Yield frames of greys, uint8 `(height, width)`, as they are to be shown.
-
-    Args:
-        say: Takes a note of a window that is none.
-    """
-    window = None
-    first, photometric = next(decode(dataset, pixels))
-    try:
-        window = find_window(dataset, first)
-    except (TypeError, ValueError) as error:
-        say(f"shown without its window ({error})")
-    ends = window or (0, 255)
-    deep = first.dtype != np.uint8 or dataset.get("VOILUTSequence")
-    if window is None and deep:
-        ends = find_ends(
-            show(frame, dataset, False) for frame, _ in decode(dataset, pixels)
-        )
-    for frame, _ in decode(dataset, pixels):
-        if window or deep:
-            frame = show(frame, dataset, bool(window))
-        frame = stretch(frame, ends)
-        yield 255 - frame if photometric == "MONOCHROME1" else frame
-
-
-def to_grey(dataset, pixels: Pixels, say: Callable[[str], None]) -> Iterator[np.ndarray]:
-    """Yield the frames of a file as uint8 grey arrays `(height, width)`."""
-    if dataset.PhotometricInterpretation in COLOURS:
-        yield from colours_to_grey(dataset, pixels, say)
-    elif dataset.PhotometricInterpretation == PALETTE:
-        table = palette_greys(dataset, say)
-        yield from (table[frame] for frame, _ in decode(dataset, pixels))
-    else:
-        yield from shown_greys(dataset, pixels, say)
-
-
 def find_rate(dataset) -> float | None:
     """Return frames/s of a dataset, or None where it does not say."""
     with contextlib.suppress(Exception):  # as pydicom may raise of damaged values
@@ -570,8 +358,20 @@ def explain(error: Exception, pixels: Pixels) -> str:
     return f"{text:.200}"
 
 
-def open_dicom(path: Path) -> tuple[Clip, list[spacing.Region]]:
-    """Return the frames of a DICOM file, and where they have which spacing.
+def open_video(dataset, pixels: Pixels, path: Path) -> Clip:
+    """Return the frames of a video within a DICOM file."""
+    with pixels.open() as file:
+        places = itertools.chain.from_iterable(list_frames(pixels, file))
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        copy.writelines(read_parts(pixels, file, places))
+    copy.seek(0)
+    clip = read_video(copy, path, pixels.stated, (dataset.Rows, dataset.Columns))
+    rate = find_rate(dataset)
+    return clip._replace(rate=rate, times=()) if rate else clip
+
+
+def open_dicom(path: Path) -> Clip:
+    """Return the frames of a DICOM file.
 
     Raises:
         ValueError: it has none, or its header cannot be that of its pixels.
@@ -582,17 +382,9 @@ def open_dicom(path: Path) -> tuple[Clip, list[spacing.Region]]:
         regions, notes = spacing.read_regions(dataset)
         notes = [f"{path}: {note}" for note in notes]
         if pixels.syntax.startswith(VIDEO):
-            with pixels.open() as file:
-                places = itertools.chain.from_iterable(list_frames(pixels, file))
-                copy = tempfile.TemporaryFile()  # noqa: SIM115
-                copy.writelines(read_parts(pixels, file, places))
-            copy.seek(0)
-            size = dataset.Rows, dataset.Columns
-            clip = read_video(copy, path, pixels.stated, size)
+            clip = open_video(dataset, pixels, path)
             clip.notes.extend(notes)
-            if rate := find_rate(dataset):
-                clip = clip._replace(rate=rate, times=())
-            return clip, regions
+            return clip._replace(regions=regions)
         check_size(dataset.Rows, dataset.Columns, path)
         pixels = plan(dataset, pixels)
 
@@ -602,7 +394,7 @@ def open_dicom(path: Path) -> tuple[Clip, list[spacing.Region]]:
     def frames():
         number = 0
         try:
-            for frame in to_grey(dataset, pixels, say):
+            for frame in to_grey(dataset, lambda: decode(dataset, pixels), say):
                 number += 1
                 yield frame
         except Exception as error:  # decoders of others may raise anything
@@ -612,4 +404,4 @@ def open_dicom(path: Path) -> tuple[Clip, list[spacing.Region]]:
             say(f"frame {number + 1} cannot be decoded ({cause})")
         notes.extend(note_count(path, pixels.stated, number))
 
-    return Clip(frames(), pixels.count, find_rate(dataset) or RATE, notes), regions
+    return Clip(frames(), pixels.count, find_rate(dataset) or RATE, notes, (), regions)

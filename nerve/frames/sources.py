@@ -33,9 +33,7 @@ class Source(NamedTuple):
     count: int | None  # of frames, where it is known
     rate: float  # frames/s
     notes: Sequence[str] = ()  # what a user should know, complete once all frames are read
-    times: Sequence[
-        float
-    ] = ()  # of frames read so far, in s; none where it goes by the rate
+    times: Sequence[float] = ()  # of frames read so far, in s; none where the rate tells
     regions: Sequence[Region] = ()  # where the frames have which spacing
 
     @property
@@ -145,8 +143,7 @@ def open_source(path: Path) -> Source:
     if suffix in videos.SUFFIXES:
         return Source(path.name, path, "video", *videos.open_video(path))
     if suffix in dicom.SUFFIXES or dicom.has_frames(path) is not None:
-        clip, regions = dicom.open_dicom(path)
-        return Source(path.name, path, "dicom", *clip, regions)
+        return Source(path.name, path, "dicom", *dicom.open_dicom(path))
     try:
         frame = pictures.read_picture(path)
     except ValueError as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from nerve.command import refusing
 from nerve.frames.pictures import MAX_PIXELS
+from nerve.frames.spacing import Region
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".wmv", ".flv", ".3gp")
 SUFFIXES += (".3g2", ".asf", ".f4v", ".ogv", ".gif", ".ts", ".mts", ".m2ts", ".mpg")
@@ -28,9 +29,8 @@ class Clip(NamedTuple):
     count: int | None  # as the file says or is found; None where neither is known
     rate: float  # frames/s
     notes: list[str]  # what a user should know, complete once the frames are read
-    times: Sequence[
-        float
-    ] = ()  # of those read so far, in s; none where it goes by the rate
+    times: Sequence[float] = ()  # of those read so far, in s; none where the rate tells
+    regions: Sequence[Region] = ()  # where the frames have which spacing
 
 
 def check_size(height: float, width: float, name: str | Path) -> None:
