@@ -32,15 +32,12 @@ def find_alike(thumbnails: np.ndarray, least: float) -> Iterator[tuple[int, np.n
 def find_near_identical(
     images: np.ndarray, groups: np.ndarray, similarity: float
 ) -> list[dict[int, float]]:
-    """Return, for each frame, the other frames that are near-identical to it.
+    """Return, for each frame, `{row: correlation}` of others near-identical to it.
 
     Args:
         images: uint8 array `(N, height, width)`.
         groups: int array `(N,)`; only frames of one group are compared.
         similarity: Correlation of two frames' greys from which they are near-identical.
-
-    Returns:
-        List of N dicts `{row: correlation}`.
     """
     found = [None] * len(images)
     for group in np.unique(groups):
@@ -54,47 +51,29 @@ def find_near_identical(
     return found
 
 
-def measure_agreement(
-    labels: np.ndarray, near: list[dict[int, float]]
-) -> tuple[np.ndarray, list]:
-    """Return the mean Dice of each mask with those of its near-identical frames.
-
-    Args:
-        labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
-
-    Returns:
-        `(agreement, worst)`: float array `(N,)`, 1.0 for a frame without others (two empty
-        masks agree); and for each frame `(Dice, row)` of the other that agrees least, or
-        None.
-    """
-    agreement, worst = np.ones(len(near)), [None] * len(near)
-    for row, others in enumerate(near):
-        if others:
-            mine = labels[row] >= 128
-            dice = [(scores.dice(mine, labels[r] >= 128), r) for r in others]
-            agreement[row] = np.mean([value for value, _ in dice])
-            worst[row] = min(dice)
-    return agreement, worst
-
-
 def list_contradictory(
     path: Path, train: Extracted, labels: np.ndarray, near: list[dict[int, float]]
 ) -> None:
     """List near-identical frames whose masks contradict each other, in a CSV.
 
+    They agree by the mean Dice of a mask with those of its near-identical frames, of which
+    the one that agrees least is named; two empty masks agree.
+
     Args:
-        path: CSV to write.
         labels: uint8 array `(N, height, width)`, 0 to 255; 128 and more is nerve.
+        near: As of `find_near_identical`.
     """
-    agreement, worst = measure_agreement(labels, near)
-    rows = np.flatnonzero(agreement < CONTRADICTORY).tolist()
+    count = 0
     with atomic.write_csv(path, COLUMNS) as writer:
-        for row in rows:
-            dice, other = worst[row]
-            frames = [(train.subject[r], train.image[r]) for r in (row, other)]
-            values = f"{agreement[row]:.4f}", len(near[row])
-            pair = f"{near[row][other]:.4f}", f"{dice:.4f}"
-            writer.writerow([*frames[0], *values, *frames[1], *pair])
+        for row, others in enumerate(near):
+            mine = labels[row] >= 128
+            dice = [(scores.dice(mine, labels[r] >= 128), r) for r in others]
+            agreement = np.mean([value for value, _ in dice]) if dice else 1.0
+            if agreement < CONTRADICTORY:
+                count, (worst, other) = count + 1, min(dice)
+                frames = [(train.subject[r], train.image[r]) for r in (row, other)]
+                values = f"{agreement:.4f}", len(others)
+                pair = f"{others[other]:.4f}", f"{worst:.4f}"
+                writer.writerow([*frames[0], *values, *frames[1], *pair])
     pairs = sum(map(len, near)) // 2
-    contradict = f"{len(rows)} frames contradict theirs: {path.name}"
-    print(f"{pairs} near-identical pairs; {contradict}")
+    print(f"{pairs} near-identical pairs; {count} frames contradict theirs: {path.name}")

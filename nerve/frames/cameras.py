@@ -18,9 +18,8 @@ def follow(capture: cv2.VideoCapture, latest: queue.Queue, stop: threading.Event
     """Put each frame of a camera in the place of the one before, None after the last.
 
     Args:
-        capture: The camera; released at the end.
+        capture: Released at the end, or once `stop` is set.
         latest: Takes `(number of the frame, from 1, second, frame)`.
-        stop: Set where no more are wanted.
     """
     number = 0
     try:

@@ -15,12 +15,10 @@ def crop_pair(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return `[(crop, its mask)]`: with the whole nerve, and without any of it.
 
-    Args:
-        frame: uint8 array `(rows, columns)`.
-        mask: Its mask, same shape, above 0 where nerve.
+    They are two views of one size; none where no place for both was found.
 
-    Returns:
-        Two views of one size; none where no place for both was found.
+    Args:
+        frame: Array `(rows, columns)`; likewise its `mask`, above 0 where nerve.
     """
     area = np.count_nonzero(mask)
     for _ in range(TRIES if area else 0):

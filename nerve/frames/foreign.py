@@ -53,9 +53,9 @@ def fit(looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def distance(looks: np.ndarray, mean: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """Return the squared Mahalanobis distances of descriptions `(N, 13)`."""
+    """Return the squared Mahalanobis distances of descriptions `(..., 13)`."""
     offset = looks - mean
-    return np.einsum("ij,jk,ik->i", offset, inverse, offset)
+    return np.einsum("...j,jk,...k->...", offset, inverse, offset)
 
 
 def learn(images: Iterable[np.ndarray], groups: np.ndarray) -> Look | None:
@@ -65,8 +65,7 @@ def learn(images: Iterable[np.ndarray], groups: np.ndarray) -> Look | None:
     out, subjects as a whole.
 
     Args:
-        images: As of `describe`.
-        groups: int array `(N,)`, the group of each one's subject.
+        groups: int array `(N,)`, the group of each image's subject.
     """
     names, index = np.unique(groups, return_inverse=True)
     if len(names) < FEW:
@@ -83,17 +82,12 @@ def learn(images: Iterable[np.ndarray], groups: np.ndarray) -> Look | None:
 
 
 def unlike(look: np.ndarray, known: Sequence[Look]) -> float | None:
-    """Return how unlike all sources a frame is: above 1 it is foreign to each of them.
+    """Return how unlike all sources a frame of this look is: above 1, foreign to each.
 
-    Args:
-        look: The frame's description.
-
-    Returns:
-        Distance to the nearest source by its limit, 0 or more; None where `known` is empty.
+    That is its distance to the nearest by its limit, 0 or more; None where there are none.
     """
     ratios = [
-        distance(look[np.newaxis], np.array(source.mean), np.array(source.inverse))[0]
-        / source.limit
+        distance(look, np.array(source.mean), np.array(source.inverse)) / source.limit
         for source in known
     ]
     return float(np.sqrt(min(ratios))) if ratios else None

@@ -56,14 +56,13 @@ def choose_validation(groups: np.ndarray, nerve: np.ndarray, seed: int) -> np.nd
         bool array `(N,)`, True for validation: of 2,000 random choices the one nearest to
         635 of 5,635 frames, and to the same share of frames with a nerve.
     """
-    names = np.unique(groups)
+    names, index = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         raise ValueError(
             f"only one subject ({COUNTED}): no split by subject is possible; choose "
             "--split frames (leaky) or --split none"
         )
-    sizes = np.array([(groups == name).sum() for name in names])
-    positives = np.array([nerve[groups == name].sum() for name in names])
+    sizes, positives = np.bincount(index), np.bincount(index, nerve)
     target, share = VALIDATION_SHARE * len(groups), nerve.mean()
     rng = np.random.default_rng(seed)
     best = None
@@ -75,7 +74,7 @@ def choose_validation(groups: np.ndarray, nerve: np.ndarray, seed: int) -> np.nd
         penalty = abs(total / target - 1) + abs(positives[chosen].sum() / total - share)
         if best is None or penalty < best[0] - 1e-12:
             best = penalty, chosen
-    return np.isin(groups, names[best[1]])
+    return np.isin(index, best[1])
 
 
 def choose_fold(
@@ -86,22 +85,19 @@ def choose_fold(
     Groups of subjects are dealt out, the largest first, each to the part with the fewest
     frames so far, and where these are equal, the fewest with a nerve.
     """
-    names = np.unique(groups)
+    names, index = np.unique(groups, return_inverse=True)
     if folds > len(names):
         raise ValueError(
             f"--folds {folds}, but there are {len(names)} subjects to deal ({COUNTED})"
         )
-    sizes = np.array([(groups == name).sum() for name in names])
+    sizes, positives = np.bincount(index), np.bincount(index, nerve)
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-sizes[order], kind="stable")]
-    totals, positives = np.zeros(folds, int), np.zeros(folds, int)
-    part_of = {}
+    totals, part_of = np.zeros((2, folds)), np.zeros(len(names), int)
     for k in order:
-        part = np.lexsort((positives, totals))[0]
-        part_of[names[k]] = part
-        totals[part] += sizes[k]
-        positives[part] += nerve[groups == names[k]].sum()
-    return np.array([part_of[name] == fold for name in groups])
+        part = part_of[k] = np.lexsort(totals)[0]  # by the last of the keys first
+        totals[:, part] += positives[k], sizes[k]
+    return part_of[index] == fold
 
 
 def split_frames(
@@ -116,8 +112,6 @@ def split_frames(
 
     Args:
         split: "subject", "frames" or "none".
-        groups: int array `(N,)`, the group of each frame's subject.
-        nerve: bool array `(N,)`, whether the frame shows a nerve.
         folds: As of `choose_fold`, or None; likewise `fold`.
     """
     if split == "none":
