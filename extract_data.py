@@ -54,11 +54,7 @@ class Job(NamedTuple):
 
 
 def extract(job: Job, data: Path, skip_bad: bool) -> tuple[Extracted, dict[str, Array]]:
-    """Write the arrays of a job; return what extract.json says of their rows, and of them.
-
-    Args:
-        skip_bad: Leave bad frames out instead of raising.
-    """
+    """Write the arrays of a job; return what extract.json says of their rows, and of them."""
     names, shape = ARRAYS[job.part], (len(job.frames), *job.size)
     writers = [ArrayWriter(data / name, shape, np.uint8) for name in names]
     kept, areas, skipped = [], [], []
@@ -105,21 +101,17 @@ def extract_own(
     plan: own_frames.Plan, folders: list[Path], data: Path, skip_bad: bool
 ) -> Extract:
     """Write the arrays of people's own frames; return the record."""
-    frames = sorted(plan.frames)
 
     def name(frame):
-        return plan.frames[frame].name
+        return plan.names[frame[1] - 1]
 
-    job = Job("train", frames, plan.read, plan.size, folders[0], folders, name)
+    job = Job("train", plan.frames, plan.read, plan.size, folders[0], folders, name)
     rows, arrays = extract(job, data, skip_bad)
-    own = [plan.frames[frame] for frame in zip(rows.subject, rows.image, strict=True)]
+    names, sizes = ([of[k - 1] for k in rows.image] for of in (plan.names, plan.sizes))
     return Extract(
-        height=plan.size[0],
-        width=plan.size[1],
-        arrays=arrays,
-        train=dataclasses.replace(
-            rows, name=[frame.name for frame in own], size=[frame.size for frame in own]
-        ),
+        *plan.size,
+        arrays,
+        dataclasses.replace(rows, name=names, size=sizes),
         subjects_known=plan.subjects_known,
         subject_names=plan.subject_names,
         crops=plan.crops,
@@ -198,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
             plan = own_frames.plan(args.images, found, *how)
             folders = [args.images, args.masks]
             record = extract_own(plan, folders, making, args.skip_bad)
-            notes = own_frames.judge(list(plan.seen.values()), args.label)
+            notes = own_frames.judge(plan.seen, args.label)
         else:
             record = extract_raw(folders, making, args.skip_bad)
         note_replaced(args.data, record)

@@ -10,14 +10,14 @@ from PIL import TiffImagePlugin
 
 from nerve.command import refusing
 from nerve.files import run_length
-from nerve.frames.pictures import MAX_PIXELS, check_file
+from nerve.frames.pictures import DAMAGED, MAX_PIXELS, check_file
 
 NAMES = {
     "train": re.compile(r"([1-9]\d{0,8})_([1-9]\d{0,8})(?:_mask)?\.tif", re.ASCII),
     "test": re.compile(r"([1-9]\d{0,8})\.tif", re.ASCII),
 }
 EXAMPLES = {"train": "12_7.tif and 12_7_mask.tif", "test": "12.tif"}
-DAMAGED = (OSError, SyntaxError, KeyError, TypeError, ValueError, MemoryError)
+
 ORIENTATION = 274  # TIFF tag; 1 is upright
 PROBES = 9  # frames looked at to find the size that most have
 
@@ -45,9 +45,7 @@ def find_folders(raw: Path) -> list[Path]:
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Return the names of a folder's frames; files of another kind are refused.
-
-    Hidden files (`.DS_Store`) are passed over.
+    """Return the names of a folder's frames; hidden files (`.DS_Store`) are passed over.
 
     Raises:
         ValueError: a name of another form, a folder, or a link out of `folder`.
@@ -67,14 +65,13 @@ def list_folder(folder: Path) -> list[str]:
 
 
 def list_frames(folder: Path, table: dict | None) -> list[tuple[int, ...]]:
-    """Return the sorted numbers of the frames that a folder holds or should hold.
+    """Return the frames that a folder holds or should hold.
 
     Args:
-        folder: `raw/train` or `raw/test`.
         table: `{(subject, image): pixels}` of `train_masks.csv`, or None.
 
     Returns:
-        Sorted list of `(subject, image)`, or of `(image,)`.
+        Sorted list of `(subject, image)`, or of `(image,)` of test frames.
     """
     matches = map(NAMES[folder.name].fullmatch, list_folder(folder))
     frames = {tuple(map(int, match.groups())) for match in matches}
@@ -85,16 +82,10 @@ def list_frames(folder: Path, table: dict | None) -> list[tuple[int, ...]]:
 
 
 def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode one grey TIFF with Pillow, which raises on damaged LZW data.
-
-    Args:
-        size: Expected (height, width) in pixels; None takes any.
-
-    Returns:
-        uint8 array `(height, width)`, 0 to 255.
+    """Return a grey TIFF, uint8 `(height, width)`; Pillow raises on damaged LZW data.
 
     Raises:
-        ValueError: missing, damaged, not 8-bit grey, several pages, or of another size.
+        ValueError: missing, damaged, not 8-bit grey, several pages, or not of `size`.
     """
     try:
         content = path.read_bytes()

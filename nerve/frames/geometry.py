@@ -80,11 +80,7 @@ class Geometry(NamedTuple):
         return cls(shape, size, crop, Box(top, left, inner_height, inner_width))
 
     def fit(self, image: np.ndarray) -> np.ndarray:
-        """Return a frame, or a mask of 0 to 255, as the array of `size`.
-
-        Args:
-            image: uint8 array of `shape`.
-        """
+        """Return a frame, or a mask of 0 to 255, uint8 of `shape`, as one of `size`."""
         inner = resize(self.crop.of(image), self.inner.height, self.inner.width)
         if inner.shape == self.size:
             return inner
@@ -122,8 +118,7 @@ class Geometry(NamedTuple):
     def area_share(self, mask: np.ndarray) -> float:
         """Return a mask's share of what training sees as one frame: letterboxes included.
 
-        Args:
-            mask: Array of `shape` or of the part looked at, 0 where there is no nerve.
+        It is of `shape`, or of the part looked at, and 0 where there is no nerve.
         """
         share = np.count_nonzero(mask) / self.crop.area
         return share * self.inner.area / (self.size[0] * self.size[1])
@@ -145,14 +140,10 @@ def find_content(frame: np.ndarray) -> Box:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return a grey frame or mask at another size.
+    """Return a grey frame or mask, uint8 or float32 of probabilities, at another size.
 
-    Args:
-        image: uint8 array `(rows, columns)`, or float32 of probabilities.
-
-    Returns:
-        Array `(height, width)` of the same dtype. Where it shrinks, each pixel is the mean
-        of the area it covers (no aliasing); where it grows, linear interpolation.
+    Where it shrinks, each pixel is the mean of the area it covers (no aliasing); where it
+    grows, linear interpolation.
     """
     rows, columns = image.shape
     least = min(width, columns), min(height, rows)  # cv2: width first

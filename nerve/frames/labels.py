@@ -86,34 +86,15 @@ def make_shape(line: np.ndarray, area: float, tolerance: float) -> Shape:
 
 def to_labelme(shapes: list[Shape], name: str, size: tuple[int, int]) -> dict:
     """Return what labelme keeps of the outlines on a picture that lies beside its file."""
-    drawn = [
-        {
-            "label": shape.label,
-            "points": shape.points.tolist(),
-            "group_id": None,
-            "description": "",
-            "shape_type": "polygon",
-            "flags": {},
-            "mask": None,
-        }
-        for shape in shapes
-    ]
-    return {
-        "version": LABELME,
-        "flags": {},
-        "shapes": drawn,
-        "imagePath": name,
-        "imageData": None,
-        "imageHeight": size[0],
-        "imageWidth": size[1],
-    }
+    alike = {"group_id": None, "description": "", "shape_type": "polygon"}
+    alike |= {"flags": {}, "mask": None}
+    drawn = [{"label": s.label, "points": s.points.tolist(), **alike} for s in shapes]
+    record = {"version": LABELME, "flags": {}, "shapes": drawn, "imagePath": name}
+    return record | {"imageData": None, "imageHeight": size[0], "imageWidth": size[1]}
 
 
 def to_cvat(shapes: list[Shape], name: str, size: tuple[int, int], number: int) -> str:
     """Return what CVAT for images 1.1 keeps of the outlines on a picture, as a line.
-
-    Args:
-        number: Of the picture, from 0.
 
     Raises:
         ValueError: XML has no place for a character of its name.
@@ -136,10 +117,8 @@ def writing(folder: Path, kind: str) -> Iterator[Callable]:
     """Yield a function that writes frames, and their masks as outlines, into a folder.
 
     It takes a name without suffix, the frame, uint8 `(height, width)`, and its mask, 0 and
-    1. A frame whose mask is empty is there, too, for what was not found.
-
-    Args:
-        kind: One of FORMATS. For CVAT there is one file, whole at the end.
+    1. A frame whose mask is empty is there, too, for what was not found. The kind is one of
+    FORMATS; for CVAT there is one file, whole at the end.
     """
     atomic.make_folder(folder)
     numbers, one_file = itertools.count(), contextlib.nullcontext()
@@ -152,7 +131,7 @@ def writing(folder: Path, kind: str) -> Iterator[Callable]:
             file.write(to_cvat(shapes, picture, mask.shape, next(numbers)))
         else:
             record = to_labelme(shapes, picture, mask.shape)
-            atomic.write_bytes(folder / f"{name}.json", atomic.to_json(record).encode())
+            atomic.write_json(folder / f"{name}.json", record)
         write_picture(folder / picture, frame)
 
     with one_file as file:

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from PIL import Image
 from skimage import draw
 
 from nerve.command import refusing
-from nerve.frames.pictures import open_whole
+from nerve.frames import pictures
 
 MAX_TEXT = 1 << 28  # bytes of outlines in one file
 BEYOND = 2  # pixels by which a point may lie outside its frame
 HOLES = ("_background_", "background")  # what labelme and CVAT call a label that is none
 SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|bmp|gif|webp|dcm|dicom|ima|json)$", re.IGNORECASE)
-DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-DAMAGED += (ElementTree.ParseError, OSError, SyntaxError, Image.DecompressionBombError)
+DAMAGED = (*pictures.DAMAGED, AttributeError, OverflowError, RecursionError)
 
 
 class Shape(NamedTuple):
@@ -91,7 +89,7 @@ def read_runs(lengths: Any, height: int, width: int) -> np.ndarray:
 def read_png(text: Any, height: int, width: int) -> np.ndarray:
     """Return the bool array `(height, width)` of a picture in base64."""
     content = io.BytesIO(base64.b64decode(text, validate=True))
-    with open_whole(content, ("PNG",)) as image:
+    with pictures.open_whole(content, ("PNG",)) as image:
         if image.size != (width, height):
             raise ValueError("a brush mask of another size than its box")
         return np.asarray(image.convert("L")) > 0
@@ -115,9 +113,8 @@ def paint(shape: Shape, size: tuple[int, int]) -> np.ndarray:
         part = mask[top : top + height, left : left + width]
         whole = shape.kind != "columns" or part.shape == size
         if min(left, top) < 0 or part.shape != (height, width) or not whole:
-            raise ValueError(
-                f"a brush mask outside the frame's {size[0]} x {size[1]} pixels"
-            )
+            sides = f"{size[0]} x {size[1]} pixels"
+            raise ValueError(f"a brush mask outside the frame's {sides}")
         part[...] = BRUSHES[shape.kind](shape.pixels, height, width)
     else:
         raise ValueError(f"{shape.kind!r:.40}; expected polygons and brush masks alone")
@@ -200,10 +197,8 @@ def read_cvat(path: Path) -> list[tuple[str, Drawing]]:
             what = "CVAT for video" if root.tag == "annotations" else f"{root.tag!r:.40}"
             raise ValueError(f"it is {what}; export it as CVAT for images 1.1")
         for image in root.iter("image"):
-            name, size = (
-                image.get("name"),
-                (int(image.get("height")), int(image.get("width"))),
-            )
+            name = image.get("name")
+            size = int(image.get("height")), int(image.get("width"))
             drawn = [element for element in image if element.tag != "tag"]
             drawn.sort(key=lambda element: int(element.get("z_order", 0)))
             shapes = [read_element(element) for element in drawn]

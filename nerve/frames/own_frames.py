@@ -48,11 +48,9 @@ def read_frame(path: Path) -> tuple[np.ndarray, Sequence[str]]:
 def read_marked(
     source: Path | Drawing, name: str, size: tuple[int, int], label: str | None
 ) -> Marked:
-    """Return one mask of a frame.
+    """Return one mask of the frame of a name and size, (height, width).
 
     Args:
-        name: Of the frame.
-        size: (height, width) of it.
         label: The class or name that is nerve, or None.
 
     Raises:
@@ -80,11 +78,7 @@ def read_marked(
 
 
 def read_pair(pair: Pair, label: str | None) -> tuple[np.ndarray, Marked, Sequence[str]]:
-    """Return the uint8 frame of a pair, all its masks as one of its size, and notes.
-
-    Args:
-        label: As of `read_marked`.
-    """
+    """Return the uint8 frame of a pair, all its masks as one of its size, and notes."""
     path, masks = pair
     frame, notes = read_frame(path)
     result = Marked(np.zeros(frame.shape, np.uint8), frozenset())
@@ -103,9 +97,7 @@ def find_crop(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[int] | Non
     """Return where frames of one size change or a mask is: top, left, height, width.
 
     Burned-in text and borders are the same in all of them. None without two frames.
-
-    Args:
-        pairs: Iterable of `(frame, mask)`, uint8 arrays of one size.
+    `pairs` are frames and masks, uint8.
     """
     low, high, marked, count = 255, 0, 0, 0
     for frame, mask in pairs:
@@ -203,20 +195,15 @@ def judge(seen: list[Seen], label: str | None) -> list[str]:
     return lines
 
 
-class Own(NamedTuple):
-    """A frame of people's own."""
-
-    name: str
-    size: list[int] | None  # (height, width) as it is; None of a damaged one
-
-
 class Plan(NamedTuple):
     """What becomes of people's own frames, settled before any is written."""
 
-    frames: dict[tuple[int, int], Own]  # by (subject, image), both from 1
+    frames: list[tuple[int, int]]  # sorted (subject, image), both from 1
+    names: list[str]  # of each image; likewise:
+    sizes: list[tuple[int, int] | None]  # (height, width) as it is; None of a damaged one
     size: tuple[int, int]  # (height, width) of the arrays
-    read: Callable  # such a key to `(frame, mask)`, uint8 of `size`
-    seen: dict[tuple[int, int], Seen]  # of each frame that was read
+    read: Callable  # one of `frames` to `(frame, mask)`, uint8 of `size`
+    seen: list[Seen]  # of the frames that were read
     subjects_known: bool
     subject_names: dict[str, str]  # {number: name}
     crops: dict[str, list[int]]
@@ -248,23 +235,19 @@ def plan(
     size = collections.Counter(shown).most_common(1)[0][0]
     subjects = join_spellings(known) if known else [stem_of(name) for name in names]
     numbers = {name: k for k, name in enumerate(sorted(set(subjects)), 1)}
-    frames = {
-        (numbers[subject], image): Own(name, own and list(own))
-        for image, (subject, name, own) in enumerate(
-            zip(subjects, names, sizes, strict=True), 1
-        )
-    }
-    seen = {}
+    frames = sorted((numbers[name], image) for image, name in enumerate(subjects, 1))
+    seen = []
 
     def read(frame):
-        image, marked, notes = read_pair(pairs[frame[1] - 1], label)
+        place = frame[1] - 1
+        image, marked, notes = read_pair(pairs[place], label)
         for note in notes:
             print(f"note: {note}")
         geometry = Geometry.of(image.shape, size, size[1] / size[0], crops)
         mask = geometry.fit_mask(marked.mask)
         shown, remarks = bool(marked.mask.any()), remark(marked, geometry, mask)
-        seen[frame] = Seen(frames[frame].name, marked.labels, shown, remarks)
+        seen.append(Seen(names[place], marked.labels, shown, remarks))
         return geometry.fit(image), mask
 
-    subject_names = {str(number): name for name, number in numbers.items()}
-    return Plan(frames, size, read, seen, known is not None, subject_names, crops)
+    people = {str(number): name for name, number in numbers.items()}
+    return Plan(frames, names, sizes, size, read, seen, known is not None, people, crops)

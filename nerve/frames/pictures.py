@@ -17,8 +17,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MOST_CLASSES = 32  # of a mask; more greys are a photograph or soft edges
 MOST_LABELS = 256  # likewise where --label says which counts
 MAX_PIXELS = 1 << 26  # of one; a header that claims more is broken or an attack
-DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow's
-BAD_EXIF = (*DAMAGED, struct.error)  # viewers, too, show the picture as it lies
+# what Pillow raises of damaged files
+DAMAGED = (OSError, SyntaxError, KeyError, TypeError, ValueError, MemoryError)
+DAMAGED += (struct.error, Image.DecompressionBombError)
 
 
 def check_file(path: Path, folder: Path) -> None:
@@ -58,10 +59,8 @@ def open_whole(source: Path | io.BytesIO, formats: Collection[str]) -> Image.Ima
 def open_picture(path: Path, deep: bool = False) -> Image.Image:
     """Return a picture opened by Pillow, of at most MAX_PIXELS and 8 bits a channel.
 
-    It lies as it is stored: see `turn`.
-
-    Args:
-        deep: Whether it may have one channel of more bits, as numbers of classes have.
+    It lies as it is stored: see `turn`. Where it may be `deep`, it may have one channel of
+    more bits, as numbers of classes have.
 
     Raises:
         ValueError: no picture, a larger one, one of more bits, or one of several pages.
@@ -88,7 +87,7 @@ def turn(image: Image.Image) -> None:
     """Read a picture's pixels, and turn them in place as EXIF says and viewers do."""
     image.filename = ""  # else Pillow 12.3 maps a raw TIFF as if it were turned already
     image.load()
-    with contextlib.suppress(*BAD_EXIF):
+    with contextlib.suppress(*DAMAGED):  # viewers, too, show the picture as it lies
         ImageOps.exif_transpose(image, in_place=True)
 
 
@@ -104,11 +103,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def find_colours(values: np.ndarray) -> tuple[np.ndarray, dict[int, bytes]]:
-    """Return a coloured mask as numbers, and the colours that they stand for, if any.
-
-    Args:
-        values: uint8 array `(height, width, channels)`, without an alpha channel.
-    """
+    """Return a mask of channels, uint8, as numbers, and the colours of these, if any."""
     if (values == values[..., :1]).all():
         return values[..., 0], {}
     size = values.shape[2]
@@ -117,15 +112,11 @@ def find_colours(values: np.ndarray) -> tuple[np.ndarray, dict[int, bytes]]:
 
 
 def read_classes(path: Path, label: str | None) -> tuple[np.ndarray, dict, int]:
-    """Return `(values, names, white)` of a mask drawn as a picture.
+    """Return `(values, names, white)` of a mask drawn as a picture; `label` as `read_mask`.
 
-    Args:
-        label: As of `read_mask`.
-
-    Returns:
-        Whole numbers, `(height, width)`, of a palette the indices; what each but 0 is
-        called: "#rrggbb" of a colour, of a palette's where no number is asked for, else
-        itself; and the number that is white.
+    They are whole numbers, `(height, width)`, of a palette the indices; what each but 0 is
+    called: "#rrggbb" of a colour, of a palette's where no number is asked for, else itself;
+    and the number that is white.
     """
     with open_picture(path, deep=True) as image:
         bits, mode, palette = bits_of(image, path), image.mode, image.getpalette() or []
@@ -165,15 +156,13 @@ def read_classes(path: Path, label: str | None) -> tuple[np.ndarray, dict, int]:
 
 
 def read_mask(path: Path, label: str | None) -> tuple[np.ndarray, frozenset]:
-    """Return a mask drawn as a picture, and what it holds.
+    """Return a mask drawn as a picture, uint8 `(height, width)`, 0 or 255, and its labels.
+
+    These are its numbers or colours, without 0 and black.
 
     Args:
         label: What is nerve, the number of a class or a colour "#rrggbb"; None where masks
             hold 0 and 1 or 255, or one colour.
-
-    Returns:
-        `(mask, labels)`: uint8 `(height, width)`, 0 or 255; and its numbers or colours,
-        without 0 and black.
 
     Raises:
         ValueError: several classes and no label, a label that is neither, no whole
@@ -194,7 +183,6 @@ def read_mask(path: Path, label: str | None) -> tuple[np.ndarray, frozenset]:
         isinstance(name, str) or name in (1, 255, white) for name in names.values()
     ):
         text = ", ".join(map(str, [0, *names.values()][:8]))
-        raise ValueError(
-            f"{path} holds the values {text}; say which is nerve: --label VALUE"
-        )
+        said = "say which is nerve: --label VALUE"
+        raise ValueError(f"{path} holds the values {text}; {said}")
     return np.where(values != 0, np.uint8(255), np.uint8(0)), frozenset(names.values())
