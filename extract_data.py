@@ -54,7 +54,7 @@ class Job(NamedTuple):
 
 
 def extract(job: Job, data: Path, skip_bad: bool) -> tuple[Extracted, dict[str, Array]]:
-    """Write the arrays of a job; return what extract.json says of their rows, and of them."""
+    """Write a job's arrays; return what extract.json says of their rows, and of them."""
     names, shape = ARRAYS[job.part], (len(job.frames), *job.size)
     writers = [ArrayWriter(data / name, shape, np.uint8) for name in names]
     kept, areas, skipped = [], [], []
