@@ -124,19 +124,14 @@ def check_output(path: Path, inputs: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: str | Path, num_bytes: int | None = None) -> Iterator[None]:
-    """Name the file, and the space it needs, where the system cannot write it.
-
-    Args:
-        path: What the file is going to be called.
-        num_bytes: What it needs, where that is known.
-    """
+def writing(path: str | Path, num_bytes: int = 0) -> Iterator[None]:
+    """Name the file, and the bytes that it needs if known, where it cannot be written."""
     try:
         yield
     except OSError as error:
         if error.errno not in FULL:
             raise
-        need = "" if num_bytes is None else f"it needs {num_bytes / 1e6:,.1f} MB; "
+        need = f"it needs {num_bytes / 1e6:,.1f} MB; " if num_bytes else ""
         free = shutil.disk_usage(Path(path).parent).free / 1e6
         raise DiskFull(
             f"{path} could not be written: {need}{free:,.1f} MB are free "
@@ -166,27 +161,28 @@ def sync_folder(folder: Path) -> None:
     os.close(descriptor)
 
 
-def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
-    """Replace a file in one step: a reader sees the old content or the new one."""
-    with writing(path, len(content)), create(path) as file:
-        reserve(file, path, len(content))
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary(path), path)
-    sync_folder(Path(path).parent)
-
-
 @contextlib.contextmanager
-def write_text(path: Path) -> Iterator[IO[str]]:
-    """Yield a file whose text replaces the file `path` once all is written."""
-    how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    with writing(path), create(path, "x", **how) as file:
+def replacing(path: Path, num_bytes: int = 0, **how) -> Iterator[IO]:
+    """Yield a file that replaces the file `path` in one step; `how` is as of `create`."""
+    with writing(path, num_bytes), create(path, **how) as file:
+        reserve(file, path, num_bytes)
         yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary(path), path)
-    sync_folder(Path(path).parent)
+    sync_folder(path.parent)
+
+
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Replace a file in one step: a reader sees the old content or the new one."""
+    with replacing(Path(path), len(content)) as file:
+        file.write(content)
+
+
+def write_text(path: Path) -> contextlib.AbstractContextManager[IO[str]]:
+    """Return the context of a text that replaces the file `path` once it is written."""
+    how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    return replacing(path, mode="x", **how)
 
 
 @contextlib.contextmanager

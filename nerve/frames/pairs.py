@@ -1,6 +1,7 @@
 """Which mask belongs to which frame of people's own, and whose each frame is."""
 
 import collections
+import functools
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable
@@ -19,11 +20,6 @@ READ = (
 )
 
 
-def is_frame(path: Path) -> bool:
-    """Tell whether a file is a picture or DICOM, by its first bytes or its name."""
-    return dicom.is_of(path, pictures.SUFFIXES)
-
-
 def ends_in(*suffixes: str) -> Callable[[Path], bool]:
     """Return what tells whether a file has one of these suffixes."""
     return lambda path: path.suffix.lower() in suffixes
@@ -32,10 +28,7 @@ def ends_in(*suffixes: str) -> Callable[[Path], bool]:
 def list_files(
     folder: Path, wanted: Callable[[Path], bool], deep: bool = False
 ) -> list[Path]:
-    """Return the sorted files of a folder that are wanted, but hidden ones.
-
-    Args:
-        deep: Whether those of the folders in it are meant instead.
+    """Return the sorted files of a folder, or `deep` of those in it, but hidden ones.
 
     Raises:
         ValueError: as of `check_file`.
@@ -87,6 +80,7 @@ def find_frames(images: Path, masks: Path) -> dict[str, Path]:
     """
     if not images.is_dir():
         raise FileNotFoundError(f"{images} is no folder; expected one of pictures")
+    is_frame = functools.partial(dicom.is_of, suffixes=pictures.SUFFIXES)
     paths = list_files(images, is_frame) or list_files(images, is_frame, deep=True)
     if masks.exists() and not images.samefile(masks):
         paths = [path for path in paths if not path.parent.samefile(masks)]
@@ -181,9 +175,6 @@ def as_person(name: str) -> str:
 
 def read_subjects(table: Path, deep: bool = False) -> dict[str, str]:
     """Return `{stem of a frame: subject}` of a CSV with the columns name and subject.
-
-    Args:
-        deep: Whether a frame's folder belongs to its name.
 
     Raises:
         ValueError: as of `read_rows`, or a name with two subjects.

@@ -47,14 +47,10 @@ def check_table(path: Path) -> None:
 
 
 def read_table(path: Path, with_subject: bool, size: tuple[int, int]) -> Masks:
-    """Read a CSV of masks and check each row.
+    """Return the masks of a CSV, of frames of a size (height, width), in the file's order.
 
     Args:
         with_subject: Whether a frame is named by (subject, img); else by img alone.
-        size: Of the frames, (height, width).
-
-    Returns:
-        The masks in the file's order.
 
     Raises:
         ValueError: a malformed row, named by its line.
@@ -124,10 +120,7 @@ def find_rater_pairs(
 def read_folder(folder: Path, pairs: list, pattern: str | None, read: Callable) -> Masks:
     """Return the masks of frames of a folder, by their names below it without suffix.
 
-    Args:
-        pairs: As of `pairs.find_pairs`.
-        pattern: As of `read_folders`.
-        read: Returns the uint8 mask of a pair.
+    Pairs are as of `pairs.find_pairs`, and `read` returns the uint8 mask of one.
     """
     names, masks = [path.relative_to(folder) for path, _ in pairs], {}
     subjects = name_subjects([name.as_posix() for name in names], pattern, None)
@@ -189,8 +182,7 @@ def keep_shared(tables: list[Masks], paths: list[Path]) -> list[Masks]:
     everything = {name: None for table in tables for name in table}
     shared = [name for name in everything if all(name in table for table in tables)]
     for table, path in zip(tables, paths, strict=True):
-        lacking = [name for name in everything if name not in table]
-        if lacking:
+        if lacking := [name for name in everything if name not in table]:
             print(
                 f"note: {path} lacks {len(lacking)} of {len(everything)} frames, which are "
                 f"left out: {listed(map(str, lacking))}"
@@ -209,8 +201,7 @@ def read_raters(
     """Return `({rater: masks}, notes)`: the notes say which frames a rater lacks.
 
     Args:
-        paths: A table of each rater; see `read_table`.
-        size: Of the frames, (height, width).
+        paths: A table of each rater, of frames of a size (height, width).
         names: (subject, image) of the frames that count.
     """
     tables = {

@@ -87,12 +87,6 @@ def check_names(paths: list[Path]) -> None:
                 )
 
 
-def is_mask(path: Path, stems: set[str]) -> bool:
-    """Tell whether a file is the mask of one of these stems: NAME_mask, or NAME_mask_1."""
-    mask = MASK.fullmatch(stem_of(path.name))
-    return mask is not None and mask[1] in stems
-
-
 def list_files(path: Path) -> list[Path]:
     """Return the files of a folder that hold frames, or the one (or camera) named.
 
@@ -109,12 +103,12 @@ def list_files(path: Path) -> list[Path]:
         )
     if not path.is_dir():
         return [path]
-    found = [p for p in path.iterdir() if not p.name.startswith(".")]
-    paths = sorted(p for p in found if p.is_file() and dicom.is_of(p, KNOWN))
-    stems = {stem_of(p.name) for p in paths}
-    masks = sum(is_mask(p, stems) for p in paths)
-    paths = [p for p in paths if not is_mask(p, stems)]
-    others = len(found) - len(paths) - masks
+    entries = [p for p in path.iterdir() if not p.name.startswith(".")]
+    found = sorted(p for p in entries if p.is_file() and dicom.is_of(p, KNOWN))
+    stems = {stem_of(p.name) for p in found}
+    matches = {p: MASK.fullmatch(stem_of(p.name)) for p in found}  # NAME_mask, NAME_mask_1
+    paths = [p for p in found if not (matches[p] and matches[p][1] in stems)]
+    masks, others = len(found) - len(paths), len(entries) - len(found)
     if not paths:
         raise ValueError(
             f"{path} holds no picture, video or DICOM file, but {others} other files or "

@@ -49,35 +49,27 @@ class Encoder:
         frame.pts, frame.time_base = self.last, TICK
         self.container.mux(self.stream.encode(frame))
 
-    def close(self) -> int:
-        """Bring to disk what is still to come; return how many frames can be read back."""
-        self.container.mux(self.stream.encode(None))
-        self.container.close()
-        with open(self.path, "r+b") as file:
-            os.fsync(file.fileno())
-            with av.open(file) as container:
-                return sum(packet.size > 0 for packet in container.demux(video=0))
+    def close(self, path: Path, count: int) -> None:
+        """Bring the video to disk, and give it its name.
 
-
-def publish(encoder: Encoder, path: Path, count: int) -> None:
-    """Give a video its name.
-
-    Args:
-        count: Of its frames.
-
-    Raises:
-        OSError: not all of them can be read back.
-    """
-    found = 0
-    with contextlib.suppress(av.FFmpegError, OSError):
-        found = encoder.close()
-    if found != count:
-        encoder.path.unlink(missing_ok=True)
-        raise OSError(
-            f"{path.name} could not be written: of its {count} frames {found} can be read "
-            "back; is the disk full, or files limited in size?"
-        )
-    os.replace(encoder.path, path)
+        Raises:
+            OSError: not all of its `count` frames can be read back.
+        """
+        found = 0
+        with contextlib.suppress(av.FFmpegError, OSError):
+            self.container.mux(self.stream.encode(None))
+            self.container.close()
+            with open(self.path, "r+b") as file:
+                os.fsync(file.fileno())
+                with av.open(file) as container:
+                    found = sum(packet.size > 0 for packet in container.demux(video=0))
+        if found != count:
+            self.path.unlink(missing_ok=True)
+            raise OSError(
+                f"{path.name} could not be written: of its {count} frames {found} can be "
+                "read back; is the disk full, or files limited in size?"
+            )
+        os.replace(self.path, path)
 
 
 @contextlib.contextmanager
@@ -110,4 +102,4 @@ def write_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray, float
     finally:
         if encoder:
             with undisturbed():
-                publish(encoder, path, count)
+                encoder.close(path, count)

@@ -81,12 +81,8 @@ def read_frames(
 ) -> Iterator[np.ndarray]:
     """Yield the grey frames of an open video, turned as it says; close it at the end.
 
-    They are of the first one's size.
-
-    Args:
-        rate: Frames/s, where frames have no times.
-        times: Takes the seconds of each frame from the first.
-        notes: Takes what a user should know.
+    They are of the first one's size. `times` takes the seconds from the first to each, by
+    the rate where a frame has none, and `notes` what a user should know.
     """
     text = f"{name} is cut or damaged: frames of it may be wrong"
     reformatter = av.video.reformatter.VideoReformatter()
@@ -124,8 +120,7 @@ def read_video(
     """Return the frames of a video.
 
     Args:
-        file: Open, with nothing else in it.
-        name: What messages call it.
+        file: Open, with nothing else in it; messages call it by the name.
         stated: How many frames it should hold; None for what its own header says.
         size: (height, width) that they should have; None for any.
 

@@ -18,11 +18,7 @@ PROBE = "import cv2; cv2.namedWindow('display'); cv2.pollKey()"
 
 
 def check_display() -> None:
-    """Refuse a computer without a display, on which OpenCV would end this process.
-
-    Raises:
-        ValueError: no window can be opened.
-    """
+    """Refuse, by a ValueError, to open a window where OpenCV would end this process."""
     if subprocess.run([sys.executable, "-c", PROBE], capture_output=True).returncode:
         raise ValueError(
             "--show: no window can be opened here, as without a display or by ssh; without "
@@ -31,23 +27,16 @@ def check_display() -> None:
 
 
 class Window:
-    """Shows pictures until its user quits.
-
-    Args:
-        folder: Where frames and masks are saved that the user chooses.
-    """
+    """Shows pictures until its user quits; what he chooses is saved in a folder."""
 
     def __init__(self, folder: Path):
         self.folder, self.opened, self.closed = folder, False, False
 
     def show(self, picture: np.ndarray, frame: np.ndarray, mask: np.ndarray, stem: str):
-        """Show a picture, and do what its user wants.
+        """Show a picture, uint8 RGB, and do what its user wants.
 
-        Args:
-            picture: uint8 RGB array `(height, width, 3)`.
-            frame: uint8 array `(height, width)`, to be saved on demand.
-            mask: Its mask, 0 and 1, likewise.
-            stem: What the files are called after.
+        Frame and mask, uint8 `(height, width)`, this of 0 and 1, are saved on demand, under
+        names after the stem.
         """
         if not self.opened:
             cv2.namedWindow(TITLE, FLAGS)
