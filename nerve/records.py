@@ -5,7 +5,6 @@ A field's type and range are checked where a file is read; what is wrong is one 
 """
 
 import dataclasses
-import math
 import re
 import sys
 import types
@@ -26,20 +25,17 @@ EXTRACT, PREPROCESS, TRAIN = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Between:
-    """The range of a number in a record, both ends included."""
-
-    low: float
-    high: float
-
-
-Side = Annotated[int, Between(8, 2048)]  # of a network's input, in pixels
-Share = Annotated[float, Between(0, 1)]
-Count = Annotated[int, Between(0, 10**9)]  # or a number of a subject, a frame, a row
-Grey = Annotated[float, Between(0, 255)]  # mean of the training frames
-Deviation = Annotated[float, Between(1e-3, 255)]  # standard, of the training frames' grey
-Aspect = Annotated[float, Between(0.05, 20)]  # of the training frames: width by height
+# types of JSON's values, and what a message calls them; all others are objects
+PLAIN = {int: (int, "a whole number"), float: ((int, float), "a number")}
+PLAIN |= {str: (str, "text"), bool: (bool, "true or false")}
+PLAIN |= {list: (list, "a list"), tuple: (list, "a list")}
+# numbers, with their least and most
+Side = Annotated[int, 8, 2048]  # of a network's input, in pixels
+Share = Annotated[float, 0, 1]
+Count = Annotated[int, 0, 10**9]  # or a number of a subject, a frame, a row
+Grey = Annotated[float, 0, 255]  # mean of the training frames
+Deviation = Annotated[float, 1e-3, 255]  # standard, of the training frames' grey
+Aspect = Annotated[float, 0.05, 20]  # of the training frames: width by height
 
 
 def check(value: Any, kind: Any, name: str) -> Any:
@@ -48,41 +44,30 @@ def check(value: Any, kind: Any, name: str) -> Any:
     Args:
         value: What json.loads returned.
         kind: int, float, str, bool, a dataclass, a union with None, or a list, tuple or
-            dict of such; Annotated with a `Between`.
+            dict of such; a number perhaps Annotated with its least and most.
 
     Raises:
         ValueError: it is of another type, or out of its range.
     """
-    bounds = next(iter(getattr(kind, "__metadata__", ())), None)
+    bounds = getattr(kind, "__metadata__", ())
     kind = kind.__origin__ if bounds else kind
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ValueError(f"{name} {value!r:.40}; expected an object")
-        return build(kind, value)
-    outer, inner = typing.get_origin(kind), typing.get_args(kind)
+    outer, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
     if outer in (types.UnionType, typing.Union):
         return None if value is None else check(value, inner[0], name)
+    wanted, text = PLAIN.get(outer, (dict, "an object"))
+    fits = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
+    if kind in (int, float):
+        low, high = bounds or (-sys.float_info.max, sys.float_info.max)
+        text += f", {low} to {high}" if bounds else ""
+        fits = fits and low <= value <= high
+    if not fits:
+        raise ValueError(f"{name} {value!r:.40}; expected {text}")
+    if dataclasses.is_dataclass(kind):
+        return build(kind, value)
     if outer is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{name} {value!r:.40}; expected an object")
         return {key: check(v, inner[1], f"{name} {key!r:.40}") for key, v in value.items()}
     if outer in (list, tuple):
-        if not isinstance(value, list):
-            raise ValueError(f"{name} {value!r:.40}; expected a list")
         return outer(check(v, inner[0], name) for v in value)
-    wanted, text = kind, {str: "text", bool: "true or false"}.get(kind)
-    if kind in (int, float):
-        wanted = int if kind is int else (int, float)
-        text = "a whole number" if kind is int else "a number"
-        low, high = (bounds.low, bounds.high) if bounds else (-math.inf, math.inf)
-        text += f", {low} to {high}" if bounds else ""
-    whole = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
-    if (
-        not whole
-        or kind in (int, float)
-        and not (low <= value <= high and abs(value) <= sys.float_info.max)
-    ):
-        raise ValueError(f"{name} {value!r:.40}; expected {text}")
     return value
 
 
@@ -135,8 +120,8 @@ class Recipe:
     height: int  # what it is meant for; the arrays decide
     width: int
     network: str  # of model.py
-    filters: Annotated[int, Between(1, 256)]  # channels of the first level
-    depth: Annotated[int, Between(1, 6)]  # times the frame is halved
+    filters: Annotated[int, 1, 256]  # channels of the first level
+    depth: Annotated[int, 1, 6]  # times the frame is halved
     dropout: Share  # of the channels at the bottom that a step leaves out
     initial_logit: float  # of every pixel, before anything is learnt
     loss: str  # of losses.py
@@ -154,33 +139,23 @@ class Recipe:
     weight_decay: float | None = None  # of Adam, decoupled, times the rate; kernels alone
 
     def __post_init__(self):
+        name = f"recipe {self.name!r:.40}"
         if self.schedule not in ("constant", "cosine"):
             known = "expected constant or cosine"
-            raise ValueError(
-                f"recipe {self.name!r:.40}: schedule {self.schedule!r:.40}; {known}"
-            )
+            raise ValueError(f"{name}: schedule {self.schedule!r:.40}; {known}")
         if self.schedule == "cosine" and None in (self.warm_up, self.final_rate):
-            raise ValueError(
-                f"recipe {self.name!r:.40}: cosine needs warm_up and final_rate"
-            )
-
-
-def is_within(crop: list[int], size: str) -> bool:
-    """Tell whether a crop, [top, left, height, width], lies in a frame of "HxW" pixels."""
-    height, width = map(int, size.split("x"))
-    return (
-        len(crop) == 4
-        and min(crop) >= 0
-        and min(crop[2:]) >= 1
-        and crop[0] + crop[2] <= height
-        and crop[1] + crop[3] <= width
-    )
+            raise ValueError(f"{name}: cosine needs warm_up and final_rate")
 
 
 def check_crops(crops: dict[str, list[int]]) -> None:
     """Refuse crops, `{"HxW": [top, left, height, width]}`, that leave their frame."""
     for size, crop in crops.items():
-        if not re.fullmatch(r"\d{1,5}x\d{1,5}", size) or not is_within(crop, size):
+        frame = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
+        within = frame and len(crop) == 4 and min(crop) >= 0 and min(crop[2:]) >= 1
+        if within:
+            rows, columns = map(int, frame.groups())
+            within = crop[0] + crop[2] <= rows and crop[1] + crop[3] <= columns
+        if not within:
             raise ValueError(f"crops {size!r:.20} {crop!r:.40}; expected a part of it")
 
 
@@ -232,7 +207,7 @@ class Look:
 
     mean: list[float]
     inverse: list[list[float]]  # of the covariance
-    limit: Annotated[float, Between(1e-9, 1e9)]  # of the squared distance
+    limit: Annotated[float, 1e-9, 1e9]  # of the squared distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,8 +336,8 @@ class Extracted:
 class Extract:
     """extract.json."""
 
-    height: Annotated[int, Between(1, 10**5)]
-    width: Annotated[int, Between(1, 10**5)]
+    height: Annotated[int, 1, 10**5]
+    width: Annotated[int, 1, 10**5]
     arrays: dict[str, Array]
     train: Extracted | None = None
     test: Extracted | None = None
