@@ -71,7 +71,9 @@ def write_untrained(path, trained):
 
     recipe, inputs = trained.recipe, trained.inputs
     model = build_network(recipe, inputs.height, inputs.width)
-    h5_file.save(model, path, "dice_coef_loss", ["dice_coef"], recipe.learning_rate)
+    path.write_bytes(
+        h5_file.to_bytes(model, "dice_coef_loss", ["dice_coef"], recipe.learning_rate)
+    )
     record = replace(trained, h5_sha256=atomic.sha256(path)).to_dict()
     atomic.write_json(path.with_suffix(".json"), record)
 

@@ -16,13 +16,8 @@ from nerve.command import refusing
 from nerve.files.h5_look import look
 
 # What Keras 3 adds to a layer's configuration and Keras 2 refuses.
-UNKNOWN_TO_KERAS_2 = (
-    "optional",
-    "synchronized",
-    "lora_rank",
-    "lora_alpha",
-    "quantization_config",
-)
+UNKNOWN_TO_KERAS_2 = ("optional", "synchronized", "lora_rank", "lora_alpha")
+UNKNOWN_TO_KERAS_2 += ("quantization_config",)
 
 
 def load(model, path: Path) -> None:
@@ -80,20 +75,10 @@ def old_ends(ends: list) -> list:
     return [ends] if isinstance(ends[0], str) else ends
 
 
-def save(model, path: Path, *compilation) -> None:
-    """Write what `to_bytes` returns of the model and its compilation."""
-    Path(path).write_bytes(to_bytes(model, *compilation))
-
-
 def to_bytes(model, loss: str, metrics: list[str], learning_rate: float) -> bytes:
-    """Return a functional model of stock layers as an .h5 for both Kerases.
+    """Return a functional model of stock layers, in float32, as an .h5 for both Kerases.
 
-    Args:
-        model: Keras model, built in float32; its compilation does not matter.
-        loss: Name of the loss that the file is compiled with.
-        learning_rate: Adam's, in the file.
-
-    The same weights give the same bytes.
+    It is compiled anew, with Adam. The same weights give the same bytes.
     """
     config = model.get_config()
     config["layers"] = [old_layer(layer) for layer in config["layers"]]
@@ -101,13 +86,9 @@ def to_bytes(model, loss: str, metrics: list[str], learning_rate: float) -> byte
     config["output_layers"] = old_ends(config["output_layers"])
     optimizer = {"name": "Adam", "learning_rate": learning_rate, "beta_1": 0.9}
     optimizer |= {"beta_2": 0.999, "epsilon": 1e-7, "amsgrad": False}
-    training = {
-        "loss": loss,
-        "metrics": metrics,
-        "weighted_metrics": None,
-        "loss_weights": None,
-        "optimizer_config": {"class_name": "Adam", "config": optimizer},
-    }
+    training = {"loss": loss, "metrics": metrics, "weighted_metrics": None}
+    training["loss_weights"] = None
+    training["optimizer_config"] = {"class_name": "Adam", "config": optimizer}
     buffer = io.BytesIO()  # so that a full disk meets no half-written file
     with h5py.File(buffer, "w") as file:
         description = {"class_name": "Functional", "config": config}
