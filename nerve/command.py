@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import io
 import math
 import re
@@ -19,9 +20,9 @@ class Number(NamedTuple):
 
     kind: type  # int or float
     low: float
-    high: float
-    above: bool  # whether `low` itself is out of it
-    below: bool  # likewise `high`
+    high: float = math.inf
+    above: bool = False  # whether `low` itself is out of it
+    below: bool = False  # likewise `high`
 
     def __call__(self, text: str) -> int | float:
         """Return the number that a text gives.
@@ -47,19 +48,7 @@ class Number(NamedTuple):
         return f"{low} to below {high}" if self.below else f"{low} to {high}"
 
 
-def whole(low: int, high: float = math.inf) -> Number:
-    """Return the type of a flag that takes a whole number, `low` to `high`."""
-    return Number(int, low, high, False, False)
-
-
-def number(low: float, high: float, above: bool = False, below: bool = False) -> Number:
-    """Return the type of a flag that takes a number, `low` to `high`.
-
-    Args:
-        above: Whether it must be above `low`.
-        below: Whether it must be below `high`.
-    """
-    return Number(float, low, high, above, below)
+whole, number = (functools.partial(Number, kind) for kind in (int, float))
 
 
 class Help(argparse.HelpFormatter):
@@ -96,8 +85,7 @@ def refusing(message: str, *kinds: type[Exception]) -> Iterator[None]:
 def undisturbed(done: str = "") -> Iterator[None]:
     """Put a Ctrl-C off until the end of a short step that has to be whole.
 
-    Args:
-        done: What is said then, instead of what `run` says.
+    What is `done` is said then, instead of what `run` says.
     """
     if threading.current_thread() is not threading.main_thread():  # it gets no signals
         yield
