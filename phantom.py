@@ -11,9 +11,6 @@ of the probe past the brachial plexus. The same command replaces what a killed r
 """
 
 import argparse
-import csv
-import hashlib
-import io
 import os
 import sys
 from pathlib import Path
@@ -43,29 +40,19 @@ TABLES = {
 }
 
 
-def make_frame(frame: Frame, seed: int) -> tuple[dict[str, bytes], str]:
-    """Return one frame's files, `{relative path: bytes}`, and its encoded mask."""
+def write_frame(frame: Frame, seed: int, out: Path) -> str:
+    """Write one frame's files; return its encoded mask."""
     subject = make_subject(seed, frame.subject)
-    pictures = {f"{frame.name}.tif": render(subject, frame.sweep, frame.visibility)}
+    pictures = {".tif": render(subject, frame.sweep, frame.visibility)}
     mask = draw_mask(subject, frame, seed)
     if frame.name.startswith("train/"):
-        pictures[f"{frame.name}_mask.tif"] = mask
-    files = {
-        path: cv2.imencode(".tif", picture, LZW)[1].tobytes()
-        for path, picture in pictures.items()
-    }
-    return files, encode(mask)
-
-
-def write_frame(frame: Frame, seed: int, out: Path) -> tuple[str, dict[str, str]]:
-    """Write one frame; return its encoded mask, and `{relative path: SHA-256}`."""
-    files, pixels = make_frame(frame, seed)
-    for path, content in files.items():
-        (out / path).unlink(missing_ok=True)  # of a killed run; a link is not followed
-        with atomic.writing(out / path, len(content)), open(out / path, "xb") as file:
+        pictures["_mask.tif"] = mask
+    for end, picture in pictures.items():
+        path, content = out / f"{frame.name}{end}", cv2.imencode(".tif", picture, LZW)[1]
+        path.unlink(missing_ok=True)  # of a killed run; a link is not followed
+        with atomic.writing(path, len(content)), open(path, "xb") as file:
             file.write(content)  # no fsync of each: `os.sync` of all
-    digests = {p: hashlib.sha256(content).hexdigest() for p, content in files.items()}
-    return pixels, digests
+    return encode(mask)
 
 
 def list_made(frames: list[Frame]) -> set[str]:
@@ -100,12 +87,8 @@ def check_folder(out: Path, record: dict, frames: list[Frame]) -> bool:
     return bool(old.get("complete"))
 
 
-def write_tables(out: Path, frames: list[Frame], pixels: dict[str, str]) -> dict[str, str]:
-    """Write the challenge's tables and the hidden truth; return their SHA-256.
-
-    Args:
-        pixels: `{name of a frame: its encoded mask}`.
-    """
+def write_tables(out: Path, frames: list[Frame], pixels: dict[str, str]) -> None:
+    """Write the challenge's tables and the hidden truth, of encoded masks by frame."""
     train = [f for f in frames if f.name.startswith("train/")]
     test = [(int(f.name[5:]), f) for f in frames if f.name.startswith("test/")]
     train.sort(key=lambda f: (f.subject, f.image))
@@ -115,15 +98,9 @@ def write_tables(out: Path, frames: list[Frame], pixels: dict[str, str]) -> dict
         [(number, "1 1") for number, _ in test],
         [(number, pixels[f.name], f.subject, f.image) for number, f in test],
     )
-    digests = {}
     for (name, header), rows in zip(TABLES.items(), tables, strict=True):
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")  # the challenge's line ends
-        writer.writerows([header, *rows])
-        content = text.getvalue().encode()
-        atomic.write_bytes(out / name, content)
-        digests[name] = hashlib.sha256(content).hexdigest()
-    return digests
+        with atomic.write_csv(out / name, header) as writer:
+            writer.writerows(rows)
 
 
 def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
@@ -134,13 +111,12 @@ def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
     atomic.write_json(out / RECORD, record)
     made = machine.map_threads(lambda frame: write_frame(frame, seed, out), frames)
     bar = tqdm(made, "frames", len(frames), unit=" frames", disable=None)
-    pixels, digests = {}, {}
-    for frame, (encoded, files) in zip(frames, bar, strict=True):
-        pixels[frame.name] = encoded
-        digests |= files
-    digests |= write_tables(out, frames, pixels)
-    sums = "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
-    atomic.write_bytes(out / "SHA256SUMS", sums.encode())
+    pixels = {frame.name: mask for frame, mask in zip(frames, bar, strict=True)}
+    write_tables(out, frames, pixels)
+    names = sorted(list_made(frames) - {"SHA256SUMS"})
+    digests = machine.map_threads(lambda name: atomic.sha256(out / name), names)
+    sums = [f"{digest}  {name}\n" for name, digest in zip(names, digests, strict=True)]
+    atomic.write_bytes(out / "SHA256SUMS", "".join(sums).encode())
     if hasattr(os, "sync"):  # once, where an fsync of thousands of files takes minutes
         os.sync()
     record = record | {"complete": True, "sha256sums": atomic.sha256(out / "SHA256SUMS")}

@@ -17,18 +17,8 @@ import numpy as np
 from scipy import fft
 
 from nerve.files.run_length import HEIGHT, WIDTH
-from nerve.phantom.anatomy import (
-    LINES,
-    STREAM_SUBJECT,
-    Canvas,
-    draw_tissue,
-    make_anatomy,
-    make_bones,
-    make_distractors,
-    make_nerve,
-    place_nerve,
-    smooth_random,
-)
+from nerve.phantom import anatomy
+from nerve.phantom.anatomy import LINES, Canvas, smooth_random
 
 DECIBEL = math.log(10) / 20  # exp(DECIBEL * dB) is an amplitude
 SLIDE = 100  # scan lines that the scatterers move during a whole sweep
@@ -77,17 +67,17 @@ def make_scanner(rng: np.random.Generator) -> dict:
 @functools.lru_cache(maxsize=4)
 def make_subject(seed: int, subject: int) -> SimpleNamespace:
     """Draw what belongs to one subject; functions of the sweep are `smooth_random`."""
-    rng = np.random.default_rng([seed, STREAM_SUBJECT, subject])
+    rng = np.random.default_rng([seed, anatomy.STREAM_SUBJECT, subject])
     u, n = rng.uniform, rng.normal
     return SimpleNamespace(
-        **make_nerve(rng),
+        **anatomy.make_nerve(rng),
         **make_scanner(rng),
-        bodies=make_anatomy(rng),
-        distractors=make_distractors(rng),
+        bodies=anatomy.make_anatomy(rng),
+        distractors=anatomy.make_distractors(rng),
         # fasciae: depth in pixels, slope; skin: thickness in pixels, dB
         fascias=[(u(70, 210), n(0, 0.08)) for _ in range(4)],
         skin=[(u(5, 11), n(0, 2)) for _ in range(4)],
-        bones=make_bones(rng),
+        bones=anatomy.make_bones(rng),
         curves=[smooth_random(rng, 0.2, 1.0) for _ in range(12)],
         ripples=[smooth_random(rng, 1.0, 3.0) for _ in range(12)],
     )
@@ -102,10 +92,9 @@ def mix(tiles: np.ndarray, sweep: float) -> np.ndarray:
 def tissue_maps(
     subject: SimpleNamespace, canvas: Canvas, sweep: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Turn labels into maps, each float32 (HEIGHT, LINES).
+    """Return maps of the labels, each float32 (HEIGHT, LINES).
 
-    Returns:
-        level (dB), loss (dB, down to each pixel), impedance, shine (amplitude).
+    They are level (dB), loss (dB, down to each pixel), impedance, shine (amplitude).
     """
     row = np.arange(HEIGHT, dtype=np.float32)[:, None]
     line = np.arange(LINES, dtype=np.float32)
@@ -124,7 +113,7 @@ def tissue_maps(
     )
     # fibres follow the slope of their muscle, bent by a smooth flow
     across = row - 2 * slope * line + 50 * slope + 1.5 * push_y + 14 * flow
-    along = line - float(place_nerve(subject, sweep)[0][0] / 2) + 37 * slope
+    along = line - float(anatomy.place_nerve(subject, sweep)[0][0] / 2) + 37 * slope
     grain = mix(subject.grain, sweep)
     grain = cv2.remap(grain, along, across, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     fibres, streaks = cv2.split(grain)
@@ -149,9 +138,8 @@ def gaussian(sigma: float) -> np.ndarray:
 def spread(field: np.ndarray, blur: tuple[float, float]) -> np.ndarray:
     """Convolve with the point spread function, which widens with depth, in zones.
 
-    Args:
-        field: float32 (HEIGHT, LINES), one component of the complex field.
-        blur: The subject's factors on the widths along rows and lines.
+    The field, float32 (HEIGHT, LINES), is a component of the complex one; `blur` are the
+    subject's factors on the widths along rows and lines.
     """
     out = np.empty_like(field)
     for i, (first, rows, lines) in enumerate(PSF):
@@ -173,12 +161,10 @@ def insonify(
     amplitude: np.ndarray,
     reflection: np.ndarray,
 ) -> np.ndarray:
-    """Return the echo's power for one look, float32 (HEIGHT, LINES).
+    """Return the echo's power for one of LOOKS, which sees scatterers of its own.
 
-    Args:
-        look: Index into LOOKS; each look sees scatterers of its own.
-        amplitude: Scattering, float32 (HEIGHT, LINES).
-        reflection: Mirror-like, coherent reflection, same shape.
+    It is float32 (HEIGHT, LINES), as are the amplitude of the scattering and the mirror-
+    like, coherent reflection.
     """
     # two fields slide apart with the sweep: neighbouring frames share their speckle
     width, slide = LINES + SLIDE, int(sweep * (SLIDE - 1))
@@ -193,7 +179,7 @@ def insonify(
 
 def render(subject: SimpleNamespace, sweep: float, visibility: float) -> np.ndarray:
     """Return one frame, uint8 (HEIGHT, WIDTH)."""
-    canvas = draw_tissue(subject, sweep, visibility)
+    canvas = anatomy.draw_tissue(subject, sweep, visibility)
     level, loss, impedance, shine = tissue_maps(subject, canvas, sweep)
     amplitude, passed = cv2.exp(DECIBEL * (level - loss)), cv2.exp(-DECIBEL * loss)
     down = cv2.Sobel(impedance, -1, 0, 1, scale=0.125)

@@ -25,8 +25,7 @@ def plan_frames(
 ) -> list[Frame]:
     """List every frame of the data set, subject by subject.
 
-    Args:
-        prevalence: Share of the training frames that show a nerve.
+    The prevalence is the share of the training frames that show a nerve.
     """
     test_subjects = max(round(subjects * test / train), min(4, test))
     frames = plan_subjects(train, subjects, 1, prevalence, seed)
