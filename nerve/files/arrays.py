@@ -43,8 +43,7 @@ class ArrayWriter:
     Whole blocks go to the disk past the page cache (O_DIRECT) where the system can: 4 GB of
     rows would else cost 12 to 21 CPU seconds of fresh pages on a virtual machine.
 
-    Args:
-        shape: Shape of the whole array. Fewer rows than `shape[0]` may be appended.
+    Fewer rows than the shape says may be appended.
     """
 
     def __init__(self, path, shape, dtype):
@@ -60,12 +59,8 @@ class ArrayWriter:
         self.hash = hashlib.sha256(header)
 
     def _header(self, shape):
-        header = io.BytesIO()
-        fields = {
-            "descr": np.lib.format.dtype_to_descr(self.dtype),
-            "fortran_order": False,
-            "shape": shape,
-        }
+        header, kind = io.BytesIO(), np.lib.format.dtype_to_descr(self.dtype)
+        fields = {"descr": kind, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(header, fields)
         return header.getvalue()
 
@@ -87,9 +82,8 @@ class ArrayWriter:
         """Add one row of shape `shape[1:]`."""
         row = np.ascontiguousarray(row, self.dtype)
         if row.shape != self.shape[1:]:
-            raise ValueError(
-                f"{self.path}: a row of {row.shape}, expected {self.shape[1:]}"
-            )
+            expected = f"expected {self.shape[1:]}"
+            raise ValueError(f"{self.path}: a row of {row.shape}, {expected}")
         view = memoryview(row).cast("B")
         self.hash.update(view)
         while view:
@@ -107,17 +101,15 @@ class ArrayWriter:
         self._set_direct(False)
         self._write(memoryview(self.block)[: self.filled])
         self.file.truncate()
-        shape = (self.count, *self.shape[1:])
+        shape, digest = (self.count, *self.shape[1:]), self.hash.hexdigest()
         if shape != self.shape:
             # of the same length: NumPy pads headers so that the row count can change
             self.file.seek(0)
             self.file.write(self._header(shape))
+            digest = atomic.sha256(atomic.temporary(self.path))
         os.fsync(self.file.fileno())
         self.file.close()
         os.replace(atomic.temporary(self.path), self.path)
-        digest = self.hash.hexdigest()
-        if shape != self.shape:
-            digest = atomic.sha256(self.path)
         return Array(self.dtype.name, list(shape), digest)
 
 
@@ -126,14 +118,11 @@ def read_array(
 ) -> np.ndarray:
     """Map an array of a stage read-only, after checking it against the stage's record.
 
-    Returns:
-        Memory-mapped array with the dtype and shape of the record.
-
     Raises:
         FileNotFoundError: the array is not there.
         ValueError: dtype, shape or SHA-256 differ from the record.
     """
-    path = Path(folder) / name
+    path, again = Path(folder) / name, f"make it again with: {repair}"
     expected = arrays.get(name)
     if expected is None:
         raise ValueError(f"the record of {folder}/ lists no {name}; make it with: {repair}")
@@ -142,29 +131,19 @@ def read_array(
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; make it with: {repair}") from error
     except Exception as error:  # NumPy's, of a header that is none, are of many kinds
-        raise ValueError(
-            f"{path} is not a whole .npy file; make it again with: {repair}"
-        ) from error
-    found = dataclasses.replace(expected, dtype=array.dtype.name, shape=list(array.shape))
-    if found != expected:
-        raise ValueError(
-            f"{path} is {found.dtype} {found.shape}, its record says {expected.dtype} "
-            f"{expected.shape}; make it again with: {repair}"
-        )
+        raise ValueError(f"{path} is not a whole .npy file; {again}") from error
+    found, wanted = (array.dtype.name, list(array.shape)), (expected.dtype, expected.shape)
+    if found != wanted:
+        text = "{} is {} {}, its record says {} {}".format(path, *found, *wanted)
+        raise ValueError(f"{text}; {again}")
     if atomic.sha256(path) != expected.sha256:
-        raise ValueError(
-            f"{path} changed after its record was written (SHA-256 differs); "
-            f"make it again with: {repair}"
-        )
+        text = "changed after its record was written (SHA-256 differs)"
+        raise ValueError(f"{path} {text}; {again}")
     return array
 
 
 class Joined:
-    """Arrays of rows of one shape one after the other, each left where it is.
-
-    Args:
-        arrays: At least one, perhaps memory-mapped.
-    """
+    """Arrays of rows of one shape one after the other, each left where it is."""
 
     def __init__(self, arrays: Sequence[np.ndarray]):
         self.arrays, self.shape = arrays, (sum(map(len, arrays)), *arrays[0].shape[1:])

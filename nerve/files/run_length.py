@@ -20,14 +20,7 @@ LONGEST_NUMBER = 9  # digits; more than any frame has pixels
 
 
 def encode(mask: np.ndarray) -> str:
-    """Return the run-length encoding of a mask.
-
-    Args:
-        mask: Array `(height, width)`, bool or integer; every value but 0 is nerve.
-
-    Returns:
-        String of start and length pairs; empty where the mask is.
-    """
+    """Return the run-length encoding of a mask, bool or integer: all but 0 is nerve."""
     # most masks are empty, and a nerve covers few columns: 12 us and 73 us instead of 132
     # and 184 at 420 x 580
     columns = np.flatnonzero(np.bitwise_or.reduce(mask, axis=0))
@@ -44,10 +37,7 @@ def encode(mask: np.ndarray) -> str:
 
 
 def parse(pixels: str, num_pixels: int) -> np.ndarray:
-    """Return the runs of an encoded mask after checking them.
-
-    Args:
-        num_pixels: Pixels in the frame.
+    """Return the runs of an encoded mask, checked, in a frame of so many pixels.
 
     Returns:
         int64 array `(runs, 2)` of starts, counted from 0, and lengths.
@@ -61,9 +51,8 @@ def parse(pixels: str, num_pixels: int) -> np.ndarray:
         return np.zeros((0, 2), np.int64)
     words = text.split(" ")
     if not RUNS.fullmatch(text) or max(map(len, words)) > LONGEST_NUMBER:
-        raise ValueError(
-            f"pixels hold {text[:40]!r}; expected 'start length start length ...'"
-        )
+        expected = "expected 'start length start length ...'"
+        raise ValueError(f"pixels hold {text[:40]!r}; {expected}")
     if len(words) % 2:
         raise ValueError(f"pixels hold {len(words)} numbers; expected pairs")
     runs = np.array(words, np.int64).reshape(-1, 2)
@@ -75,11 +64,9 @@ def parse(pixels: str, num_pixels: int) -> np.ndarray:
         raise ValueError(f"a run ends at pixel {ends.max() - 1} of {num_pixels}")
     wrong = np.flatnonzero(starts[1:] < ends[:-1])
     if wrong.size:
-        k = wrong[0]
-        order = "out of order" if starts[k + 1] < starts[k] else "overlapping"
-        raise ValueError(
-            f"runs are {order}: {starts[k]} {lengths[k]}, then {starts[k + 1]}"
-        )
+        (start, length), (following, _) = runs[wrong[0] :][:2]
+        order = "out of order" if following < start else "overlapping"
+        raise ValueError(f"runs are {order}: {start} {length}, then {following}")
     runs[:, 0] -= 1
     return runs
 
@@ -99,14 +86,7 @@ def draw(runs: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def decode(pixels: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Return the mask of a run-length encoding.
-
-    Returns:
-        uint8 array `(height, width)`, 0 or 1.
-
-    Raises:
-        ValueError: as `parse`.
-    """
+    """Return the mask of a run-length encoding, as `draw`; errors are those of `parse`."""
     return draw(parse(pixels, height * width), height, width)
 
 
@@ -129,10 +109,8 @@ def read_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict]]:
                     )
             for row in reader:
                 if None in row or None in row.values():
-                    raise ValueError(
-                        f"{path} line {reader.line_num}: "
-                        f"expected {len(reader.fieldnames)} fields"
-                    )
+                    where = f"{path} line {reader.line_num}"
+                    raise ValueError(f"{where}: expected {len(names)} fields")
                 yield reader.line_num, row
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a CSV text file: {error}") from error
