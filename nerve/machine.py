@@ -69,15 +69,13 @@ def map_threads(function: Callable, items: Iterable) -> Iterator:
     if len(first) < 2:  # a frame of a camera: each pool would leave 2 KB behind
         yield from map(function, first)
         return
+    items, pending = itertools.chain(first, items), collections.deque()
     with concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
-        pending = collections.deque()
         try:
-            for item in itertools.chain(first, items):
-                pending.append(pool.submit(function, item))
-                if len(pending) >= ahead:
-                    yield pending.popleft().result()
+            pending.extend(pool.submit(function, i) for i in itertools.islice(items, ahead))
             while pending:
                 yield pending.popleft().result()
+                pending.extend(pool.submit(function, i) for i in itertools.islice(items, 1))
         finally:
             for future in pending:
                 future.cancel()

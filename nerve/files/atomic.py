@@ -261,6 +261,7 @@ def read_record(path: Path, repair: str) -> dict:
         FileNotFoundError: it is not there.
         ValueError: it is not a JSON object.
     """
+    again = f"make it again with: {repair}"
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -268,9 +269,7 @@ def read_record(path: Path, repair: str) -> dict:
     except IsADirectoryError as error:
         raise ValueError(f"{path} is a folder, a JSON file was expected") from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not valid JSON; make it again with: {repair}"
-        ) from error
+        raise ValueError(f"{path} is not valid JSON; {again}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path} holds no JSON object; make it again with: {repair}")
+        raise ValueError(f"{path} holds no JSON object; {again}")
     return record

@@ -162,19 +162,17 @@ def list_frames(pixels: Pixels, file: BinaryIO) -> Iterator[list[tuple[int, int]
             yield frame
             frame = []
         if number and length:  # the first item is a table of offsets
-            frame.append((place + 8, length))
+            frame.append((place + 8, min(length, pixels.there)))
         place += 8 + length
     if frame:
         yield frame
 
 
-def read_parts(
-    pixels: Pixels, file: BinaryIO, places: Iterable[tuple[int, int]]
-) -> Iterator[bytes]:
+def read_parts(file: BinaryIO, places: Iterable[tuple[int, int]]) -> Iterator[bytes]:
     """Yield the fragments of a compressed frame, of places as `list_frames` gives them."""
     for start, length in places:
         file.seek(start)
-        yield file.read(min(length, pixels.there))
+        yield file.read(length)
 
 
 def rows_differ(content: bytes, row: int, others: Iterable[int], share: float) -> bool:
@@ -320,7 +318,7 @@ def decode(dataset, pixels: Pixels) -> Iterator[tuple[np.ndarray, str]]:
                 yield frame, found["photometric_interpretation"]
             return
         for places in list_frames(pixels, file):
-            content = b"".join(read_parts(pixels, file, places))
+            content = b"".join(read_parts(file, places))
             if sum(places[-1]) > pixels.start + pixels.there:
                 raise ValueError("the file is cut")
             if TWO.search(content):
@@ -363,7 +361,7 @@ def open_video(dataset, pixels: Pixels, path: Path) -> Clip:
     with pixels.open() as file:
         places = itertools.chain.from_iterable(list_frames(pixels, file))
         copy = tempfile.TemporaryFile()  # noqa: SIM115
-        copy.writelines(read_parts(pixels, file, places))
+        copy.writelines(read_parts(file, places))
     copy.seek(0)
     clip = read_video(copy, path, pixels.stated, (dataset.Rows, dataset.Columns))
     rate = find_rate(dataset)

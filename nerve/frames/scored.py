@@ -10,17 +10,12 @@ from tqdm import tqdm
 
 from nerve.files import run_length
 from nerve.frames.own_frames import Seen, judge, read_pair
-from nerve.frames.pairs import (
-    find_frames,
-    find_masks,
-    find_pairs,
-    listed,
-    name_subjects,
-)
+from nerve.frames.pairs import find_frames, find_masks, find_pairs, listed, name_subjects
 from nerve.frames.pictures import read_mask
 from nerve.scoring import raters
 
-# as predict.py names the frames of a video: NAME_00001; or a frame of a subject's folder
+# as predict.py names the frames of a video: anna_00007 is frame 7 of the clip anna; or a
+# frame of a subject's folder
 CLIP = re.compile(r"(.*?)[-_. /]*([0-9]*)", re.DOTALL)
 
 
@@ -102,12 +97,6 @@ def read_tables(predicted: Path, truths: list[Path], size: tuple[int, int]) -> l
     return tables
 
 
-def split_name(stem: str) -> tuple[str, int]:
-    """Return `(clip, number)` of a frame's name: "anna_07" is frame 7 of "anna"."""
-    clip, number = CLIP.fullmatch(stem).groups()
-    return clip or "-", int(number or 0)
-
-
 def find_rater_pairs(
     predicted: Path, truth: Path, missing_empty: bool
 ) -> list[tuple[Path, list | None]]:
@@ -127,10 +116,10 @@ def read_folder(folder: Path, pairs: list, pattern: str | None, read: Callable) 
     bar = tqdm(pairs, "read", unit=" frames", disable=None)
     for k, mask in enumerate(map(read, bar)):
         name = names[k].with_suffix("").as_posix()
-        subject, number = split_name(name)
+        clip, number = CLIP.fullmatch(name).groups()
         runs = run_length.parse(run_length.encode(mask), mask.size)
-        subject = subjects[k] if subjects else subject
-        masks[name] = Mask(runs, mask.shape, subject, number)
+        subject = subjects[k] if subjects else clip or "-"
+        masks[name] = Mask(runs, mask.shape, subject, int(number or 0))
     return masks
 
 

@@ -291,22 +291,17 @@ def draw_tissue(subject: SimpleNamespace, sweep: float, visibility: float) -> Ca
     canvas = Canvas()
     centre = place_nerve(subject, sweep)[0]
     from_groove = COLUMNS - centre[0]
-
-    def curve(i, amount):
-        return amount * subject.curves[i](COLUMNS / WIDTH + 0.35 * sweep)
-
-    def ripple(i, amount):
-        return amount * subject.ripples[i](COLUMNS / WIDTH + 0.5 * sweep)
-
+    waves = [curve(COLUMNS / WIDTH + 0.35 * sweep) for curve in subject.curves]
+    ripples = [ripple(COLUMNS / WIDTH + 0.5 * sweep) for ripple in subject.ripples]
     for i, (depth, slope) in enumerate(subject.fascias):
-        top = centre[1] + depth + curve(i, 10) + slope * from_groove
-        canvas.band(top, ripple(i, 3), "fascia")
+        top = centre[1] + depth + 10 * waves[i] + slope * from_groove
+        canvas.band(top, 3 * ripples[i], "fascia")
     draw_bodies(canvas, subject.bodies, centre, subject.zoom, sweep)
     for x, depth, half, bend in subject.bones:
-        top = centre[1] + depth + bend * (from_groove - x) ** 2 + curve(4, 4)
+        top = centre[1] + depth + bend * (from_groove - x) ** 2 + 4 * waves[4]
         fade = np.minimum(1.5 * (1 - abs(from_groove - x) / half), 1)
-        canvas.band(top, (9 + ripple(4, 3)) * fade, "bone")
-    draw_layers(canvas, centre, from_groove, curve, ripple, subject)
+        canvas.band(top, (9 + 3 * ripples[4]) * fade, "bone")
+    draw_layers(canvas, subject, centre, waves, ripples)
     draw_bodies(canvas, subject.distractors, centre, subject.zoom, sweep)
     draw_groove(canvas, subject, sweep, visibility)
     return canvas
@@ -349,29 +344,24 @@ def draw_groove(
 
 
 def draw_layers(
-    canvas: Canvas,
-    centre: np.ndarray,
-    from_groove: np.ndarray,
-    curve: Callable,
-    ripple: Callable,
-    subject: SimpleNamespace,
+    canvas: Canvas, subject: SimpleNamespace, centre: np.ndarray, waves: list, ripples: list
 ) -> None:
     """Paint what lies above the groove: skin, fat, sternocleidomastoid, fasciae."""
-    fat = 32 + curve(5, 5)
-    fascia = centre[1] - 68 * subject.zoom + curve(6, 6) + 0.0004 * from_groove**2
+    fat, from_groove = 32 + 5 * waves[5], COLUMNS - centre[0]
+    fascia = centre[1] - 68 * subject.zoom + 6 * waves[6] + 0.0004 * from_groove**2
     fascia = np.maximum(fascia, fat + 3)
     canvas.fill(strip(np.zeros_like(fat), fascia), "fat")
-    middle = fat + (fascia - fat) * (0.55 + curve(7, 0.1))
+    middle = fat + (fascia - fat) * (0.55 + 0.1 * waves[7])
     # two lenses that taper towards the groove: sternocleidomastoid and its neighbour
     for side, fill, slope in ((60 - from_groove, 1.0, 0.03), (from_groove, 0.8, -0.05)):
         lens = fill * np.clip(side / 160, 0, 1) ** 0.5
         top = middle - (middle - fat - 5) * lens
         bottom = middle + (fascia - 3 - middle) * lens
         canvas.fill(strip(top, bottom), "muscle", 1.5, slope)
-    canvas.band(fascia, 3.0 + ripple(6, 2.2), "fascia")
-    canvas.band(fat, 2.0 + ripple(7, 2), "fascia")
+    canvas.band(fascia, 3.0 + 2.2 * ripples[6], "fascia")
+    canvas.band(fat, 2.0 + 2 * ripples[7], "fascia")
     top = np.zeros_like(fat)
     for i, (thickness, extra) in enumerate(subject.skin):
-        bottom = top + thickness + ripple(8 + i, 0.8) + curve(8 + i, 0.5)
+        bottom = top + thickness + 0.8 * ripples[8 + i] + 0.5 * waves[8 + i]
         canvas.fill(strip(top, bottom), "gel" if i % 2 else "skin", extra)
         top = bottom
