@@ -27,9 +27,8 @@ from nerve.files import atomic
 from nerve.files.arrays import Array, ArrayWriter
 from nerve.frames import challenge, own_frames, pairs
 from nerve.frames.outlines import clean
-from nerve.records import Extract, Extracted, Skipped, read_extract, to_dict
+from nerve.records import ARRAYS, Extract, Extracted, Skipped, read_extract, to_dict
 
-ARRAYS = {"train": ("imgs_train.npy", "imgs_mask_train.npy"), "test": ("imgs_test.npy",)}
 RECORD = "extract.json"
 
 

@@ -25,11 +25,7 @@ class Number(NamedTuple):
     below: bool = False  # likewise `high`
 
     def __call__(self, text: str) -> int | float:
-        """Return the number that a text gives.
-
-        Raises:
-            argparse.ArgumentTypeError: it gives none, or one out of the range.
-        """
+        """Return the number that a text gives, or raise an argparse.ArgumentTypeError."""
         try:
             value = self.kind(text)
         except ValueError:

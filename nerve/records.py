@@ -25,6 +25,7 @@ EXTRACT, PREPROCESS, TRAIN = (
 )
 
 
+ARRAYS = {"train": ("imgs_train.npy", "imgs_mask_train.npy"), "test": ("imgs_test.npy",)}
 # types of JSON's values, and what a message calls them; all others are objects
 PLAIN = {int: (int, "a whole number"), float: ((int, float), "a number")}
 PLAIN |= {str: (str, "text"), bool: (bool, "true or false")}
@@ -349,11 +350,8 @@ class Extract:
         check_crops(self.crops)
         if self.train and None in (self.train.subject, self.train.area):
             raise ValueError("no subject or no area of training frames")
-        for part, names in (
-            (self.train, ("imgs_train.npy", "imgs_mask_train.npy")),
-            (self.test, ("imgs_test.npy",)),
-        ):
-            for name in names if part else ():
+        for key, part in (("train", self.train), ("test", self.test)):
+            for name in ARRAYS[key] if part else ():
                 shape = [len(part.image), self.height, self.width]
                 check_array(self.arrays, name, "uint8", shape)
 
@@ -414,12 +412,7 @@ class Split:
 
 
 def read_json(cls: type, path: Path, repair: str) -> Any:
-    """Return the dataclass that a stage's JSON file holds.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it holds something else.
-    """
+    """Return the dataclass that a stage's JSON file holds; errors are of `read_record`."""
     values = atomic.read_record(path, repair)
     try:
         return build(cls, values)
@@ -443,8 +436,7 @@ def read_training_frames(data: Path) -> tuple[Extract, np.ndarray, np.ndarray]:
     def read(name):
         return read_array(data, name, extract.arrays, repair)
 
-    names = ("imgs_train.npy", "imgs_mask_train.npy")
-    frames, masks = machine.map_threads(read, names)  # hashed on two cores
+    frames, masks = machine.map_threads(read, ARRAYS["train"])  # hashed on two cores
     return extract, frames, masks
 
 
@@ -460,10 +452,8 @@ def read_split(data: Path) -> Split:
             [subjects.get(row) for row in part.rows] != part.subject
             for part in (split.train, split.val)
         ):
-            raise ValueError(
-                f"{data}/preprocess.json is of an earlier extraction; "
-                f"make it again with: {repair}"
-            )
+            said = f"{data}/preprocess.json is of an earlier extraction"
+            raise ValueError(f"{said}; make it again with: {repair}")
     return split
 
 

@@ -19,10 +19,9 @@ COLUMNS += ("other_img", "similarity", "dice")
 
 
 def find_alike(thumbnails: np.ndarray, least: float) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each row with its correlations to all rows, 0 where these are below `least`.
+    """Yield each row of thumbnails, float32 `(N, pixels)`, with its correlations to all.
 
-    Args:
-        thumbnails: float32 array `(N, pixels)` of `geometry.normalized_thumbnail`.
+    They are 0 where they are below `least`.
     """
     for start in range(0, len(thumbnails), BLOCK):
         values = thumbnails[start : start + BLOCK] @ thumbnails.T

@@ -26,12 +26,11 @@ CALLED = 0.03  # share of the frames of subjects held out that are called foreig
 def describe(image: np.ndarray) -> np.ndarray:
     """Return what a frame looks like, float64 `(13,)`.
 
+    These are quantiles of the greys, 0 to 1; and the logarithm of the mean absolute
+    difference of neighbours in a row, and in a column, at each scale.
+
     Args:
         image: uint8 array `(height, width)` as the network gets it, without letterbox.
-
-    Returns:
-        Quantiles of the greys, 0 to 1; and the logarithm of the mean absolute difference
-        of neighbours in a row, and in a column, at each scale.
     """
     shares = np.bincount(image.ravel(), minlength=256).cumsum() / image.size
     found = list(np.searchsorted(shares, QUANTILES) / 255)

@@ -93,16 +93,20 @@ def find_size(path: Path) -> tuple[int, int] | None:
         return read_frame(path)[0].shape
 
 
-def find_crop(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[int] | None:
+def find_crop(pairs: list[Pair], label: str | None) -> list[int] | None:
     """Return where frames of one size change or a mask is: top, left, height, width.
 
     Burned-in text and borders are the same in all of them. None without two frames.
-    `pairs` are frames and masks, uint8.
     """
+
+    def read(pair):  # a damaged one is refused when it is extracted
+        with contextlib.suppress(ValueError):
+            return read_pair(pair, label)
+
     low, high, marked, count = 255, 0, 0, 0
-    for frame, mask in pairs:
+    for frame, mine, _ in filter(None, machine.map_threads(read, pairs)):
         low, high = np.minimum(low, frame), np.maximum(high, frame)
-        marked = np.maximum(marked, mask)
+        marked = np.maximum(marked, mine.mask)
         count += 1
     if count < 2:
         return None
@@ -122,17 +126,10 @@ def find_crops(
     pairs: list[Pair], sizes: list[tuple[int, int] | None], label: str | None
 ) -> dict[str, list[int]]:
     """Return `{"HxW": crop}` of the sizes of which there is more than one frame."""
-
-    def read(pair):  # a damaged one is refused when it is extracted
-        with contextlib.suppress(ValueError):
-            frame, marked, _ = read_pair(pair, label)
-            return frame, marked.mask
-
     crops = {}
     for size in sorted(set(sizes) - {None}):
         same = [pair for pair, s in zip(pairs, sizes, strict=True) if s == size]
-        whole = (pair for pair in machine.map_threads(read, same) if pair is not None)
-        if crop := find_crop(whole):
+        if crop := find_crop(same, label):
             crops[f"{size[0]}x{size[1]}"] = crop
     return crops
 

@@ -92,11 +92,7 @@ def turn(image: Image.Image) -> None:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Return a picture as a uint8 grey array `(height, width)`; colour becomes grey.
-
-    Raises:
-        ValueError: not a whole picture, or of more than 8 bits a channel.
-    """
+    """Return a picture, of 8 bits a channel, as a uint8 grey array `(height, width)`."""
     with open_picture(path) as image, refusing(f"{path} is not a whole picture", *DAMAGED):
         turn(image)
         return np.asarray(image.convert("L"))

@@ -64,20 +64,14 @@ def is_moving(path: Path) -> bool:
 
 
 def check_names(paths: list[Path]) -> None:
-    """Refuse files of a folder whose masks would be one file.
-
-    Raises:
-        ValueError: two of one stem; or a still called as a frame of a video.
-    """
+    """Refuse files whose masks would be one: of one stem, or a still as a video's frame."""
     files = collections.defaultdict(list)
     for path in paths:
         files[stem_of(path.name)].append(path)
     for stem, found in files.items():
         if len(found) > 1:
-            raise ValueError(
-                f"{path.parent} holds {len(found)} files called {stem}; their masks "
-                "would be one file"
-            )
+            said = f"{path.parent} holds {len(found)} files called {stem}"
+            raise ValueError(f"{said}; their masks would be one file")
         frame = re.fullmatch(r"(.+)_[0-9]{5,}", stem, re.DOTALL)
         for video in files.get(frame[1], []) if frame else []:
             if is_moving(video) and not is_moving(found[0]):
@@ -123,11 +117,7 @@ def list_files(path: Path) -> list[Path]:
 
 
 def open_source(path: Path) -> Source:
-    """Return the Source of a file, or of a camera where `path` is a number.
-
-    Raises:
-        ValueError: it cannot be read; the message names it.
-    """
+    """Return the Source of a file, or of a camera where `path` is a number."""
     if is_camera(path):
         number = int(str(path))
         return Source(f"camera{number}", None, "camera", *cameras.open_camera(number))

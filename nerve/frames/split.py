@@ -22,13 +22,12 @@ SPLIT_TRIES = 2000  # random choices of whole subjects, of which the best is tak
 
 
 def find_sweeps(images: np.ndarray, subjects: np.ndarray, folder: Path) -> dict[int, int]:
-    """Group subjects that share near-identical frames: one sweep under two names.
+    """Return `{subject: group}`, of one group those that share near-identical frames.
+
+    They are one sweep under two names. A group is called after its smallest subject.
 
     Args:
         images: uint8 array `(N, height, width)`.
-
-    Returns:
-        `{subject: group}`; a group is called after its smallest subject.
     """
     names, index = np.unique(subjects, return_inverse=True)
     shape = (len(images), THUMBNAIL * THUMBNAIL)

@@ -50,11 +50,7 @@ class Encoder:
         self.container.mux(self.stream.encode(frame))
 
     def close(self, path: Path, count: int) -> None:
-        """Bring the video to disk, and give it its name.
-
-        Raises:
-            OSError: not all of its `count` frames can be read back.
-        """
+        """Bring the video to disk and name it; an OSError if not all frames are there."""
         found = 0
         with contextlib.suppress(av.FFmpegError, OSError):
             self.container.mux(self.stream.encode(None))
