@@ -74,10 +74,8 @@ def extract(job: Job, data: Path, skip_bad: bool) -> tuple[Extracted, dict[str, 
         areas.append(int(np.count_nonzero(found[-1])))
     if not kept:
         raise ValueError(f"{job.where} holds no good frame; the first: {skipped[0].why}")
-    rows = Extracted(image=[frame[-1] for frame in kept], skipped=skipped)
-    if job.part == "train":
-        subjects = [frame[0] for frame in kept]
-        rows = dataclasses.replace(rows, subject=subjects, area=areas)
+    known = ([frame[0] for frame in kept], areas) if job.part == "train" else ()
+    rows = Extracted([frame[-1] for frame in kept], skipped, *known)
     # at once, so that the disk is waited for once
     closed = machine.map_threads(ArrayWriter.close, writers)
     return rows, dict(zip(names, closed, strict=True))
@@ -85,15 +83,13 @@ def extract(job: Job, data: Path, skip_bad: bool) -> tuple[Extracted, dict[str, 
 
 def extract_raw(folders: list[Path], data: Path, skip_bad: bool) -> Extract:
     """Write the arrays of the challenge's folders; return the record."""
-    size = challenge.find_size(folders[0])
-    record = Extract(height=size[0], width=size[1], arrays={})
+    size, parts, arrays = challenge.find_size(folders[0]), {}, {}
     for folder in folders:
         frames, read = challenge.plan(folder, size)
         job = Job(folder.name, frames, read, size, folder, [folder.parent])
-        rows, arrays = extract(job, data, skip_bad)
-        changes = {folder.name: rows, "arrays": record.arrays | arrays}
-        record = dataclasses.replace(record, **changes)
-    return record
+        parts[folder.name], written = extract(job, data, skip_bad)
+        arrays |= written
+    return Extract(*size, arrays, **parts)
 
 
 def extract_own(

@@ -26,9 +26,8 @@ def keep_freed_memory() -> None:
 
 def num_threads() -> int:
     """Return the number of processors this process may use."""
-    return (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count()
 
 
 def free_memory() -> int | None:

@@ -42,10 +42,8 @@ Aspect = Annotated[float, 0.05, 20]  # of the training frames: width by height
 def check(value: Any, kind: Any, name: str) -> Any:
     """Return a value of JSON as a type asks for it.
 
-    Args:
-        value: What json.loads returned.
-        kind: int, float, str, bool, a dataclass, a union with None, or a list, tuple or
-            dict of such; a number perhaps Annotated with its least and most.
+    That is int, float, str, bool, a dataclass, a union with None, or a list, tuple or dict
+    of such; a number perhaps Annotated with its least and most.
 
     Raises:
         ValueError: it is of another type, or out of its range.
@@ -458,11 +456,9 @@ def read_split(data: Path) -> Split:
 
 
 def to_dict(record: Extract | Split) -> dict:
-    """Return what a stage's JSON file holds; what is not known is left out."""
+    """Return what a stage's JSON file holds; what an Extract does not know is left out."""
 
-    def without_none(pairs):
-        return {key: value for key, value in pairs if value is not None}
+    def known(pairs):
+        return {k: v for k, v in pairs if v is not None or isinstance(record, Split)}
 
-    if isinstance(record, Split):
-        return dataclasses.asdict(record)
-    return dataclasses.asdict(record, dict_factory=without_none)
+    return dataclasses.asdict(record, dict_factory=known)

@@ -41,9 +41,8 @@ class ArrayWriter:
     """Appends rows to a .npy file, named at the end, and hashes them; memory stays flat.
 
     Whole blocks go to the disk past the page cache (O_DIRECT) where the system can: 4 GB of
-    rows would else cost 12 to 21 CPU seconds of fresh pages on a virtual machine.
-
-    Fewer rows than the shape says may be appended.
+    rows would else cost 12 to 21 CPU seconds of fresh pages on a virtual machine. Fewer
+    rows than the shape says may be appended.
     """
 
     def __init__(self, path, shape, dtype):

@@ -58,8 +58,7 @@ def open_camera(number: int) -> Clip:
                 given, now, frame = item
                 begin = now if begin is None else begin
                 times.append(now - begin)
-                dropped = given - len(times)
-                if dropped:
+                if dropped := given - len(times):
                     text = f"of {given} frames of {name}, {dropped} were dropped for newer"
                     notes[:] = [f"{text} ones"]
                 yield frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)

@@ -65,13 +65,9 @@ def list_folder(folder: Path) -> list[str]:
 
 
 def list_frames(folder: Path, table: dict | None) -> list[tuple[int, ...]]:
-    """Return the frames that a folder holds or should hold.
+    """Return the sorted frames that a folder holds or, by its table, should hold.
 
-    Args:
-        table: `{(subject, image): pixels}` of `train_masks.csv`, or None.
-
-    Returns:
-        Sorted list of `(subject, image)`, or of `(image,)` of test frames.
+    They are `(subject, image)`, or `(image,)` of test frames, which have no table.
     """
     matches = map(NAMES[folder.name].fullmatch, list_folder(folder))
     frames = {tuple(map(int, match.groups())) for match in matches}
@@ -117,11 +113,9 @@ def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:
-    """Refuse a mask with greys, or one that differs from its row of `train_masks.csv`.
+    """Refuse a mask, uint8, with greys, or one that differs from its row of a table.
 
-    Args:
-        mask: uint8 array `(height, width)`.
-        pixels: Its run-length encoding, or None where there is no table.
+    `pixels` is its run-length encoding there, or None where there is no table.
     """
     area = np.count_nonzero(mask)
     if area != np.count_nonzero(mask == 255):

@@ -15,10 +15,8 @@ def crop_pair(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return `[(crop, its mask)]`: with the whole nerve, and without any of it.
 
-    They are two views of one size; none where no place for both was found.
-
-    Args:
-        frame: Array `(rows, columns)`; likewise its `mask`, above 0 where nerve.
+    They are views of one size of frame and mask, arrays `(rows, columns)`, this above 0
+    where nerve; none where no place for both was found.
     """
     area = np.count_nonzero(mask)
     for _ in range(TRIES if area else 0):

@@ -48,10 +48,7 @@ def read_frame(path: Path) -> tuple[np.ndarray, Sequence[str]]:
 def read_marked(
     source: Path | Drawing, name: str, size: tuple[int, int], label: str | None
 ) -> Marked:
-    """Return one mask of the frame of a name and size, (height, width).
-
-    Args:
-        label: The class or name that is nerve, or None.
+    """Return one mask of the frame of a name and size; `label` is what is nerve, or None.
 
     Raises:
         ValueError: it cannot be read, or is of another frame or size.
@@ -216,11 +213,8 @@ def plan(
 ) -> Plan:
     """Settle what becomes of people's own frames.
 
-    Frames of another size than most, after cropping, are letterboxed into it.
-
-    Args:
-        images: The folder that the frames lie in, or below.
-        crop: Whether to cut what is the same in all frames of a size, and no mask.
+    Frames of another size than most, after cropping, are letterboxed into it. To `crop` is
+    to cut what is the same in all frames of a size, and no mask.
     """
     names = [path.relative_to(images).as_posix() for path, _ in pairs]
     known = name_subjects(names, pattern, table)

@@ -131,10 +131,7 @@ def find_masks(masks: Path, frames: dict[str, Path]) -> dict[str, list[Path | Dr
 def find_pairs(
     images: Path, masks: Path, missing_empty: bool = False
 ) -> list[tuple[Path, list[Path | Drawing]]]:
-    """Return `[(frame, its masks)]`, paired by stem.
-
-    Args:
-        missing_empty: Whether frames without a mask show no nerve, unless all are.
+    """Return `[(frame, its masks)]`, paired by stem; of `missing_empty` these may be none.
 
     Raises:
         ValueError: frames without a mask, or the other way round; it names them.

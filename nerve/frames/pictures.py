@@ -119,13 +119,11 @@ def read_classes(path: Path, label: str | None) -> tuple[np.ndarray, dict, int]:
         with refusing(f"{path} is not a whole picture", *DAMAGED):
             turn(image)
             values = np.asarray(image)
-        lossy = image.format == "JPEG"
         opaque = [k for k, band in enumerate(image.getbands()) if band.upper() != "A"]
-    if lossy and label is not None:
-        raise ValueError(
-            f"{path} is a JPEG, which changes the numbers of classes; save masks as PNG"
-        )
-    if lossy:  # rings about what was 0 or 255
+    if image.format == "JPEG":  # which has rings about what was 0 or 255
+        if label is not None:
+            said = f"{path} is a JPEG, which changes the numbers of classes"
+            raise ValueError(f"{said}; save masks as PNG")
         if 0 < values.max() < 128:
             raise ValueError(f"{path} is a JPEG of dark greys; save masks as PNG")
         values = np.where(values >= 128, np.uint8(255), np.uint8(0))

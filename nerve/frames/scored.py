@@ -56,9 +56,8 @@ def read_table(path: Path, with_subject: bool, size: tuple[int, int]) -> Masks:
     for line, row in run_length.read_rows(path, *columns):
         where = f"{path} line {line}"
         image = run_length.whole_number(row["img"], where)
-        subject = row.get("subject")
-        if subject is not None:
-            subject = run_length.whole_number(subject, where)
+        known = row.get("subject")
+        subject = None if known is None else run_length.whole_number(known, where)
         name = (subject, image) if with_subject else image
         if name in masks:
             raise ValueError(f"{where}: frame {name} is listed twice")
@@ -183,11 +182,9 @@ def keep_shared(tables: list[Masks], paths: list[Path]) -> list[Masks]:
 def read_raters(
     paths: list[Path], size: tuple[int, int], names: list[tuple[int, int]]
 ) -> tuple[dict[str, Masks], list[str]]:
-    """Return `({rater: masks}, notes)`: the notes say which frames a rater lacks.
+    """Return `({rater: masks}, notes)` of a table of each rater.
 
-    Args:
-        paths: A table of each rater, of frames of a size (height, width).
-        names: (subject, image) of the frames that count.
+    The notes say how many of the frames that count, `names`, a rater lacks.
     """
     tables = {
         name: read_table(path, True, size)

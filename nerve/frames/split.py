@@ -107,12 +107,7 @@ def split_frames(
     fold: int | None,
     seed: int,
 ) -> np.ndarray:
-    """Return the bool array `(N,)` of the validation frames.
-
-    Args:
-        split: "subject", "frames" or "none".
-        folds: As of `choose_fold`, or None; likewise `fold`.
-    """
+    """Return the validation frames, bool `(N,)`, of a split by subject, frames or none."""
     if split == "none":
         return np.zeros(len(groups), bool)
     if split == "frames":
