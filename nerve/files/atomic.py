@@ -111,9 +111,8 @@ def make_folder(path: str | Path) -> None:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(
-            f"{path} is a file or lies below one; a folder was expected"
-        ) from error
+        said = f"{path} is a file or lies below one"
+        raise ValueError(f"{said}; a folder was expected") from error
 
 
 def check_output(path: Path, inputs: Iterable[Path]) -> None:
@@ -207,8 +206,7 @@ def as_text(name: str) -> str:
 def to_json(record: dict) -> str:
     """Return a record as JSON text with one line a key, so that long lists stay short."""
     lines = (
-        f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
-        for key, value in record.items()
+        f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in record.items()
     )
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

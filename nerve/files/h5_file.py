@@ -53,14 +53,11 @@ def old_layer(layer: dict) -> dict:
     }
     if "batch_shape" in config:
         config["batch_input_shape"] = config.pop("batch_shape")
-    if layer["class_name"] == "Conv2DTranspose":
+    kind, nodes = layer["class_name"], [old_node(node) for node in layer["inbound_nodes"]]
+    if kind == "Conv2DTranspose":
         config.pop("groups", None)
-    return {
-        "class_name": layer["class_name"],
-        "config": config,
-        "name": layer["name"],
-        "inbound_nodes": [old_node(node) for node in layer["inbound_nodes"]],
-    }
+    about = {"class_name": kind, "config": config, "name": layer["name"]}
+    return about | {"inbound_nodes": nodes}
 
 
 def old_node(node: dict) -> list[list]:

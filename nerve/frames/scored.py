@@ -87,8 +87,7 @@ def read_tables(predicted: Path, truths: list[Path], size: tuple[int, int]) -> l
         with_subject = "subject" in re.split('[,"]+', file.readline().strip())
     tables = [read_table(path, with_subject, size) for path in paths]
     for one, other in ((0, 1), (1, 0)) if len(truths) == 1 else ():
-        missing = [name for name in tables[one] if name not in tables[other]]
-        if missing:
+        if missing := [name for name in tables[one] if name not in tables[other]]:
             raise ValueError(
                 f"{paths[other]} has no row for frame {missing[0]} of {paths[one]} "
                 f"({len(missing)} frames are missing)"
@@ -154,11 +153,8 @@ def read_folders(
         found.append(read_folder(predicted, marked, pattern, read))
     for line in judge(seen, label):
         print(line)
-
-    def read_own(pair):
-        return read_mask(pair[0], None)[0]
-
-    return [read_folder(predicted, pairs, pattern, read_own), *found]
+    own = read_folder(predicted, pairs, pattern, lambda pair: read_mask(pair[0], None)[0])
+    return [own, *found]
 
 
 def keep_shared(tables: list[Masks], paths: list[Path]) -> list[Masks]:
@@ -186,11 +182,8 @@ def read_raters(
 
     The notes say how many of the frames that count, `names`, a rater lacks.
     """
-    tables = {
-        name: read_table(path, True, size)
-        for name, path in zip(raters.name_raters(paths), paths, strict=True)
-    }
-    notes = []
+    pairs, notes = zip(raters.name_raters(paths), paths, strict=True), []
+    tables = {name: read_table(path, True, size) for name, path in pairs}
     for name, table in tables.items():
         if lacking := sum(frame not in table for frame in names):
             notes.append(
