@@ -29,14 +29,10 @@ def gpu_capability() -> float | None:
 
 
 def choose_precision(name: str) -> tuple[str, str]:
-    """Return `(precision, why)` for a `--precision`.
+    """Return `(precision, why)` for one of PRECISIONS, the latter a phrase.
 
-    Args:
-        name: One of PRECISIONS. "auto" takes bfloat16 where the GPU or processor computes
-            in it; emulated elsewhere, it is slower than float32.
-
-    Returns:
-        "float32", "bfloat16" or "float16", and a phrase that says why.
+    "auto" takes bfloat16 where the GPU or processor computes in it; emulated elsewhere, it
+    is slower than float32.
     """
     from nerve.backend import list_devices  # here: TensorFlow takes seconds to import
 

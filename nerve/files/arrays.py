@@ -54,7 +54,7 @@ class ArrayWriter:
         atomic.reserve(self.file, path, len(header) + self.shape[0] * row_bytes)
         self._set_direct(True)
         self.block = mmap.mmap(-1, WRITE_BLOCK)  # of pages, as direct writing asks for
-        self.filled = self.block.write(header)
+        self.block.write(header)
         self.hash = hashlib.sha256(header)
 
     def _header(self, shape):
@@ -86,19 +86,18 @@ class ArrayWriter:
         view = memoryview(row).cast("B")
         self.hash.update(view)
         while view:
-            part = view[: WRITE_BLOCK - self.filled]
-            self.block[self.filled : self.filled + len(part)] = part
-            self.filled += len(part)
-            view = view[len(part) :]
-            if self.filled == WRITE_BLOCK:
+            room = WRITE_BLOCK - self.block.tell()
+            self.block.write(view[:room])
+            view = view[room:]
+            if self.block.tell() == WRITE_BLOCK:
                 self._write(memoryview(self.block))
-                self.filled = 0
+                self.block.seek(0)
         self.count += 1
 
     def close(self) -> Array:
         """Bring the file to disk and return its record."""
         self._set_direct(False)
-        self._write(memoryview(self.block)[: self.filled])
+        self._write(memoryview(self.block)[: self.block.tell()])
         self.file.truncate()
         shape, digest = (self.count, *self.shape[1:]), self.hash.hexdigest()
         if shape != self.shape:

@@ -178,12 +178,6 @@ def make_distractors(rng: np.random.Generator) -> list[Body]:
     return bodies
 
 
-def make_bones(rng: np.random.Generator) -> list[list[float]]:
-    """Return transverse processes: x, depth, half width (pixels) and curvature."""
-    ranges = ((-260, 200), (95, 170), (40, 90), (0.0006, 0.003))
-    return [[rng.uniform(*r) for r in ranges] for _ in range(rng.integers(1, 4))]
-
-
 def oval(
     centre: np.ndarray,
     radii: np.ndarray | tuple[float, float],

@@ -21,6 +21,8 @@ from nerve.phantom import anatomy
 from nerve.phantom.anatomy import LINES, Canvas, smooth_random
 
 DECIBEL = math.log(10) / 20  # exp(DECIBEL * dB) is an amplitude
+# of a transverse process: x, depth, half width (pixels) and curvature, least and most
+BONE = ((-260, 200), (95, 170), (40, 90), (0.0006, 0.003))
 SLIDE = 100  # scan lines that the scatterers move during a whole sweep
 TILE = 512  # pixels; side of the periodic random textures
 LOOKS = (-0.25, 0.0, 0.25)  # steering of the compounded beams, tangent of the angle
@@ -77,7 +79,7 @@ def make_subject(seed: int, subject: int) -> SimpleNamespace:
         # fasciae: depth in pixels, slope; skin: thickness in pixels, dB
         fascias=[(u(70, 210), n(0, 0.08)) for _ in range(4)],
         skin=[(u(5, 11), n(0, 2)) for _ in range(4)],
-        bones=anatomy.make_bones(rng),
+        bones=[[u(*ends) for ends in BONE] for _ in range(rng.integers(1, 4))],
         curves=[smooth_random(rng, 0.2, 1.0) for _ in range(12)],
         ripples=[smooth_random(rng, 1.0, 3.0) for _ in range(12)],
     )
