@@ -83,17 +83,13 @@ def lock(folder: str | Path, name: str = "") -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise ValueError(
-            f"another run is writing {Path(folder) / name} (it holds {path}); "
-            "wait for it, or choose another place"
-        ) from error
+        said = f"another run is writing {Path(folder) / name} (it holds {path})"
+        raise ValueError(f"{said}; wait for it, or choose another place") from error
     except OSError as error:
         if error.errno not in NO_LOCKS:  # such as a folder that may not be written
             raise
-        print(
-            f"note: {folder} lies on a file system without locks ({error.strerror}): "
-            "never start two runs in it"
-        )
+        said = f"{folder} lies on a file system without locks ({error.strerror})"
+        print(f"note: {said}: never start two runs in it")
     try:
         yield
     finally:

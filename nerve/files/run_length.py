@@ -103,10 +103,9 @@ def read_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict]]:
             names = reader.fieldnames or []
             for name in columns:
                 if names.count(name) != 1:
-                    raise ValueError(
-                        f"{path} has {names.count(name) or 'no'} column {name!r}; "
-                        f"its first line should name {','.join(columns)}"
-                    )
+                    said = f"{path} has {names.count(name) or 'no'} column {name!r}"
+                    first = f"its first line should name {','.join(columns)}"
+                    raise ValueError(f"{said}; {first}")
             for row in reader:
                 if None in row or None in row.values():
                     where = f"{path} line {reader.line_num}"

@@ -55,10 +55,8 @@ def list_folder(folder: Path) -> list[str]:
         if path.name.startswith("."):
             continue
         if not NAMES[folder.name].fullmatch(path.name):
-            raise ValueError(
-                f"{folder} holds {path.name!r}; expected only names such as "
-                f"{EXAMPLES[folder.name]}"
-            )
+            expected = f"expected only names such as {EXAMPLES[folder.name]}"
+            raise ValueError(f"{folder} holds {path.name!r}; {expected}")
         check_file(path, folder)
         names.append(path.name)
     return names
@@ -96,14 +94,11 @@ def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     if found[0] * found[1] > MAX_PIXELS:
         raise ValueError(f"{path} claims to be {found[0]} x {found[1]} pixels")
     if size is not None and found != size:
-        raise ValueError(
-            f"{path} is {found[0]} x {found[1]} pixels, other frames "
-            f"{size[0]} x {size[1]}; all must be of one size"
-        )
+        sizes = "{} x {} pixels, other frames {} x {}".format(*found, *size)
+        raise ValueError(f"{path} is {sizes}; all must be of one size")
     if image.mode != "L":
-        raise ValueError(
-            f"{path} is of Pillow's mode {image.mode}; expected 8-bit grey (L)"
-        )
+        said = f"{path} is of Pillow's mode {image.mode}"
+        raise ValueError(f"{said}; expected 8-bit grey (L)")
     if turned != 1:
         raise ValueError(f"{path} is stored turned (TIFF orientation {turned})")
     if num_pages != 1:
@@ -129,10 +124,8 @@ def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:
         raise ValueError(f"train_masks.csv, row of {path.name}: {error}") from error
     height = mask.shape[0]  # pixels are numbered down the columns
     if area != covered.size or not mask[covered % height, covered // height].all():
-        raise ValueError(
-            f"{path} ({area} pixels of nerve) differs from its row of train_masks.csv "
-            f"({covered.size}); download both again"
-        )
+        row = f"its row of train_masks.csv ({covered.size}); download both again"
+        raise ValueError(f"{path} ({area} pixels of nerve) differs from {row}")
 
 
 def read_pair(
@@ -171,7 +164,6 @@ def find_size(folder: Path) -> tuple[int, int]:
         except ValueError as error:
             why = error  # reported when its turn comes, or if there is no other
     if not sizes:
-        raise ValueError(
-            f"{folder} holds no readable TIFF ({why}); unpack the download again"
-        )
+        said = f"{folder} holds no readable TIFF ({why})"
+        raise ValueError(f"{said}; unpack the download again")
     return max(sizes, key=sizes.count)

@@ -67,10 +67,8 @@ def read_marked(
         where, found = drawing.where, size if None in drawing.size else drawing.size
         marked = draw_mask(drawing, size, label) if found == size else None
     if found != size:
-        raise ValueError(
-            f"{where} is of {found[0]!r:.20} x {found[1]!r:.20} pixels, {name} of "
-            f"{size[0]} x {size[1]}"
-        )
+        other = f"{found[0]!r:.20} x {found[1]!r:.20} pixels"
+        raise ValueError(f"{where} is of {other}, {name} of {size[0]} x {size[1]}")
     return marked
 
 

@@ -164,10 +164,8 @@ def read_mask(path: Path, label: str | None) -> tuple[np.ndarray, frozenset]:
     """
     values, names, white = read_classes(path, label)
     if len(names) >= (MOST_CLASSES if label is None else MOST_LABELS):
-        raise ValueError(
-            f"{path} holds {len(names)} greys: no mask, or one with soft edges; save it "
-            "with 0 and 255 alone"
-        )
+        said = f"{path} holds {len(names)} greys: no mask, or one with soft edges"
+        raise ValueError(f"{said}; save it with 0 and 255 alone")
     if label is not None:
         if not re.fullmatch("[0-9]{1,9}|#[0-9a-f]{6}", label):
             raise ValueError(f"--label {label}; expected a number for masks such as {path}")

@@ -88,10 +88,8 @@ def read_tables(predicted: Path, truths: list[Path], size: tuple[int, int]) -> l
     tables = [read_table(path, with_subject, size) for path in paths]
     for one, other in ((0, 1), (1, 0)) if len(truths) == 1 else ():
         if missing := [name for name in tables[one] if name not in tables[other]]:
-            raise ValueError(
-                f"{paths[other]} has no row for frame {missing[0]} of {paths[one]} "
-                f"({len(missing)} frames are missing)"
-            )
+            said = f"{paths[other]} has no row for frame {missing[0]} of {paths[one]}"
+            raise ValueError(f"{said} ({len(missing)} frames are missing)")
     return tables
 
 
@@ -163,10 +161,8 @@ def keep_shared(tables: list[Masks], paths: list[Path]) -> list[Masks]:
     shared = [name for name in everything if all(name in table for table in tables)]
     for table, path in zip(tables, paths, strict=True):
         if lacking := [name for name in everything if name not in table]:
-            print(
-                f"note: {path} lacks {len(lacking)} of {len(everything)} frames, which are "
-                f"left out: {listed(map(str, lacking))}"
-            )
+            said = f"{path} lacks {len(lacking)} of {len(everything)} frames"
+            print(f"note: {said}, which are left out: {listed(map(str, lacking))}")
     if not shared:
         raise ValueError(
             f"no frame is in all of {', '.join(map(str, paths))}; frames are told by "

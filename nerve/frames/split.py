@@ -57,10 +57,8 @@ def choose_validation(groups: np.ndarray, nerve: np.ndarray, seed: int) -> np.nd
     """
     names, index = np.unique(groups, return_inverse=True)
     if len(names) < 2:
-        raise ValueError(
-            f"only one subject ({COUNTED}): no split by subject is possible; choose "
-            "--split frames (leaky) or --split none"
-        )
+        said = f"only one subject ({COUNTED}): no split by subject is possible"
+        raise ValueError(f"{said}; choose --split frames (leaky) or --split none")
     sizes, positives = np.bincount(index), np.bincount(index, nerve)
     target, share = VALIDATION_SHARE * len(groups), nerve.mean()
     rng = np.random.default_rng(seed)
@@ -86,9 +84,8 @@ def choose_fold(
     """
     names, index = np.unique(groups, return_inverse=True)
     if folds > len(names):
-        raise ValueError(
-            f"--folds {folds}, but there are {len(names)} subjects to deal ({COUNTED})"
-        )
+        there = f"there are {len(names)} subjects to deal ({COUNTED})"
+        raise ValueError(f"--folds {folds}, but {there}")
     sizes, positives = np.bincount(index), np.bincount(index, nerve)
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-sizes[order], kind="stable")]
