@@ -102,7 +102,8 @@ def extract_own(
 
     job = Job("train", plan.frames, plan.read, plan.size, folders[0], folders, name)
     rows, arrays = extract(job, data, skip_bad)
-    names, sizes = ([of[k - 1] for k in rows.image] for of in (plan.names, plan.sizes))
+    places = [image - 1 for image in rows.image]
+    names, sizes = ([kept[k] for k in places] for kept in (plan.names, plan.sizes))
     return Extract(
         *plan.size,
         arrays,

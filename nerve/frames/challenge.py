@@ -108,7 +108,7 @@ def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:
-    """Refuse a mask, uint8, with greys, or one that differs from its row of a table.
+    """Refuse a mask, uint8, with greys, or one unlike its row of `train_masks.csv`.
 
     `pixels` is its run-length encoding there, or None where there is no table.
     """

@@ -110,8 +110,8 @@ def read_header(path: Path):
         source.seek(0)
         dataset = pydicom.dcmread(source, stop_before_pixels=True, force=True)
         implicit, little = dataset.original_encoding
-        plain = f"{'Im' if implicit else 'Ex'}plicitVR{'Little' if little else 'Big'}Endian"
-        plain = getattr(pydicom.uid, plain)
+        plain = ("ExplicitVRBigEndian", "ExplicitVRLittleEndian")[little]
+        plain = getattr(pydicom.uid, "ImplicitVRLittleEndian" if implicit else plain)
         syntax = dataset.file_meta.get("TransferSyntaxUID", plain)
         if not syntax.is_transfer_syntax:
             raise ValueError(f"its transfer syntax, {syntax}, is not known")
