@@ -157,7 +157,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, num_bytes: int = 0, **how) -> Iterator[IO]:
+def replacing(path: str | Path, num_bytes: int = 0, **how) -> Iterator[IO]:
     """Yield a file that replaces the file `path` in one step; `how` is as of `create`."""
     with writing(path, num_bytes), create(path, **how) as file:
         reserve(file, path, num_bytes)
@@ -165,12 +165,12 @@ def replacing(path: Path, num_bytes: int = 0, **how) -> Iterator[IO]:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary(path), path)
-    sync_folder(path.parent)
+    sync_folder(Path(path).parent)
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Replace a file in one step: a reader sees the old content or the new one."""
-    with replacing(Path(path), len(content)) as file:
+    with replacing(path, len(content)) as file:
         file.write(content)
 
 
