@@ -20,7 +20,10 @@ LONGEST_NUMBER = 9  # digits; more than any frame has pixels
 
 
 def encode(mask: np.ndarray) -> str:
-    """Return the run-length encoding of a mask, bool or integer: all but 0 is nerve."""
+    """Return the run-length encoding of a mask, empty where that is.
+
+    The mask is a bool or integer array `(height, width)`; all but 0 is nerve.
+    """
     # most masks are empty, and a nerve covers few columns: 12 us and 73 us instead of 132
     # and 184 at 420 x 580
     columns = np.flatnonzero(np.bitwise_or.reduce(mask, axis=0))
@@ -86,7 +89,10 @@ def draw(runs: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def decode(pixels: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Return the mask of a run-length encoding, as `draw`; errors are those of `parse`."""
+    """Return the uint8 mask `(height, width)`, 0 or 1, of a run-length encoding.
+
+    Errors are those of `parse`.
+    """
     return draw(parse(pixels, height * width), height, width)
 
 
