@@ -12,6 +12,7 @@ Writes  weights/unet.h5, weights/unet.json, weights/unet.csv, weights/unet.png (
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,6 @@ from nerve.precision import PRECISIONS, choose_precision
 from nerve.records import Recipe
 from nerve.training.plan import plan, read_data
 from recipes import RECIPES
-
-CHANGES = ("filters", "depth", "learning_rate", "batch_size", "epochs")  # of a recipe
 
 
 def is_finished(out: Path, resume: bool) -> bool:
@@ -60,57 +59,30 @@ def parse_args(
 ) -> argparse.Namespace:
     parser = command.Parser(__doc__)
     add, whole = parser.add_argument, command.whole
-    add(
-        "--data",
-        type=Path,
-        nargs="+",
-        default=[Path("data")],
-        help="folders of preprocess.py's arrays, each a source of frames",
-    )
+    text = "folders of preprocess.py's arrays, each a source of frames"
+    add("--data", type=Path, nargs="+", default=[Path("data")], help=text)
     add("--out", type=Path, default="weights/unet.h5", help="file to write, an .h5")
     add("--recipe", choices=recipes, default="classic", help="how to train")
     add("--seed", type=whole(0), default=0, help="seed of weights and order")
-    add("--epochs", type=whole(1, 10**6), help="instead of the recipe's")
-    rate = command.number(0, 1, above=True)
-    add("--learning-rate", type=rate, help="instead of the recipe's")
-    add("--batch-size", type=whole(1, 10**5), help="frames, instead of the recipe's")
-    add(
-        "--filters",
-        type=whole(1, 256),
-        help="channels of the first level, instead of the recipe's",
-    )
-    add(
-        "--depth",
-        type=whole(1, 6),
-        help="times the frame is halved, instead of the recipe's",
-    )
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="to compute in; weights are always kept and saved in float32",
-    )
-    add(
-        "--devices",
-        type=whole(1, 10**5),
-        help="to share each batch among, on JAX; without it one, or with several machines "
-        "all of theirs",
-    )
+    for flag, kind, text in (
+        ("--epochs", whole(1, 10**6), ""),
+        ("--learning-rate", command.number(0, 1, above=True), ""),
+        ("--batch-size", whole(1, 10**5), "frames, "),
+        ("--filters", whole(1, 256), "channels of the first level, "),
+        ("--depth", whole(1, 6), "times the frame is halved, "),
+    ):
+        add(flag, type=kind, help=f"{text}instead of the recipe's")
+    text = "to compute in; weights are always kept and saved in float32"
+    add("--precision", choices=PRECISIONS, default="auto", help=text)
+    text = "to share each batch among, on JAX; without it one, or of several machines all"
+    add("--devices", type=whole(1, 10**5), help=text)
     add("--init", type=Path, help="pretrained .h5 to start from (transfer learning)")
-    add(
-        "--keep",
-        choices=("best", "last"),
-        default="best",
-        help="epoch whose weights are kept: best by val_dice_coef; last, for runs whose "
-        "validation frames are going to be reported",
-    )
+    text = "epoch kept: best by val_dice_coef; last, where that is going to be reported"
+    add("--keep", choices=("best", "last"), default="best", help=text)
     add("--resume", action="store_true", help="continue an interrupted run")
     add("--tensorboard", type=Path, help="folder to write TensorBoard's files in, too")
-    add(
-        "--dry-run",
-        action="store_true",
-        help="print data, network, and memory and time needed, and stop",
-    )
+    text = "print data, network, and memory and time needed, and stop"
+    add("--dry-run", action="store_true", help=text)
     args = parser.parse_args(argv)
     if args.out.suffix != ".h5":
         parser.error(f"--out {args.out}; expected a name that ends in .h5")
@@ -141,26 +113,23 @@ def main(argv: list[str] | None = None, recipes: Mapping[str, Recipe] = RECIPES)
             )
             return
         splits, arrays, subjects = read_data(args.data)
-        changes = {name: getattr(args, name) for name in CHANGES}
-        changes = {name: value for name, value in changes.items() if value is not None}
+        fields = {field.name for field in dataclasses.fields(Recipe)}
+        changes = {n: v for n, v in vars(args).items() if n in fields and v is not None}
         precision, why = choose_precision(args.precision)
         print(f"precision {precision}: {why}")
         how = args.seed, args.keep, precision, args.init
         run = plan(recipes[args.recipe], changes, *how, splits)
-        recipe = run.recipe
-        worker = devices.find_worker(
-            process, num_processes, args.devices, recipe.batch_size
-        )
-        design = loop.Design(build_network, build_loss(recipe), dice_coef, smooth_dice)
-        inputs = design, run, arrays, subjects, args.init, worker
+        among = process, num_processes, args.devices, run.recipe.batch_size
+        loss, worker = build_loss(run.recipe), devices.find_worker(*among)
+        design = loop.Design(build_network, loss, dice_coef, smooth_dice)
+        job = loop.Job(design, run, arrays, subjects, args.init, worker)
         if args.dry_run:
-            rehearse(*inputs)
+            rehearse(job)
             return
-        board = None
-        if args.tensorboard and process == 0:
-            board = open_board(args.tensorboard)
+        writes = args.tensorboard and process == 0
+        board = open_board(args.tensorboard) if writes else None
         try:
-            history = loop.train(args.out, *inputs, board)
+            history = loop.train(args.out, job, board)
         except KeyboardInterrupt as error:
             again = "stopped; the same command with --resume goes on from the last epoch"
             raise KeyboardInterrupt(again) from error

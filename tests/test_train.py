@@ -224,7 +224,7 @@ def test_a_resumed_run_with_dropout_and_augmentation_ends_in_the_same_bytes(
     original = loop.train_epoch
 
     def interrupted(*args):
-        if args[4] == 2:
+        if args[2] == 2:
             raise Killed
         return original(*args)
 

@@ -1,6 +1,5 @@
 """Batches of training frames out of memory-mapped arrays, made ahead by threads."""
 
-import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,32 +35,6 @@ def draw_balanced(subjects: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return rng.permutation(np.concatenate(drawn))
 
 
-def read_batch(
-    x: np.ndarray,
-    y: np.ndarray,
-    order: np.ndarray,
-    batch_size: int,
-    changes: tuple[Augmentation, int, int] | None,
-    worker: tuple[int, int, int],
-    start: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return this process's share of the batch that starts at `start` in the order."""
-    stop = min(start + batch_size, len(order))
-    process, num_processes, num_devices = worker
-    if (stop - start) % num_devices == 0:
-        share = (stop - start) // num_processes
-        start, stop = start + process * share, start + (process + 1) * share
-    frames, masks = x[order[start:stop]], y[order[start:stop]]
-    if changes is not None:
-        for k in range(stop - start):
-            augmentation, *seeds = changes
-            rng = np.random.default_rng([*seeds, start + k])
-            frames[k, ..., 0], masks[k, ..., 0] = augment(
-                frames[k, ..., 0], masks[k, ..., 0], augmentation, rng
-            )
-    return frames, masks
-
-
 def batches(
     x: np.ndarray,
     y: np.ndarray,
@@ -70,20 +43,29 @@ def batches(
     changes: tuple[Augmentation, int, int] | None = None,
     worker: tuple[int, int, int] = (0, 1, 1),
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the batches of an epoch in order, made a few ahead by all cores.
+    """Yield the batches of an epoch, `(frames, masks)`, made a few ahead by all cores.
 
     Args:
-        x: Scaled frames, float32 `(N, height, width, 1)`, perhaps memory-mapped.
-        y: Masks, same shape.
-        order: int array, the rows to take.
-        batch_size: Frames a batch; the last may have fewer.
+        x: Scaled frames, float32 `(N, height, width, 1)`; `y` their masks.
+        order: int array, the rows to take; the last batch may have fewer.
         changes: `(augmentation, seed, epoch)`, which with a frame's place in the order
             decide its random changes; None leaves the frames as they are.
         worker: `(process, num_processes, num_devices)`: of a batch that the devices can
             share equally, a process is given its part; of another, all.
-
-    Yields:
-        `(frames, masks)`, float32 `(batch, height, width, 1)` each.
     """
-    read = functools.partial(read_batch, x, y, order, batch_size, changes, worker)
-    yield from machine.map_threads(read, range(0, len(order), batch_size))
+    process, num_processes, num_devices = worker
+
+    def read(start):
+        stop = min(start + batch_size, len(order))
+        if (stop - start) % num_devices == 0:
+            share = (stop - start) // num_processes
+            start, stop = start + process * share, start + (process + 1) * share
+        frames, masks = x[order[start:stop]], y[order[start:stop]]
+        for k in range(len(frames)) if changes else ():
+            augmentation, *seeds = changes
+            rng = np.random.default_rng([*seeds, start + k])
+            frame, mask = frames[k, ..., 0], masks[k, ..., 0]
+            frame[:], mask[:] = augment(frame, mask, augmentation, rng)
+        return frames, masks
+
+    return machine.map_threads(read, range(0, len(order), batch_size))

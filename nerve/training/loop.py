@@ -40,6 +40,23 @@ class Design(NamedTuple):
     smooth_dice: Callable  # of sums over pixels
 
 
+class Job(NamedTuple):
+    """A training, and which part of it this process does."""
+
+    design: Design
+    run: Trained  # as `plan` returned it
+    arrays: dict[str, Joined]  # x_train, y_train, x_val and y_val
+    subjects: np.ndarray  # int (N,), of each training frame
+    init: Path | None  # pretrained .h5
+    worker: Worker
+
+    def build_network(self, policy: str) -> keras.Model:
+        """Return the network that computes by a dtype policy of Keras."""
+        with computing_in(policy):
+            inputs = self.run.inputs
+            return self.design.build_network(self.run.recipe, inputs.height, inputs.width)
+
+
 def build_optimizer(
     recipe: Recipe, precision: str, num_frames: int
 ) -> keras.optimizers.Optimizer:
@@ -74,13 +91,17 @@ def build_model(
     if init:
         h5_file.load(model, init)
     optimizer = build_optimizer(recipe, run.precision, num_frames)
-    model.compile(
-        optimizer=optimizer,
-        loss=design.loss,
-        metrics=[design.dice_coef],
-        auto_scale_loss=False,
-    )
+    how = {"metrics": [design.dice_coef], "auto_scale_loss": False}
+    model.compile(optimizer, design.loss, **how)
     optimizer.build(model.trainable_variables)  # so that its state can be restored
+    return model
+
+
+def start(job: Job) -> keras.Model:
+    """Return the compiled network of a training, for which there is memory."""
+    with job.worker.scope():
+        model = build_model(job.design, job.run, len(job.subjects), job.init)
+    check_memory(model, job.run.precision, job.run.recipe.batch_size)
     return model
 
 
@@ -118,56 +139,39 @@ def train_batches(
     return {name: total / seen for name, total in sums.items()}
 
 
-def validate(
-    network: keras.Model,
-    x: np.ndarray,
-    y: np.ndarray,
-    batch_size: int,
-    smooth_dice: Callable,
-) -> float | None:
+def validate(network: keras.Model, job: Job) -> float | None:
     """Return `dice_coef` of all validation frames as one batch; None without frames."""
+    x, y, batch_size = job.arrays["x_val"], job.arrays["y_val"], job.run.recipe.batch_size
     if not len(x):
         return None
     overlap = total = 0.0
-    for start in tqdm(range(0, len(x), batch_size), "validation", disable=None):
-        masks = y[start : start + batch_size]
-        probabilities = np.asarray(network.predict_on_batch(x[start : start + batch_size]))
+    for begin in tqdm(range(0, len(x), batch_size), "validation", disable=None):
+        part = slice(begin, begin + batch_size)
+        masks, probabilities = y[part], np.asarray(network.predict_on_batch(x[part]))
         overlap += np.sum(masks * probabilities, dtype=np.float64)
         total += np.sum(masks, dtype=np.float64)
         total += np.sum(probabilities, dtype=np.float64)
-    return float(smooth_dice(overlap, total))
+    return float(job.design.smooth_dice(overlap, total))
 
 
-def epoch_batches(
-    arrays: dict[str, Joined],
-    subjects: np.ndarray,
-    run: Trained,
-    epoch: int,
-    worker: Worker,
-) -> tuple[Iterator[tuple[np.ndarray, np.ndarray]], int]:
+def epoch_batches(job: Job, epoch: int) -> tuple[Iterator[tuple], int]:
     """Return `(batches, number of frames)` of an epoch, counted from 0."""
-    recipe, x, y = run.recipe, arrays["x_train"], arrays["y_train"]
+    recipe, seed, x = job.run.recipe, job.run.seed, job.arrays["x_train"]
     if recipe.balance:
-        order = draw_balanced(subjects, run.seed, epoch)
+        order = draw_balanced(job.subjects, seed, epoch)
     else:
-        order = draw_order(len(x), run.seed, epoch)
-    changes = recipe.augmentation and (recipe.augmentation, run.seed, epoch)
-    pairs = batches(x, y, order, recipe.batch_size, changes, worker[:3])
-    return worker.spread(pairs, len(order), recipe.batch_size), len(order)
+        order = draw_order(len(x), seed, epoch)
+    changes = recipe.augmentation and (recipe.augmentation, seed, epoch)
+    how = order, recipe.batch_size, changes, job.worker[:3]
+    pairs = batches(x, job.arrays["y_train"], *how)
+    return job.worker.spread(pairs, len(order), recipe.batch_size), len(order)
 
 
-def train_epoch(
-    model: keras.Model,
-    arrays: dict[str, Joined],
-    subjects: np.ndarray,
-    run: Trained,
-    epoch: int,
-    worker: Worker,
-) -> dict[str, float]:
+def train_epoch(model: keras.Model, job: Job, epoch: int) -> dict[str, float]:
     """Train one epoch, counted from 0; return loss and metrics by name."""
-    pairs, num_frames = epoch_batches(arrays, subjects, run, epoch, worker)
-    label = f"epoch {epoch + 1}/{run.recipe.epochs}"
-    means = train_batches(model, pairs, num_frames, run.recipe.batch_size, label)
+    pairs, num_frames = epoch_batches(job, epoch)
+    label = f"epoch {epoch + 1}/{job.run.recipe.epochs}"
+    means = train_batches(model, pairs, num_frames, job.run.recipe.batch_size, label)
     weights = model.get_weights()  # the last step's may be broken before any loss is
     if not np.isfinite(means["loss"]) or not all(np.isfinite(w).all() for w in weights):
         raise ValueError(
@@ -208,62 +212,43 @@ def warn_if_empty(history: list[dict]) -> None:
         )
 
 
-def train(
-    out: Path,
-    design: Design,
-    run: Trained,
-    arrays: dict[str, Joined],
-    subjects: np.ndarray,
-    init: Path | None,
-    worker: Worker,
-    board=None,
-) -> list[dict]:
+def do_epoch(model: keras.Model, network: keras.Model, job: Job, epoch: int) -> dict:
+    """Train and validate an epoch, counted from 0; return its row of NAME.csv."""
+    row = train_epoch(model, job, epoch)
+    copy_averaged(model, network)
+    row |= {"epoch": epoch + 1, "val_dice_coef": validate(network, job)}
+    row["learning_rate"] = float(model.optimizer.learning_rate)
+    # Keras's order is another one, and a resumed run's this
+    return {column: row[column] for column in COLUMNS}
+
+
+def train(out: Path, job: Job, board=None) -> list[dict]:
     """Train all epochs, continuing where a state lies; return the history.
 
     Of several processes the first alone writes; each validates for itself.
 
     Args:
-        run: The training, as `plan` returned it.
-        arrays: x_train, y_train, x_val and y_val, by name.
-        subjects: int array, the subject of each training frame.
-        init: Pretrained .h5, or None.
         board: What `progress.open_board` returned, or None.
     """
-    state, recipe = out.with_suffix(".state.npz"), run.recipe
-    size = run.inputs.height, run.inputs.width
-    with worker.scope():
-        model = build_model(design, run, len(subjects), init)
-    check_memory(model, run.precision, recipe.batch_size)
-    with computing_in(dtype_policy(run.precision)):
-        network = design.build_network(recipe, *size)
-    plain = design.build_network(recipe, *size)  # in float32, to be saved
+    state, run, recipe = out.with_suffix(".state.npz"), job.run, job.run.recipe
+    model, network = start(job), job.build_network(dtype_policy(run.precision))
+    plain = job.build_network("float32")  # to be saved
     history = load_state(state, model, run) if state.exists() else []
-    x_val, y_val = arrays["x_val"], arrays["y_val"]
-    strips = Strips(out.with_suffix(".progress.png"), run, x_val, y_val, board)
+    strips = Strips(out.with_suffix(".progress.png"), run, job.arrays, board)
     if history:
         check_kept(out, history, run.keep)
         print(f"resuming after epoch {len(history)} of {recipe.epochs}")
     # a run killed between two files has its last ones still to write
     for epoch in range(max(0, len(history) - 1), recipe.epochs):
-        if epoch == len(history):
-            means = train_epoch(model, arrays, subjects, run, epoch, worker)
+        if epoch < len(history):
             copy_averaged(model, network)
-            score = validate(network, x_val, y_val, recipe.batch_size, design.smooth_dice)
-            row = {
-                "epoch": epoch + 1,
-                **means,
-                "val_dice_coef": score,
-                "learning_rate": float(model.optimizer.learning_rate),
-            }
-            # Keras's order is another one, and a resumed run's this
-            history.append({column: row[column] for column in COLUMNS})
-            if worker.process == 0:
+        else:
+            history.append(do_epoch(model, network, job, epoch))
+            if job.worker.process == 0:
                 save_state(state, model, run, history)
                 report_epoch(history[-1], recipe.epochs)
                 warn_if_empty(history)
-        else:
-            copy_averaged(model, network)
-        if worker.process == 0:
+        if job.worker.process == 0:
             if kept_epoch(history, run.keep) == epoch + 1:
                 plain.set_weights(network.get_weights())
                 save_result(out, plain, run, history[-1])

@@ -6,21 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from nerve import records
 from nerve.command import quoted
 from nerve.files import atomic
 from nerve.files.arrays import Joined, read_array
 from nerve.prediction.held_out import trained_on
 from nerve.prediction.networks import read_trained
-from nerve.records import (
-    PREPROCESS,
-    Data,
-    Frames,
-    Limits,
-    Recipe,
-    Split,
-    Trained,
-    read_split,
-)
+from nerve.records import PREPROCESS, Recipe, Split, Trained, read_split
 
 
 def read_source(data: Path) -> tuple[Split, dict[str, np.ndarray]]:
@@ -38,10 +30,8 @@ def read_source(data: Path) -> tuple[Split, dict[str, np.ndarray]]:
     return split, arrays
 
 
-def read_data(
-    folders: Sequence[Path],
-) -> tuple[list[Split], dict[str, Joined], np.ndarray]:
-    """Return `(splits, {name: array}, subjects)` of all sources together, checked.
+def read_data(folders: Sequence[Path]) -> tuple[list[Split], dict, np.ndarray]:
+    """Return `(splits, {name: Joined array}, subjects)` of all sources together, checked.
 
     The subjects are those of the training frames; each source's have numbers of their own.
 
@@ -67,20 +57,36 @@ def read_data(
     return list(splits), joined, subjects
 
 
-def check_init(init: Trained | None, path: Path, splits: Sequence[Split]) -> None:
-    """Refuse weights to start from that have seen validation frames; note another size."""
-    split = splits[0]
-    if init and (validation := [s for part in splits for s in trained_on(init, part)]):
+def read_init(path: Path, splits: Sequence[Split]) -> Trained | None:
+    """Return the record of weights to start from, or None where they have none.
+
+    Raises:
+        ValueError: they have seen validation frames.
+    """
+    if not path.with_suffix(".json").exists():
+        return None
+    init, split = read_trained(path), splits[0]
+    if validation := [s for part in splits for s in trained_on(init, part)]:
         raise ValueError(
             f"{path} was trained on subjects {', '.join(map(str, validation))}, which are "
             "validation subjects here: val_dice_coef would say nothing; split as for its "
             "training, or start from other weights"
         )
-    if init and (init.inputs.height, init.inputs.width) != (split.height, split.width):
+    if (init.inputs.height, init.inputs.width) != (split.height, split.width):
         print(
             f"note: {path} was trained on {init.inputs.height} x {init.inputs.width} "
             "pixels; on arrays of that size more of it carries over"
         )
+    return init
+
+
+def describe(split: Split) -> tuple[records.Data, records.Frames]:
+    """Return what NAME.json says of a source's arrays, and of its training frames."""
+    arrays = {name: array.sha256 for name, array in split.arrays.items()}
+    validation, part = split.val.subjects, split.train
+    data = records.Data(split.split, split.leaky, split.extract, arrays, validation)
+    digest, num_frames = split.extract["imgs_train.npy"], len(part.rows)
+    return data, records.Frames(digest, part.subjects, num_frames, part.with_nerve)
 
 
 def plan(
@@ -103,49 +109,23 @@ def plan(
             f"note: the arrays are {split.height} x {split.width} pixels; recipe "
             f"{recipe.name} is meant for {recipe.height} x {recipe.width}"
         )
-    init = None
-    if init_path:
-        if init_path.with_suffix(".json").exists():
-            init = read_trained(init_path, None)
-        check_init(init, init_path, splits)
-    if init:  # pretrained weights bring their own
+    data, frames = map(list, zip(*map(describe, splits), strict=True))
+    looks = [part.look for part in splits if part.look]
+    if init := init_path and read_init(init_path, splits):
+        # pretrained weights bring their own
         names = ("network", "filters", "depth", "dropout")
         recipe = replace(recipe, **{n: getattr(init.recipe, n) for n in names})
-    recipe = replace(recipe, **changes)
+        frames, looks = init.trained_on + frames, init.looks + looks
+    crops = {k: v for part in splits for k, v in part.crops.items()}
     return Trained(
-        recipe=recipe,
+        recipe=replace(recipe, **changes),
         seed=seed,
         precision=precision,
         keep="last" if all(split.split == "none" for split in splits) else keep,
         init_sha256=atomic.sha256(init_path) if init_path else None,
-        inputs=replace(
-            split.inputs, crops={k: v for part in splits for k, v in part.crops.items()}
-        ),
-        limits=Limits(0.5, min(part.smallest_area for part in splits), 0.0),
-        data=[
-            Data(
-                split=part.split,
-                leaky=part.leaky,
-                extract=part.extract,
-                arrays={name: array.sha256 for name, array in part.arrays.items()},
-                validation_subjects=part.val.subjects,
-            )
-            for part in splits
-        ],
-        trained_on=[
-            *(init.trained_on if init else ()),
-            *(
-                Frames(
-                    imgs_train_sha256=part.extract["imgs_train.npy"],
-                    subjects=part.train.subjects,
-                    frames=len(part.train.rows),
-                    frames_with_nerve=part.train.with_nerve,
-                )
-                for part in splits
-            ),
-        ],
-        looks=[
-            *(init.looks if init else ()),
-            *(part.look for part in splits if part.look),
-        ],
+        inputs=replace(split.inputs, crops=crops),
+        limits=records.Limits(0.5, min(part.smallest_area for part in splits), 0.0),
+        data=data,
+        trained_on=frames,
+        looks=looks,
     )

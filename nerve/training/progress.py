@@ -1,20 +1,15 @@
 """Training in view: a strip of validation overlays every few epochs, and TensorBoard."""
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from nerve.files import atomic
-from nerve.frames.overlays import (
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
-    encode_png,
-    evenly,
-    outline,
-)
-from nerve.records import Inputs
+from nerve.frames import overlays
+from nerve.records import Inputs, Trained
 
 MOST_STRIPS = 8  # of a run, about
 FRAMES = 5  # of a strip
@@ -40,7 +35,7 @@ def choose_frames(y: np.ndarray) -> np.ndarray:
     rows = []
     for chosen, count in ((nerve, FRAMES - 1), (~nerve, 1)):
         found = np.flatnonzero(chosen)
-        rows += found[evenly(count, len(found))].tolist()
+        rows += found[overlays.evenly(count, len(found))].tolist()
     return np.array(rows, int)
 
 
@@ -57,17 +52,16 @@ def draw_strip(
     Returns:
         uint8 array `(HEIGHT + MARGIN, columns, 3)`.
     """
-    size = round(HEIGHT * inputs.aspect), HEIGHT
-    pictures = []
+    size, pictures = (round(HEIGHT * inputs.aspect), HEIGHT), []
+    colours = overlays.TRUTH_COLOUR, overlays.PREDICTION_COLOUR
     for frame, truth, found in zip(x, y, probabilities, strict=True):
         grey = frame[..., 0] * inputs.standard_deviation + inputs.mean
         picture = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), size)
-        for map_, colour in ((truth, TRUTH_COLOUR), (found, PREDICTION_COLOUR)):
+        for map_, colour in zip((truth, found), colours, strict=True):
             mask = cv2.resize(map_[..., 0].astype(np.float32), size) >= 0.5
-            picture = outline(picture, mask, colour)
+            picture = overlays.outline(picture, mask, colour)
         pictures.append(picture)
-    strip = np.concatenate(pictures, axis=1)
-    strip = np.pad(strip, ((MARGIN, 0), (0, 0), (0, 0)))
+    strip = np.pad(np.hstack(pictures), ((MARGIN, 0), (0, 0), (0, 0)))
     font = cv2.FONT_HERSHEY_SIMPLEX
     return cv2.putText(strip, title, (4, 12), font, 0.4, (255,) * 3, 1, cv2.LINE_AA)
 
@@ -81,7 +75,7 @@ def add_strip(path: Path, strip: np.ndarray, shown: int) -> None:
     above = cv2.imread(str(path)) if shown and path.exists() else None
     if above is not None and above.shape[1] == strip.shape[1]:
         strip = np.concatenate([above[: shown * len(strip), :, ::-1], strip])
-    atomic.write_bytes(path, encode_png(strip))
+    atomic.write_bytes(path, overlays.encode_png(strip))
 
 
 def open_board(folder: Path):
@@ -101,25 +95,19 @@ def open_board(folder: Path):
 class Strips:
     """Shows how a training gets on, epoch by epoch."""
 
-    def __init__(self, path, run, x, y, board=None):
-        """Choose the frames to watch.
-
-        Args:
-            x: Scaled validation frames, float32 `(N, height, width, 1)`.
-            y: Their masks, in [0, 1].
-        """
+    def __init__(self, path: Path, run: Trained, arrays: Mapping, board=None):
+        """Choose the frames to watch, of x_val and y_val in `arrays`."""
         self.path, self.run, self.board = path, run, board
-        rows = choose_frames(y)
-        self.x, self.y = x[rows], y[rows]
+        rows = choose_frames(arrays["y_val"])
+        self.x, self.y = arrays["x_val"][rows], arrays["y_val"][rows]
 
     def add(self, row: dict, network) -> None:
         """Show an epoch."""
         epoch, epochs, strip = row["epoch"], self.run.recipe.epochs, None
         if len(self.x) and is_shown(epoch, epochs):
             found = np.asarray(network.predict_on_batch(self.x))
-            strip = draw_strip(
-                self.x, self.y, found, self.run.inputs, f"epoch {epoch} of {epochs}"
-            )
+            title, inputs = f"epoch {epoch} of {epochs}", self.run.inputs
+            strip = draw_strip(self.x, self.y, found, inputs, title)
             shown = sum(is_shown(before, epochs) for before in range(1, epoch))
             add_strip(self.path, strip, shown)
         if self.board is not None:

@@ -2,68 +2,62 @@
 
 import itertools
 import time
-from pathlib import Path
-
-import numpy as np
 
 from nerve import machine
-from nerve.files.arrays import Joined
-from nerve.records import Trained
-from nerve.training.devices import Worker
-from nerve.training.loop import Design, build_model, epoch_batches
-from nerve.training.memory import check_memory, naming_memory, step_bytes
+from nerve.training.loop import Job, epoch_batches, start
+from nerve.training.memory import naming_memory, step_bytes
 
 TRIED_STEPS = 4
 FORWARD_SHARE = 1 / 3  # of a training step's operations; gradients are the rest
 
 
-def rehearse(
-    design: Design,
-    run: Trained,
-    arrays: dict[str, Joined],
-    subjects: np.ndarray,
-    init: Path | None,
-    worker: Worker,
-) -> None:
-    """Print what `loop.train` needs, from a few of its steps; write nothing."""
-    recipe, x_val = run.recipe, arrays["x_val"]
-    height, width = size = run.inputs.height, run.inputs.width
-    with worker.scope():
-        model = build_model(design, run, len(subjects), init)
-    check_memory(model, run.precision, recipe.batch_size)
+def describe(job: Job) -> None:
+    """Print what a training is of: its frames, and its network."""
+    run = job.run
     sources = run.trained_on[-len(run.data) :]
-    num_subjects = sum(len(source.subjects) for source in sources)
+    subjects = sum(len(source.subjects) for source in sources)
     with_nerve = sum(source.frames_with_nerve for source in sources)
     print(
-        f"data: {len(subjects):,} frames of {num_subjects} subjects to train "
-        f"on ({with_nerve:,} with a nerve), {len(x_val):,} to validate, "
-        f"{height} x {width} pixels"
+        f"data: {len(job.subjects):,} frames of {subjects} subjects to train on "
+        f"({with_nerve:,} with a nerve), {len(job.arrays['x_val']):,} to validate, "
+        f"{run.inputs.height} x {run.inputs.width} pixels"
     )
-    num_weights = design.build_network(recipe, *size).count_params()
+    num_weights = job.build_network("float32").count_params()
     print(
-        f"network: {recipe.network}, {num_weights:,} parameters, "
-        f"an .h5 of about {4 * num_weights / 1e6:.1f} MB"
+        f"network: {run.recipe.network}, {num_weights:,} parameters, an .h5 of about "
+        f"{4 * num_weights / 1e6:.1f} MB"
     )
-    free = machine.free_memory()
-    needed = recipe.batch_size * step_bytes(model, run.precision)
-    rest = "" if free is None else f"; {free / 1e9:,.1f} GB are free"
-    print(
-        f"memory: about {needed / 1e9:,.1f} GB for batches of {recipe.batch_size}{rest}",
-        flush=True,
-    )
-    pairs, num_frames = epoch_batches(arrays, subjects, run, 0, worker)
+
+
+def time_step(model, job: Job) -> tuple[float, int]:
+    """Return `(seconds of a step, frames of an epoch)`."""
+    pairs, num_frames = epoch_batches(job, 0)
     moments = []
-    with naming_memory(recipe.batch_size):
+    with naming_memory(job.run.recipe.batch_size):
         tried = list(itertools.islice(pairs, 1 + TRIED_STEPS))
         # a smaller last one would compile anew
         tried = [batch for batch in tried if len(batch[0]) == len(tried[0][0])]
         for batch in tried[:1] + tried:  # the first one compiles
             model.train_on_batch(*batch)
             moments.append(time.perf_counter())
-    step = (moments[-1] - moments[0]) / max(1, len(moments) - 1)
-    steps = (num_frames + len(x_val) * FORWARD_SHARE) / recipe.batch_size
+    return (moments[-1] - moments[0]) / max(1, len(moments) - 1), num_frames
+
+
+def rehearse(job: Job) -> None:
+    """Print what `loop.train` needs, from a few of its steps; write nothing."""
+    recipe, model = job.run.recipe, start(job)
+    describe(job)
+    free = machine.free_memory()
+    needed = recipe.batch_size * step_bytes(model, job.run.precision)
+    rest = "" if free is None else f"; {free / 1e9:,.1f} GB are free"
     print(
-        f"time: about {step * steps:,.0f} s an epoch, "
-        f"{step * steps * recipe.epochs / 60:,.1f} minutes for all {recipe.epochs}\n"
-        "nothing was written"
+        f"memory: about {needed / 1e9:,.1f} GB for batches of {recipe.batch_size}{rest}",
+        flush=True,
+    )
+    step, num_frames = time_step(model, job)
+    num_frames += len(job.arrays["x_val"]) * FORWARD_SHARE
+    epoch = step * num_frames / recipe.batch_size
+    print(
+        f"time: about {epoch:,.0f} s an epoch, {epoch * recipe.epochs / 60:,.1f} minutes "
+        f"for all {recipe.epochs}\nnothing was written"
     )
