@@ -19,11 +19,7 @@ SUMMARY_WIDTH = 110  # characters
 
 
 def check_size(height: int, width: int, depth: int) -> None:
-    """Refuse a size that cannot be halved `depth` times.
-
-    Raises:
-        ValueError: it names the nearest sizes that can.
-    """
+    """Refuse a size that cannot be halved `depth` times; name the nearest that can."""
     step = 2**depth
 
     def nearest(size):
@@ -39,16 +35,15 @@ def check_size(height: int, width: int, depth: int) -> None:
         )
 
 
+def convolution(filters: int, size: int, **how) -> keras.layers.Conv2D:
+    """Return a convolution that keeps the size, initialized as in the paper."""
+    how |= {"padding": "same", "kernel_initializer": "he_normal"}
+    return keras.layers.Conv2D(filters, size, **how)
+
+
 def plain_convolution(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
     """Apply a 3 x 3 convolution with ReLU."""
-    return keras.layers.Conv2D(
-        filters,
-        3,
-        padding="same",
-        activation="relu",
-        kernel_initializer="he_normal",  # the paper's
-        name=name,
-    )(x)
+    return convolution(filters, 3, activation="relu", name=name)(x)
 
 
 def normalized_convolution(
@@ -61,30 +56,45 @@ def normalized_convolution(
 
     Source: https://arxiv.org/abs/1607.08022, equation 3.
     """
-    layers = keras.layers
-    x = layers.Conv2D(
-        filters,
-        3,
-        padding="same",
-        use_bias=False,  # the normalisation would take it out
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
+    # without a bias, which the normalisation would take out
+    x = convolution(filters, 3, use_bias=False, name=name)(x)
     # a group of each channel; it sums in float32 whatever the type
-    x = layers.GroupNormalization(filters, epsilon=1e-5, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
+    norm = keras.layers.GroupNormalization(filters, epsilon=1e-5, name=f"{name}_norm")
+    return keras.layers.ReLU(name=f"{name}_relu")(norm(x))
 
 
 def double_convolution(
-    x: keras.KerasTensor,
-    convolution: Callable[[keras.KerasTensor, int, str], keras.KerasTensor],
-    filters: int,
-    name: str,
+    x: keras.KerasTensor, convolve: Callable, filters: int, name: str
 ) -> keras.KerasTensor:
-    """Apply two convolutions."""
+    """Apply two convolutions, of one of the two kinds above."""
     for k in (1, 2):
-        x = convolution(x, filters, f"{name}_conv{k}")
+        x = convolve(x, filters, f"{name}_conv{k}")
     return x
+
+
+def contract(
+    x: keras.KerasTensor, convolve: Callable, filters: int, levels: int, dropout: float
+) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
+    """Apply the contracting path and the bottom; return the result, and the skips."""
+    skips = []
+    for level in range(levels):
+        name = f"down{level + 1}"
+        skips.append(double_convolution(x, convolve, filters * 2**level, name))
+        x = keras.layers.MaxPooling2D(2, name=f"{name}_pool")(skips[-1])
+    x = double_convolution(x, convolve, filters * 2**levels, "bottom")
+    if dropout:
+        x = keras.layers.SpatialDropout2D(dropout, name="bottom_dropout")(x)
+    return x, skips
+
+
+def output(initial_logit: float) -> dict:
+    """Return how the last layer gives probabilities, at first of this logit.
+
+    They are in float32 also where the rest computes in a shorter type.
+    """
+    bias = keras.initializers.Constant(initial_logit)
+    how = {"activation": "sigmoid", "bias_initializer": bias}
+    return how | {"dtype": "float32", "name": "probability"}
 
 
 def build_unet(
@@ -117,30 +127,13 @@ def build_unet(
     layers = keras.layers
     check_size(height, width, depth)
     x = inputs = layers.Input((height, width, 1), name="image")
-    skips = []
-    for level in range(depth):  # contracting path
-        x = double_convolution(x, plain_convolution, filters * 2**level, f"down{level + 1}")
-        skips.append(x)
-        x = layers.MaxPooling2D(2, name=f"down{level + 1}_pool")(x)
-    x = double_convolution(x, plain_convolution, filters * 2**depth, "bottom")
-    if dropout:
-        x = layers.SpatialDropout2D(dropout, name="bottom_dropout")(x)
+    x, skips = contract(x, plain_convolution, filters, depth, dropout)
     for level in reversed(range(depth)):  # expanding path
         name, channels = f"up{level + 1}", filters * 2**level
-        x = layers.Conv2DTranspose(
-            channels, 2, strides=2, padding="same", name=f"{name}_grow"
-        )(x)
+        x = layers.Conv2DTranspose(channels, 2, 2, "same", name=f"{name}_grow")(x)
         x = layers.Concatenate(name=f"{name}_skip")([x, skips[level]])
         x = double_convolution(x, plain_convolution, channels, name)
-    # float32 also where the rest computes in a shorter type
-    outputs = layers.Conv2D(
-        1,
-        1,
-        activation="sigmoid",
-        bias_initializer=keras.initializers.Constant(initial_logit),
-        dtype="float32",
-        name="probability",
-    )(x)
+    outputs = layers.Conv2D(1, 1, **output(initial_logit))(x)
     return keras.Model(inputs, outputs, name="unet")
 
 
@@ -167,43 +160,17 @@ def build_fast_unet(
     check_size(height, width, depth)
     x = inputs = layers.Input((height, width, 1), name="image")
     # of all pixels of a frame: its gain and brightness do not matter
-    x = layers.GroupNormalization(
-        1, epsilon=1e-3, center=False, scale=False, name="frame_norm"
-    )(x)
-    x = layers.Conv2D(
-        filters,
-        4,
-        strides=2,
-        padding="same",
-        activation="relu",
-        kernel_initializer="he_normal",
-        name="stem",
-    )(x)
-    skips = []
-    for level in range(depth - 1):  # contracting path
-        name, channels = f"down{level + 1}", filters * 2**level
-        x = double_convolution(x, normalized_convolution, channels, name)
-        skips.append(x)
-        x = layers.MaxPooling2D(2, name=f"{name}_pool")(x)
-    channels = filters * 2 ** (depth - 1)
-    x = double_convolution(x, normalized_convolution, channels, "bottom")
-    x = layers.SpatialDropout2D(dropout, name="bottom_dropout")(x)
+    how = {"epsilon": 1e-3, "center": False, "scale": False}
+    x = layers.GroupNormalization(1, **how, name="frame_norm")(x)
+    x = convolution(filters, 4, strides=2, activation="relu", name="stem")(x)
+    x, skips = contract(x, normalized_convolution, filters, depth - 1, dropout)
     for level in reversed(range(depth - 1)):  # expanding path
         name, channels = f"up{level + 1}", filters * 2**level
         x = layers.Conv2D(channels, 1, name=f"{name}_reduce")(x)
         x = layers.UpSampling2D(2, name=f"{name}_grow")(x)
         x = layers.Add(name=f"{name}_skip")([x, skips[level]])
         x = double_convolution(x, normalized_convolution, channels, name)
-    outputs = layers.Conv2DTranspose(
-        1,
-        2,
-        strides=2,
-        padding="same",
-        activation="sigmoid",
-        bias_initializer=keras.initializers.Constant(initial_logit),
-        dtype="float32",
-        name="probability",
-    )(x)
+    outputs = layers.Conv2DTranspose(1, 2, 2, "same", **output(initial_logit))(x)
     return keras.Model(inputs, outputs, name="fast_unet")
 
 
