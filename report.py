@@ -10,6 +10,7 @@ Writes  report.html, with all pictures in it
 
 import argparse
 import dataclasses
+import functools
 import heapq
 import html
 import sys
@@ -73,14 +74,13 @@ LABELS = {
 
 
 class Tally:
-    """What the page shows, gathered frame by frame; only a few frames are kept."""
+    """What the page shows, gathered frame by frame; only a few frames are kept.
+
+    Args:
+        tables: `{rater: masks}` by (subject, image), to be drawn and compared.
+    """
 
     def __init__(self, tables: dict[str, Masks] | None = None):
-        """Begin.
-
-        Args:
-            tables: `{rater: masks}` by (subject, image), to be drawn and compared.
-        """
         self.tables, self.agreements = tables or {}, []
         self.rows, self.subjects, self.measures = [], [], []
         # heaps of (key, number, name, picture, Dice)
@@ -91,13 +91,7 @@ class Tally:
     def see(
         self, name: tuple[int, int], found: inference.Prediction, truth: np.ndarray
     ) -> None:
-        """Count one frame.
-
-        Args:
-            name: (subject, image).
-            found: The frame with its mask.
-            truth: True mask `(rows, columns)`, 0 and 1.
-        """
+        """Count a frame, called (subject, image), whose true mask is of 0 and 1."""
         frame, geometry, probability, mask, _ = found
         row = scores.frame_scores(truth, mask)
         others = [t[name].draw() if name in t else None for t in self.tables.values()]
@@ -109,38 +103,27 @@ class Tally:
             self.agreements.append((agreement, name[0]))
             if agreement:
                 heaps.append((self.disputed, -1, agreement["raters_dice"]))
-        number = len(self.rows)
+        for heap, sign, dice in heaps:
+            if len(heap) < SHOWN or sign * dice > heap[0][0]:
+                picture = draw(frame, truth, mask, others)
+                item = sign * dice, -len(self.rows), name, picture, dice
+                (heapq.heappush if len(heap) < SHOWN else heapq.heapreplace)(heap, item)
         self.rows.append(row)
         self.subjects.append(name[0])
         self.measures.append(measure_frame(truth, geometry, probability))
         small = geometry.fit(truth * 255) / 255
         bins = np.minimum((probability * plots.BINS).astype(int), plots.BINS - 1).ravel()
-        self.pixels[:, 0] += np.bincount(bins, minlength=plots.BINS)
-        self.pixels[:, 1] += np.bincount(bins, small.ravel(), minlength=plots.BINS)
-        for heap, sign, dice in heaps:
-            if len(heap) < SHOWN or sign * dice > heap[0][0]:
-                picture = draw(frame, truth, mask, others)
-                item = sign * dice, -number, name, picture, dice
-                (heapq.heappush if len(heap) < SHOWN else heapq.heapreplace)(heap, item)
+        for column, weights in enumerate((None, small.ravel())):
+            self.pixels[:, column] += np.bincount(bins, weights, plots.BINS)
 
 
-def draw(
-    frame: np.ndarray,
-    truth: np.ndarray,
-    mask: np.ndarray,
-    others: list[np.ndarray | None],
-) -> bytes:
+def draw(frame: np.ndarray, truth: np.ndarray, mask: np.ndarray, others: list) -> bytes:
     """Return a frame with all outlines as JPEG, at the page's width.
 
-    Args:
-        others: Each rater's mask, or None where he has none of this frame.
+    Of `others` each is a rater's mask, or None where he has none of this frame.
     """
-    height = round(frame.shape[0] * PICTURE_WIDTH / frame.shape[1])
-
-    def resize(array):
-        size = PICTURE_WIDTH, height
-        return cv2.resize(array, size, interpolation=cv2.INTER_AREA)
-
+    size = PICTURE_WIDTH, round(frame.shape[0] * PICTURE_WIDTH / frame.shape[1])
+    resize = functools.partial(cv2.resize, dsize=size, interpolation=cv2.INTER_AREA)
     drawn = [(truth, TRUTH_COLOUR), *zip(others, RATER_COLOURS, strict=False)]
     picture = resize(frame)
     for each, colour in (*drawn, (mask, PREDICTION_COLOUR)):
@@ -201,14 +184,13 @@ def show_frames(heap: list[tuple]) -> str:
     return f'<div class="frames">{"".join(figures)}</div>'
 
 
-def plot_frames(dice: dict, areas: np.ndarray, predicted: np.ndarray) -> list[str]:
-    """Return plots of the frames with a nerve.
-
-    Args:
-        dice: `{subject: Dice of its frames}`.
-        areas: Of the true masks, in pixels, `(N,)`; `predicted` likewise.
-    """
-    shown, ordered = [], sorted(dice.items(), key=lambda item: np.mean(item[1]))
+def plot_frames(rows: list[dict], subjects: list[int]) -> list[str]:
+    """Return plots of the frames with a nerve, of `scores.frame_scores` of all."""
+    shown, dice, pairs = [], {}, zip(rows, subjects, strict=True)
+    pairs = [(row, subject) for row, subject in pairs if row["area"]]
+    for row, subject in pairs:
+        dice.setdefault(subject, []).append(row["dice"])
+    ordered = sorted(dice.items(), key=lambda item: np.mean(item[1]))
     if not ordered:
         shown.append("<p>No frame shows a nerve: there is no Dice by subject.</p>")
     else:
@@ -220,8 +202,9 @@ def plot_frames(dice: dict, areas: np.ndarray, predicted: np.ndarray) -> list[st
             axes.tick_params(axis="x", labelrotation=90 if len(names) > 12 else 0)
     title = "Dice of frames with a nerve"
     with plots.plot(shown, title, "Dice", "frames") as axes:
-        values = [value for group in dice.values() for value in group]
+        values = [row["dice"] for row, _ in pairs]
         axes.hist(values, bins=20, range=(0, 1), color=plots.NEAR_FOUND)
+    areas, predicted = ([r[n] for r, _ in pairs] for n in ("area", "predicted_area"))
     with plots.plot(shown, "area of the mask, pixels", "true", "predicted") as axes:
         most = max([1, *areas, *predicted])
         axes.plot([0, most], [0, most], color="grey", linewidth=1)
@@ -234,13 +217,13 @@ def plot_probabilities(measures: Measures, pixels: np.ndarray) -> list[str]:
     shown, positive = [], ~measures.empty
     if positive.all() or not positive.any():
         kind = "with" if positive.all() else "without"
-        text = f"All frames are {kind} a nerve: presence cannot be judged on them."
-        shown.append(f"<p>{text}</p>")
+        text = f"<p>All frames are {kind} a nerve: presence cannot be judged on them.</p>"
+        shown.append(text)
     else:
         false, true, area = plots.rates(measures.presence, positive)
         title = f"presence of a nerve: area under the curve {area:.3f}"
-        labels = "empty frames called nerve", "nerves called nerve"
-        with plots.plot(shown, title, *labels) as axes:
+        how = title, "empty frames called nerve", "nerves called nerve"
+        with plots.plot(shown, *how) as axes:
             axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
             axes.plot(false, true, color=plots.NEAR_FOUND)
     labels = "calibration of the pixels", "probability", "share that is nerve"
@@ -255,17 +238,13 @@ def plot_probabilities(measures: Measures, pixels: np.ndarray) -> list[str]:
 
 def plot_limits(measures: Measures, limits: Limits) -> list[str]:
     """Return the challenge's score at other limits than those kept."""
-    largest = float(np.quantile(measures.area.max(axis=1), 0.9)) or 0.01
-    smallest = np.linspace(0, largest, 25)
-    shown = []
+    largest, shown = float(np.quantile(measures.area.max(axis=1), 0.9)) or 0.01, []
     for name, tried, factor, label in (
         ("threshold", np.array(THRESHOLDS), 1, "probability"),
-        ("smallest_area", smallest, 100, "% of the frame"),
+        ("smallest_area", np.linspace(0, largest, 25), 100, "% of the frame"),
     ):
-        score = [
-            score_at(measures, dataclasses.replace(limits, **{name: value})).mean()
-            for value in tried
-        ]
+        others = (dataclasses.replace(limits, **{name: value}) for value in tried)
+        score = [score_at(measures, other).mean() for other in others]
         title = f"effect of the {name.replace('_', ' ')}"
         with plots.plot(shown, title, label, "challenge's score") as axes:
             axes.plot(factor * tried, score, "o-", markersize=3)
@@ -288,15 +267,9 @@ def plot_history(path: Path) -> list[str]:
 def make_page(tally: Tally, trained: Trained, weights: Path, notes: list[str]) -> str:
     """Return the page as text."""
     summary = scores.summarize(tally.rows, tally.subjects)
-    rows = [row for row in tally.rows if row["area"]]
-    areas, predicted = ([row[n] for row in rows] for n in ("area", "predicted_area"))
-    dice = {}
-    for row, subject in zip(tally.rows, tally.subjects, strict=True):
-        if row["area"]:
-            dice.setdefault(subject, []).append(row["dice"])
     measures = Measures(*map(np.array, zip(*tally.measures, strict=True)))
     shown = [
-        *plot_frames(dice, areas, predicted),
+        *plot_frames(tally.rows, tally.subjects),
         *plot_probabilities(measures, tally.pixels),
         *plot_limits(measures, trained.limits),
         *plot_history(weights.with_suffix(".csv")),
