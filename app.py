@@ -16,12 +16,12 @@ import dataclasses
 import functools
 import itertools
 import os
-import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import cv2
@@ -88,25 +88,20 @@ def phantom_frame() -> np.ndarray:
     return render(subjects[frame.subject], frame.sweep, frame.visibility)
 
 
-def read_upload(path: str | None) -> tuple[sources.Source, list[np.ndarray], bool]:
-    """Return an uploaded file, or the phantom for None, with its frames.
+def read_upload(path: str | None) -> tuple[sources.Source, bool]:
+    """Return an uploaded file, or the phantom for None, with its frames in memory.
 
-    Returns:
-        `(source, frames, whole)`: the last False where there are more frames.
-
-    Raises:
-        ValueError: it cannot be read.
+    Beside it, whether these are all of its frames.
     """
     if path is None:
         frames = [phantom_frame()]
-        source = sources.Source("phantom.png", None, "picture", frames, 1, sources.RATE)
-        return source, frames, True
+        return sources.Source("phantom.png", None, "picture", frames, 1, sources.RATE), True
     source = sources.open_source(Path(path))
     rest = iter(source.frames)
     frames = list(itertools.islice(rest, MAX_FRAMES))
     if not frames:
         raise ValueError(f"{source.name} holds no frame")
-    return source, frames, next(rest, None) is None
+    return source._replace(frames=frames), next(rest, None) is None
 
 
 class State(NamedTuple):
@@ -122,30 +117,27 @@ class State(NamedTuple):
 def analyse(networks: Networks, name: str, path: str | None) -> State:
     """Return the frames of a file with their probabilities."""
     model, trained = networks.get(name)
-    source, frames, whole = read_upload(path)
-    source = source._replace(frames=frames)
-    predictions = own_predictions.predict_source(
-        model, source, trained.inputs, own_predictions.SMOOTHING
-    )
-    return State(source, list(predictions), whole, trained, [])
+    source, whole = read_upload(path)
+    how = trained.inputs, own_predictions.SMOOTHING
+    predictions = list(own_predictions.predict_source(model, source, *how))
+    return State(source, predictions, whole, trained, [])
 
 
 def find(
     state: State, number: float, threshold: float, smallest: float
 ) -> inference.Prediction:
-    """Return a frame with its mask under the sliders' limits.
-
-    Args:
-        threshold: Probability from which a pixel is nerve.
-        smallest: Smallest area, in % of the frame.
-    """
-    predictions = state.predictions
-    found = predictions[min(int(number), len(predictions)) - 1]
-    limits = dataclasses.replace(
-        state.trained.limits, threshold=threshold, smallest_area=smallest / 100
-    )
+    """Return a frame with its mask under the sliders' limits, the area in %."""
+    found = state.predictions[min(int(number), len(state.predictions)) - 1]
+    changes = {"threshold": threshold, "smallest_area": smallest / 100}
+    limits = dataclasses.replace(state.trained.limits, **changes)
     mask = inference.to_mask(found.probability, found.geometry, limits)
     return found._replace(mask=mask)
+
+
+def find_all(state: State, *limits: float) -> Iterator[tuple[int, inference.Prediction]]:
+    """Yield the number of each frame, and what `find` returns of it."""
+    for number in range(1, len(state.predictions) + 1):
+        yield number, find(state, number, *limits)
 
 
 def heat(found: inference.Prediction) -> np.ndarray:
@@ -192,14 +184,12 @@ def play(state: State, threshold: float, smallest: float, folder: Path) -> str |
     """
     while state.clips:
         state.clips.pop().unlink(missing_ok=True)
-    count = len(state.predictions)
-    if count < 2:
+    if len(state.predictions) < 2:
         return None
     path = Path(tempfile.mkdtemp(dir=folder)) / f"{state.source.stem}.mp4"
     state.clips.append(path)
     with write_video(path, state.source.rate) as append:
-        for number in range(1, count + 1):
-            found = find(state, number, threshold, smallest)
+        for number, found in find_all(state, threshold, smallest):
             picture = outline(found.frame, found.mask, PREDICTION_COLOUR)
             append(picture, state.source.time_of(number))
     return str(path)
@@ -212,19 +202,15 @@ def save(
 
     The table has a row for every frame, mask and overlay are of the one shown.
     """
-    folder = Path(tempfile.mkdtemp(dir=folder))
-    found = find(state, number, threshold, smallest)
-    stem = state.source.stem
-    paths = [folder / f"{stem}_{n}" for n in ("mask.png", "overlay.png", "frames.csv")]
+    start = Path(tempfile.mkdtemp(dir=folder)) / f"{state.source.stem}_"
+    found, source = find(state, number, threshold, smallest), state.source
+    paths = [Path(f"{start}{end}") for end in ("mask.png", "overlay.png", "frames.csv")]
     write_picture(paths[0], found.mask * 255)
     write_picture(paths[1], outline(found.frame, found.mask, PREDICTION_COLOUR))
     with atomic.write_csv(paths[2], own_predictions.COLUMNS) as writer:
-        for k in range(1, len(state.predictions) + 1):
-            each = find(state, k, threshold, smallest)
-            row = own_predictions.describe(
-                state.source.name, k, each, state.source.regions, state.trained
-            )
-            writer.writerow(row)
+        for k, each in find_all(state, threshold, smallest):
+            how = source.name, k, each, source.regions, state.trained
+            writer.writerow(own_predictions.describe(*how))
     return [str(path) for path in paths]
 
 
@@ -237,12 +223,9 @@ def temporary_folder() -> Iterator[Path]:
             if (left / ".lock").exists():
                 with atomic.lock(left):
                     atomic.remove(left)
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER))
-    try:
-        with atomic.lock(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    how = {"prefix": FOLDER, "ignore_cleanup_errors": True}
+    with tempfile.TemporaryDirectory(**how) as folder, atomic.lock(folder):
+        yield Path(folder)
 
 
 class Guard:
@@ -250,11 +233,7 @@ class Guard:
 
     Any website in the same browser can send something here, and one whose name is made to
     lead to this computer (DNS rebinding) could read the answers: Host and Origin tell.
-
-    Args:
-        app: What answers.
-        port: Of the page.
-        folder: In which uploads are kept.
+    Uploads are kept in `folder`.
     """
 
     def __init__(self, app, port: int, folder: Path):
@@ -296,76 +275,71 @@ def stop(number: int, frame) -> None:
     raise KeyboardInterrupt
 
 
+def lay_out(names: list[str]) -> SimpleNamespace:
+    """Return the parts of the page that is being built, for weights of these names."""
+    import gradio
+
+    first = "unet_nerve" if "unet_nerve" in names else names[0]
+    gradio.Markdown(f"# Ultrasound nerve segmentation\n{NOTE}")
+    parts = SimpleNamespace(state=gradio.State())
+    with gradio.Row():
+        with gradio.Column(scale=1):
+            how = {"file_types": list(sources.KNOWN), "elem_id": "upload"}
+            parts.upload = gradio.File(label="frame, clip or DICOM file", **how)
+            parts.weights = gradio.Dropdown(names, value=first, label="weights")
+            how = {"step": 0.05, "label": "threshold", "elem_id": "threshold"}
+            parts.threshold = gradio.Slider(0.05, 0.95, 0.5, **how)
+            text = "smallest area, % of the frame"
+            parts.smallest = gradio.Slider(0, 5, 0, step=0.1, label=text)
+            how = {"step": 1, "label": "frame", "visible": False}
+            parts.number = gradio.Slider(1, 2, 1, **how)
+            parts.numbers = gradio.Markdown(elem_id="numbers")
+            how = {"file_count": "multiple", "elem_id": "files"}
+            parts.files = gradio.File(label="mask, overlay, table", **how)
+            parts.prepare = gradio.Button("prepare downloads", elem_id="prepare")
+        with gradio.Column(scale=2):
+            how = {"buttons": ["download"], "visible": False, "elem_id": "clip"}
+            parts.clip = gradio.Video(label="clip", autoplay=True, loop=True, **how)
+            how = {"buttons": ["download", "fullscreen"]}
+            parts.overlay = gradio.Image(label="outline", elem_id="overlay", **how)
+            label = "probability"
+            parts.probability = gradio.Image(label=label, elem_id=label, **how)
+    return parts
+
+
 def build(networks: Networks, folder: Path):
     """Return the page, a gradio.Blocks; `folder` takes its downloads."""
     import gradio
 
-    names = list(networks.paths)
-    first = "unet_nerve" if "unet_nerve" in names else names[0]
+    def start(name, path):
+        try:
+            found = analyse(networks, name, path)
+        except (ValueError, OSError) as error:
+            text = str(error).replace(str(path), Path(str(path)).name)
+            raise gradio.Error(text) from error
+        limits, count = found.trained.limits, len(found.predictions)
+        values = limits.threshold, round(100 * limits.smallest_area, 2)
+        area = gradio.Slider(0, max(5.0, 2 * values[1]), values[1])
+        slider = gradio.Slider(1, max(count, 2), 1, visible=count > 1)
+        video = gradio.Video(play(found, *values, folder), visible=count > 1)
+        return [found, values[0], area, slider, video, *show(found, 1, *values), None]
+
     with gradio.Blocks(title="Nerve segmentation", analytics_enabled=False) as page:
-        gradio.Markdown(f"# Ultrasound nerve segmentation\n{NOTE}")
-        state = gradio.State()
-        with gradio.Row():
-            with gradio.Column(scale=1):
-                types = list(sources.KNOWN)
-                upload = gradio.File(
-                    label="frame, clip or DICOM file", file_types=types, elem_id="upload"
-                )
-                weights = gradio.Dropdown(names, value=first, label="weights")
-                threshold = gradio.Slider(
-                    0.05, 0.95, 0.5, step=0.05, label="threshold", elem_id="threshold"
-                )
-                smallest = gradio.Slider(
-                    0, 5, 0, step=0.1, label="smallest area, % of the frame"
-                )
-                number = gradio.Slider(1, 2, 1, step=1, label="frame", visible=False)
-                numbers = gradio.Markdown(elem_id="numbers")
-                files = gradio.File(
-                    label="mask, overlay, table", file_count="multiple", elem_id="files"
-                )
-                prepare = gradio.Button("prepare downloads", elem_id="prepare")
-            with gradio.Column(scale=2):
-                buttons = ["download", "fullscreen"]
-                clip = gradio.Video(
-                    label="clip",
-                    elem_id="clip",
-                    autoplay=True,
-                    loop=True,
-                    buttons=["download"],
-                    visible=False,
-                )
-                overlay = gradio.Image(label="outline", elem_id="overlay", buttons=buttons)
-                probability = gradio.Image(
-                    label="probability", elem_id="probability", buttons=buttons
-                )
-        shown = [overlay, probability, numbers]
-        chosen = [state, number, threshold, smallest]
-
-        def start(name, path):
-            try:
-                found = analyse(networks, name, path)
-            except (ValueError, OSError) as error:
-                text = str(error).replace(str(path), Path(str(path)).name)
-                raise gradio.Error(text) from error
-            limits = found.trained.limits
-            values = limits.threshold, round(100 * limits.smallest_area, 2)
-            area = gradio.Slider(0, max(5.0, 2 * values[1]), values[1])
-            count = len(found.predictions)
-            slider = gradio.Slider(1, max(count, 2), 1, visible=count > 1)
-            shows = show(found, 1, *values)
-            video = gradio.Video(play(found, *values, folder), visible=count > 1)
-            return [found, values[0], area, slider, video, *shows, None]
-
-        outputs = [state, threshold, smallest, number, clip, *shown, files]
+        parts = lay_out(list(networks.paths))
+        limits = [parts.threshold, parts.smallest]
+        shown = [parts.overlay, parts.probability, parts.numbers]
+        chosen = [parts.state, parts.number, *limits]
+        outputs = [parts.state, *limits, parts.number, parts.clip, *shown, parts.files]
+        upload, weights = parts.upload, parts.weights
         for event in (page.load, upload.upload, upload.clear, weights.change):
             event(start, [weights, upload], outputs, show_progress="minimal")
-        for slider in (number, threshold, smallest):
+        for slider in (parts.number, *limits):
             slider.input(show, chosen, shown, show_progress="hidden")
-        make = functools.partial(play, folder=folder)
-        for slider in (threshold, smallest):
-            limits = [state, threshold, smallest]
-            slider.input(make, limits, clip, trigger_mode="always_last")
-        prepare.click(functools.partial(save, folder=folder), chosen, files)
+        make, last = functools.partial(play, folder=folder), {"trigger_mode": "always_last"}
+        for slider in limits:
+            slider.input(make, [parts.state, *limits], parts.clip, **last)
+        prepare = functools.partial(save, folder=folder)
+        parts.prepare.click(prepare, chosen, parts.files)
     return page
 
 
