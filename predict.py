@@ -25,37 +25,16 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from nerve import command
+from nerve import command, records
 from nerve.files import atomic, run_length
 from nerve.files.arrays import read_array
-from nerve.frames import labels, sources, window
+from nerve.frames import labels, overlays, sources, window
 from nerve.frames.outlines import clean
-from nerve.frames.overlays import (
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
-    evenly,
-    outline,
-    write_picture,
-)
 from nerve.precision import PRECISIONS, choose_precision
-from nerve.prediction import advice, dicom_seg, engines, own_predictions
+from nerve.prediction import advice, dicom_seg, engines, inference, own_predictions
 from nerve.prediction.held_out import read_validation, trained_on
-from nerve.prediction.inference import (
-    Mirrored,
-    as_used,
-    find_masks,
-    keep_share,
-    predict_frames,
-)
 from nerve.prediction.networks import load_networks, merge, read_trained
-from nerve.records import (
-    EXTRACT,
-    PREPROCESS,
-    Inputs,
-    Trained,
-    read_extract,
-    read_split,
-)
+from nerve.records import Trained
 from nerve.scoring import scores
 
 OVERLAYS = 24  # of validation and of test frames
@@ -79,7 +58,7 @@ class Selection(NamedTuple):
     rows: Sequence[int]  # of those chosen
     keys: list[tuple[int, ...]]  # of each chosen: (subject, img), or (img,)
     masks: np.ndarray | None  # true ones, of `frames`; None where they are not known
-    inputs: Inputs
+    inputs: records.Inputs
 
 
 def select_validation(trained: Trained, data: Path) -> Selection:
@@ -92,10 +71,39 @@ def select_validation(trained: Trained, data: Path) -> Selection:
 
 def select_test(trained: Trained, data: Path) -> Selection:
     """Return the test frames."""
-    extract, repair = read_extract(data), f"{EXTRACT} --data {command.quoted(data)}"
+    extract = records.read_extract(data)
+    repair = f"{records.EXTRACT} --data {command.quoted(data)}"
     frames = read_array(data, "imgs_test.npy", extract.arrays, repair)
     keys = [(number,) for number in extract.test.image]
     return Selection("test", frames, range(len(keys)), keys, None, trained.inputs)
+
+
+def select(trained: Trained, num_networks: int, data: Path) -> list[Selection]:
+    """Return the validation and the test frames of a folder, those that there are.
+
+    Several networks of folds predict the test frames alone: each has seen the validation
+    frames of the others.
+    """
+    extract, chosen, rows = records.read_extract(data), [], []
+    if extract.train and (data / "preprocess.json").exists():
+        split = records.read_split(data)
+        rows = split.val.rows
+    several = num_networks > 1 and rows and extract.test
+    if several and (seen := trained_on(trained, split)):
+        print(
+            "note: test frames alone: networks here were trained on subjects "
+            f"{', '.join(map(str, seen))}, which are validation subjects"
+        )
+    elif rows:
+        chosen.append(select_validation(trained, data))
+    if extract.test:
+        chosen.append(select_test(trained, data))
+    if not chosen:
+        raise ValueError(
+            f"{data}/ holds neither validation nor test frames; make them with: "
+            f"{records.PREPROCESS} --data {command.quoted(data)}"
+        )
+    return chosen
 
 
 def predict_selection(
@@ -111,7 +119,6 @@ def predict_selection(
     Args:
         folder: Of `atomic.aside`, with one for overlays in it.
         prevalence: Share of the frames to keep a mask in; None for the limits as they are.
-        num_overlays: Evenly spaced frames that get an overlay.
 
     Returns:
         `(watch, results)`: what `advice` saw; each frame's `scores.frame_scores` where its
@@ -120,47 +127,41 @@ def predict_selection(
 
     def predictions():
         frames = (chosen.frames[row] for row in chosen.rows)
-        return predict_frames(model, frames, chosen.inputs)
+        return inference.predict_frames(model, frames, chosen.inputs)
 
-    limits = keep_share(predictions(), prevalence, trained.limits)
+    limits = inference.keep_share(predictions(), prevalence, trained.limits)
     watch, results, total = advice.Watch(trained), [], len(chosen.rows)
     made = [folder / name for name in TABLES[chosen.part]]
     columns = ("subject", "img", "pixels")[-1 - len(chosen.keys[0]) :]
-    shown = evenly(num_overlays, total)
+    shown = overlays.evenly(num_overlays, total)
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(atomic.write_csv(p, columns)) for p in made]
-        bar = tqdm(find_masks(predictions(), limits), chosen.part, total, disable=None)
-        for k, found in enumerate(bar):
-            key, picture, mask = chosen.keys[k], found.frame, found.mask
-            masks = [mask]
+        frames = inference.find_masks(predictions(), limits)
+        for k, found in enumerate(tqdm(frames, chosen.part, total, disable=None)):
+            key, drawn = chosen.keys[k], [(found.mask, overlays.PREDICTION_COLOUR)]
             watch.see(found)
             if chosen.masks is not None:
-                masks.append(chosen.masks[chosen.rows[k]] // 255)
-                results.append(scores.frame_scores(masks[1], mask))
-            for writer, each in zip(writers, masks, strict=True):
-                writer.writerow([*key, run_length.encode(each)])
+                truth = chosen.masks[chosen.rows[k]] // 255
+                drawn.append((truth, overlays.TRUTH_COLOUR))
+                results.append(scores.frame_scores(truth, found.mask))
+            for writer, (mask, _) in zip(writers, drawn, strict=True):
+                writer.writerow([*key, run_length.encode(mask)])
             if k in shown:
-                for each in masks[1:]:
-                    picture = outline(picture, each, TRUTH_COLOUR)
-                name = "_".join(map(str, (chosen.part, *key)))
-                path = folder / "overlays" / f"{name}.png"
-                write_picture(path, outline(picture, mask, PREDICTION_COLOUR))
+                name, picture = "_".join(map(str, (chosen.part, *key))), found.frame
+                for each in reversed(drawn):
+                    picture = overlays.outline(picture, *each)
+                overlays.write_picture(folder / "overlays" / f"{name}.png", picture)
     return watch, results
 
 
 def predict_selections(
     model, trained: Trained, chosen: list[Selection], out: Path, *how
 ) -> list[tuple[Selection, tuple]]:
-    """Return each selection with what `predict_selection` did, once all are in place.
-
-    Args:
-        how: The last arguments of `predict_selection`.
-    """
-    found = []
+    """Return each selection with what `predict_selection` did, once all are in place."""
     with atomic.aside(out / "results") as folder:
         atomic.make_folder(folder / "overlays")
-        for each in chosen:
-            found.append((each, predict_selection(model, trained, each, folder, *how)))
+        common = folder, *how
+        found = [(s, predict_selection(model, trained, s, *common)) for s in chosen]
         tables = [name for names in TABLES.values() for name in names]
         atomic.move(folder, out, tables, list_earlier(out))
     return found
@@ -169,66 +170,26 @@ def predict_selections(
 def report(chosen: Selection, watch: advice.Watch, results: list[dict], out: Path) -> None:
     """Print what was found in frames, and the scores where there are true masks."""
     if chosen.masks is None:
-        print(
-            f"{watch.frames} test frames, {watch.positive} with a nerve: "
-            f"{out}/submission.csv"
-        )
+        found = f"{watch.frames} test frames, {watch.positive} with a nerve"
+        print(f"{found}: {out}/submission.csv")
         return
     print(scores.format_table(scores.summarize(results, [key[0] for key in chosen.keys])))
     words = ["python", "evaluate.py", *(str(out / name) for name in TABLES["val"])]
-    height, width = map(str, chosen.masks.shape[1:])
-    if chosen.masks.shape[1:] != (run_length.HEIGHT, run_length.WIDTH):  # evaluate.py's own
-        words += ["--height", height, "--width", width]
-    print(
-        f"{watch.frames} validation frames: {out}/validation.csv; each one's score: "
-        f"{shlex.join(words)}"
-    )
-
-
-def find_parts(trained: Trained, num_networks: int, data: Path) -> list[str]:
-    """Return what there is to predict of extracted frames: "validation" and "test".
-
-    Several networks of folds predict the test frames alone: each has seen the validation
-    frames of the others.
-    """
-    extract, split, parts = read_extract(data), None, []
-    if extract.train and (data / "preprocess.json").exists():
-        split = read_split(data)
-        if split.val.rows:
-            parts.append("validation")
-    if extract.test:
-        parts.append("test")
-    if not parts:
-        raise ValueError(
-            f"{data}/ holds neither validation nor test frames; make them with: "
-            f"{PREPROCESS} --data {command.quoted(data)}"
-        )
-    if num_networks > 1 and len(parts) == 2 and (seen := trained_on(trained, split)):
-        names = ", ".join(map(str, seen))
-        print(
-            f"note: test frames alone: networks here were trained on subjects {names}, "
-            "which are validation subjects"
-        )
-        return ["test"]
-    return parts
+    size = chosen.masks.shape[1:]
+    if size != (run_length.HEIGHT, run_length.WIDTH):  # evaluate.py's own
+        words += ["--height", str(size[0]), "--width", str(size[1])]
+    found = f"{watch.frames} validation frames: {out}/validation.csv"
+    print(f"{found}; each one's score: {shlex.join(words)}")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = command.Parser(__doc__)
+    parser, smoothing = command.Parser(__doc__), own_predictions.SMOOTHING
     add, number = parser.add_argument, command.number
     add("--data", type=Path, default="data", help="folder of the extracted frames")
-    add(
-        "--input",
-        type=Path,
-        help="instead of --data: a picture, video or DICOM file, a folder of them, or the "
-        "number of a camera",
-    )
-    add(
-        "--smoothing",
-        type=number(0, 1, below=True),
-        help="share of the frames before in a video's probabilities; "
-        f"{own_predictions.SMOOTHING} without it",
-    )
+    text = "instead of --data: a picture, video, DICOM file, folder, or a camera's number"
+    add("--input", type=Path, help=text)
+    text = f"share of the frames before in a video's probabilities; {smoothing} without it"
+    add("--smoothing", type=number(0, 1, below=True), help=text)
     text = "also write a DICOM Segmentation of each DICOM file"
     add("--dicom-seg", action="store_true", help=text)
     text = "also write outlines to correct in labelme or CVAT, beside their frames"
@@ -238,13 +199,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--label", type=clean, help="what is nerve in --keyframes, where they hold several")
     add("--frames", type=command.whole(1), help="of a camera or video, at most")
     add("--show", action="store_true", help="show frames in a window as they are done")
-    add(
-        "--weights",
-        type=Path,
-        nargs="+",
-        default=[Path("weights/unet.h5")],
-        help="trained .h5; of several the mean probability is taken",
-    )
+    text = "trained .h5; of several the mean probability is taken"
+    add("--weights", type=Path, nargs="+", default=[Path("weights/unet.h5")], help=text)
     add("--settings", type=Path, help="JSON of like weights, instead of the weights' own")
     text = "to compute with; others than Keras use what export.py wrote, without TensorFlow"
     add("--engine", choices=engines.NAMES, default=engines.KERAS, help=text)
@@ -263,12 +219,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="share of the frames that show a nerve: that many are kept, the surest (all "
         "that are equally sure), whatever the weights' own limit",
     )
-    add(
-        "--overlays",
-        type=command.whole(0),
-        help=f"pictures of validation and of test frames, {OVERLAYS} without it; of "
-        "--input all frames have one",
+    text = (
+        f"pictures of validation and of test frames, {OVERLAYS} without it; all of --input"
     )
+    add("--overlays", type=command.whole(0), help=text)
     args = parser.parse_args(argv)
     if args.overlays is not None and args.input is not None:
         parser.error("--overlays goes with --data; of --input all frames have one")
@@ -279,32 +233,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("smoothing", "dicom_seg", "labels", "keyframes", "frames", "show"):
         if getattr(args, name) and args.input is None:
             parser.error(f"--{name.replace('_', '-')} goes with --input")
-    if args.smoothing is None:
-        args.smoothing = own_predictions.SMOOTHING
-    if args.overlays is None:
-        args.overlays = OVERLAYS
+    args.smoothing = smoothing if args.smoothing is None else args.smoothing
+    args.overlays = OVERLAYS if args.overlays is None else args.overlays
     return args
 
 
-def load_model(weights: list[Path], records: list[Trained], engine: str, precision: str):
+def load_model(weights: list[Path], trained: list[Trained], engine: str, precision: str):
     """Return the network of these weights on an engine, or the mean of several.
 
     Args:
         precision: One of PRECISIONS; other engines than Keras have their own.
     """
     if engine != engines.KERAS:
-        return engines.load(engine, engines.check(weights[0], engine, records[0]))
+        return engines.load(engine, engines.check(weights[0], engine, trained[0]))
     precision, why = choose_precision(precision)
     print(f"precision {precision}: {why}")
     from model import build_network  # here: TensorFlow takes seconds to import
 
-    return load_networks(build_network, weights, records, precision)
+    return load_networks(build_network, weights, trained, precision)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    records = [read_trained(path, args.settings) for path in args.weights]
-    trained = merge(args.weights, records)
+    weights = [read_trained(path, args.settings) for path in args.weights]
+    trained = merge(args.weights, weights)
     if args.dicom_seg:
         dicom_seg.check_installed()
     if args.show:
@@ -313,13 +265,12 @@ def main(argv: list[str] | None = None) -> None:
         paths = sources.list_files(args.input)
         own_predictions.check_out(paths, args.out)
     else:
-        parts = find_parts(trained, len(records), args.data)
-    model = load_model(args.weights, records, args.engine, args.precision)
+        chosen = select(trained, len(weights), args.data)
+    model = load_model(args.weights, weights, args.engine, args.precision)
     if args.mirror:
-        model = Mirrored(model)
+        model = inference.Mirrored(model)
     elif args.mirror is None and not (args.input and sources.is_camera(args.input)):
-        model = as_used(model, trained)
-    select = {"validation": select_validation, "test": select_test}
+        model = inference.as_used(model, trained)
 
     def advise(watch):
         for text in (watch.advise(args.prevalence), watch.advise_on_looks()):
@@ -334,7 +285,6 @@ def main(argv: list[str] | None = None) -> None:
             options = own_predictions.Options(*how, *labelling)
             advise(own_predictions.predict(model, trained, paths, args.out, options))
         else:
-            chosen = [select[part](trained, args.data) for part in parts]
             how = args.out, args.prevalence, args.overlays
             for each, (watch, results) in predict_selections(model, trained, chosen, *how):
                 report(each, watch, results, args.out)

@@ -192,7 +192,7 @@ def test_prevalence_keeps_that_share_of_the_surest_frames(copy, monkeypatch):
             look = foreign.describe(frame)
             yield inference.Prediction(frame, geometry, probability, look=look)
 
-    monkeypatch.setattr(predict, "predict_frames", predict_frames)
+    monkeypatch.setattr(inference, "predict_frames", predict_frames)
     record = copy / "weights" / "unet.json"  # nothing else empties a mask
     settings = json.loads(record.read_text()) | {"smallest_area": 0.0, "threshold": 0.0}
     record.write_text(json.dumps(settings))
