@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nerve import command, machine
+from nerve import command, machine, records
 from nerve.files import atomic
 from nerve.files.arrays import Array, ArrayWriter, scratch_array
 from nerve.frames import agreement, foreign
@@ -27,17 +27,9 @@ from nerve.frames.geometry import Geometry
 from nerve.frames.split import find_sweeps, split_frames
 from nerve.prediction.inference import scale
 from nerve.prediction.networks import read_trained
-from nerve.records import (
-    Part,
-    Split,
-    read_extract,
-    read_split,
-    read_training_frames,
-    to_dict,
-)
+from nerve.records import Inputs, Part, Split, read_training_frames
 
 SIDE = 96  # pixels
-BLOCK = 64  # frames resized by a thread at a time
 RECORD, LISTED = "preprocess.json", "contradictory.csv"
 
 
@@ -62,30 +54,22 @@ def fit_frames(
 ) -> tuple[list[Geometry], np.ndarray, np.ndarray]:
     """Bring all frames and masks, uint8 `(N, rows, columns)`, to a size, on all cores.
 
-    Args:
-        size: (height, width) in pixels.
-        aspect: As of `Geometry.of`.
-
     Returns:
         `(geometries, images, labels)`: the latter uint8 `(N, height, width)` in scratch
         files in `folder`.
     """
     shape, geometries = (len(frames), *size), [None] * len(frames)
-    images = scratch_array(folder, shape, np.uint8)
-    labels = scratch_array(folder, shape, np.uint8)
+    images, labels = (scratch_array(folder, shape, np.uint8) for _ in range(2))
 
-    def fit_block(start):
-        stop = min(start + BLOCK, len(frames))
-        for row in range(start, stop):
-            frame = frames[row]
-            geometry = geometries[row] = Geometry.of(frame.shape, size, aspect, {}, frame)
-            images[row] = geometry.fit(frame)
-            labels[row] = fit_mask(masks[row], geometry, soft)
-        return stop - start
+    def fit(row):
+        frame = frames[row]
+        geometry = geometries[row] = Geometry.of(frame.shape, size, aspect, {}, frame)
+        images[row] = geometry.fit(frame)
+        labels[row] = fit_mask(masks[row], geometry, soft)
 
-    with tqdm(total=len(frames), desc="resize", unit=" frames", disable=None) as bar:
-        for count in machine.map_threads(fit_block, range(0, len(frames), BLOCK)):
-            bar.update(count)
+    done = machine.map_threads(fit, range(len(frames)))
+    for _ in tqdm(done, "resize", len(frames), unit=" frames", disable=None):
+        pass
     return geometries, images, labels
 
 
@@ -115,9 +99,7 @@ def write_split(
     """Write `x_NAME.npy` and `y_NAME.npy`, float32 `(N, height, width, 1)`, each on a core.
 
     Args:
-        name: "train" or "val".
-        images: uint8 array `(N, height, width)`, all frames.
-        labels: Their masks, 0 to 255.
+        images: uint8 `(N, height, width)`, all frames; `labels` their masks, 0 to 255.
         scaling: Mean and standard deviation of the training frames, in grey values.
 
     Returns:
@@ -130,19 +112,16 @@ def write_split(
         writer = ArrayWriter(data / file, shape, np.float32)
         for row in rows:
             writer.append(scale(array[row], *scaling)[..., np.newaxis])
-        return writer.close()
+        return file, writer.close()
 
     items = [(f"x_{name}.npy", images, scaling), (f"y_{name}.npy", labels, (0, 255))]
-    results = tqdm(machine.map_threads(write, items), f"write {name}", 2, disable=None)
-    return {item[0]: result for item, result in zip(items, results, strict=True)}
+    return dict(tqdm(machine.map_threads(write, items), f"write {name}", 2, disable=None))
 
 
 def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> Part:
     """Return what preprocess.json says of these rows of the extract.
 
-    Args:
-        subjects: int array, the subject of each row of the extract.
-        nerve: bool array, whether its mask shows a nerve.
+    Of each row of it are its subject, and whether its mask shows a nerve.
     """
     mine, with_nerve = subjects[rows], int(nerve[rows].sum())
     return Part(np.unique(mine).tolist(), rows.tolist(), mine.tolist(), with_nerve)
@@ -152,10 +131,11 @@ def count_lost(
     geometries: list[Geometry], masks: np.ndarray, labels: np.ndarray, rows: np.ndarray
 ) -> list[str]:
     """Return warnings of masks of some rows, each of a nerve, that lost of it as fitted."""
-    kept = np.array([geometries[row].kept(masks[row], labels[row]) for row in rows])
-    inside = np.array(
-        [geometries[row].crop.of(masks[row]).sum() / masks[row].sum() for row in rows]
-    )
+    kept, inside = np.empty((2, len(rows)))
+    for k, row in enumerate(rows):
+        geometry, mask = geometries[row], masks[row]
+        kept[k] = geometry.kept(mask, labels[row])
+        inside[k] = geometry.crop.of(mask).sum() / mask.sum()
     small = "for {} x {} pixels; a larger size or --soft-masks keeps them"
     small = small.format(*labels.shape[1:])
     losses = (
@@ -171,11 +151,7 @@ def count_lost(
 
 
 def report(split: Split, lost: list[str], data: Path) -> None:
-    """Print what was split how, and what a user should know about it.
-
-    Args:
-        lost: As of `count_lost`.
-    """
+    """Print what was split how, and what a user should know about it, `lost` at first."""
     for text in lost:
         print(text)
     if not split.subjects_known:
@@ -184,23 +160,21 @@ def report(split: Split, lost: list[str], data: Path) -> None:
             f"are split one by one, {len(split.same_sweep)} near-identical ones kept "
             "together"
         )
-    else:
-        for subject, other in split.same_sweep:
-            print(
-                f"subjects {other} and {subject} share near-identical frames: kept together"
-            )
+    for pair in split.same_sweep if split.subjects_known else ():
+        names = " and ".join(map(str, sorted(pair)))
+        print(f"subjects {names} share near-identical frames: kept together")
     if split.leaky:
         print(
             "leaky split: neighbouring frames of one video lie on both sides, so that the "
             "validation Dice says nothing about new subjects"
         )
+    if split.val.rows and not split.val.with_nerve:
+        print("warning: no validation frame shows a nerve; choose another --seed or --fold")
     texts = [
         f"{len(part.rows)} frames of {len(part.subjects)} subjects "
         f"({part.with_nerve} with a nerve) for {label}"
         for part, label in ((split.train, "training"), (split.val, "validation"))
     ]
-    if split.val.rows and not split.val.with_nerve:
-        print("warning: no validation frame shows a nerve; choose another --seed or --fold")
     print(f"{', '.join(texts)}, {split.height} x {split.width} pixels: {data}/")
 
 
@@ -216,13 +190,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="folder of arrays, or trained .h5, whose size, scaling and aspect these get; "
         "train.py then takes both together, or trains on from it",
     )
-    add(
-        "--split",
-        choices=("subject", "frames", "none"),
-        default="subject",
-        help="hold out whole subjects; single frames (leaky: neighbours of one video on "
-        "both sides); or nothing",
-    )
+    text = "hold out subjects, single frames (leaky: videos lie on both sides), or nothing"
+    add("--split", choices=("subject", "frames", "none"), default="subject", help=text)
     text = "deal the subjects into this many parts"
     add("--folds", type=command.whole(2), help=text)
     add("--fold", type=command.whole(0), help="the part held out, below FOLDS")
@@ -239,27 +208,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.height, args.width = args.height or SIDE, args.width or SIDE
     if (args.folds is None) != (args.fold is None):
         parser.error("--folds and --fold go together")
-    if args.folds is not None:
-        if args.split != "subject":
-            parser.error(
-                f"--folds deals subjects; it does not go with --split {args.split}"
-            )
-        if args.fold >= args.folds:
-            parser.error(
-                f"--folds {args.folds} --fold {args.fold}; expected 0 <= fold < folds"
-            )
+    if args.folds and args.split != "subject":
+        parser.error(f"--folds deals subjects; it does not go with --split {args.split}")
+    if args.folds and args.fold >= args.folds:
+        given = f"--folds {args.folds} --fold {args.fold}"
+        parser.error(f"{given}; expected 0 <= fold < folds")
     return args
+
+
+def read_like(path: Path | None) -> tuple[Inputs | None, bool]:
+    """Return how the network of --like takes frames, and whether its masks are soft."""
+    if path and path.is_dir():
+        split = records.read_split(path)
+        return split.inputs, split.soft_masks
+    return (read_trained(path).inputs if path else None), False
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    read_extract(args.data)  # before a folder is made or locked
-    like, soft = None, args.soft_masks
-    if args.like and args.like.is_dir():
-        other = read_split(args.like)
-        like, soft = other.inputs, soft or other.soft_masks
-    elif args.like:
-        like = read_trained(args.like).inputs
+    records.read_extract(args.data)  # before a folder is made or locked
+    like, soft = read_like(args.like)
+    soft = soft or args.soft_masks
     with atomic.lock(args.data), atomic.aside(args.data / "preprocess") as making:
         extract, frames, masks = read_training_frames(args.data)
         subjects, areas = map(np.array, (extract.train.subject, extract.train.area))
@@ -270,47 +239,42 @@ def main(argv: list[str] | None = None) -> None:
         geometries, images, labels = fit_frames(frames, masks, *sized)
         group = find_sweeps(images, subjects, args.data)
         groups = np.array([group[subject] for subject in subjects])
-        validation = split_frames(
-            args.split, groups, areas > 0, args.folds, args.fold, args.seed
-        )
+        asked = {name: getattr(args, name) for name in ("split", "folds", "fold", "seed")}
+        validation = split_frames(groups=groups, nerve=areas > 0, **asked)
         train, val = np.flatnonzero(~validation), np.flatnonzero(validation)
         if args.contradictory:
             near = agreement.find_near_identical(images, groups, args.similarity)
             agreement.list_contradictory(making / LISTED, extract.train, labels, near)
-        mean, deviation = scaling(images, train)
-        if like:
-            mean, deviation = like.mean, like.standard_deviation
-        arrays = {}
-        for name, rows in (("train", train), ("val", val)):
-            written = write_split(making, name, images, labels, rows, (mean, deviation))
-            arrays |= written
+        own = scaling(images, train)
+        mean, deviation = (like.mean, like.standard_deviation) if like else own
+        written = [
+            write_split(making, name, images, labels, rows, (mean, deviation))
+            for name, rows in (("train", train), ("val", val))
+        ]
         shown = np.array([label.any() for label in labels])
         unknown = args.split == "subject" and not extract.subjects_known
         inner = (geometries[row].inner.of(images[row]) for row in train)
         shares = (geometries[row].area_share(masks[row]) for row in train if areas[row])
         split = Split(
+            **asked,
             height=size[0],
             width=size[1],
             mean=mean,
             standard_deviation=deviation,
             smallest_area=min(shares, default=0.0),
-            split=args.split,
             leaky=args.split == "frames" or unknown,
             subjects_known=extract.subjects_known,
             soft_masks=soft,
-            folds=args.folds,
-            fold=args.fold,
-            seed=args.seed,
             aspect=aspect,
             crops=extract.crops,
             same_sweep=[[s, g] for s, g in group.items() if s != g],
             train=describe(train, subjects, shown),
             val=describe(val, subjects, shown),
             extract={name: array.sha256 for name, array in extract.arrays.items()},
-            arrays=arrays,
+            arrays=written[0] | written[1],
             look=foreign.learn(inner, groups[train]),
         )
-        atomic.write_json(making / RECORD, to_dict(split))
+        atomic.write_json(making / RECORD, records.to_dict(split))
         atomic.move(making, args.data, [RECORD], [args.data / LISTED])
         lost = count_lost(geometries, masks, labels, np.flatnonzero(areas))
     report(split, lost, args.data)
