@@ -209,8 +209,7 @@ def save(
     write_picture(paths[1], outline(found.frame, found.mask, PREDICTION_COLOUR))
     with atomic.write_csv(paths[2], own_predictions.COLUMNS) as writer:
         for k, each in find_all(state, threshold, smallest):
-            how = source.name, k, each, source.regions, state.trained
-            writer.writerow(own_predictions.describe(*how))
+            writer.writerow(own_predictions.describe(source, k, each, state.trained))
     return [str(path) for path in paths]
 
 

@@ -17,7 +17,7 @@ import train
 import tune
 from nerve.frames import foreign
 from nerve.frames.geometry import Geometry
-from nerve.prediction import held_out, inference, limits, networks, own_predictions
+from nerve.prediction import held_out, inference, limits, networks
 from nerve.prediction.limits import THRESHOLDS, Measures
 from nerve.records import Frames, Limits, read_split
 
@@ -207,7 +207,7 @@ def test_prevalence_keeps_that_share_of_the_surest_frames(copy, monkeypatch):
 
 
 def test_prevalence_of_a_folder_of_pictures(copy, monkeypatch):
-    original = own_predictions.predict_frames
+    original = inference.predict_frames
 
     def predict_frames(*arguments):
         # all are as sure as can be, 1.0, where there is a nerve, and would all be kept
@@ -215,7 +215,7 @@ def test_prevalence_of_a_folder_of_pictures(copy, monkeypatch):
             sure = np.float32(0.9 + found.frame.mean() / 10_000)
             yield found._replace(probability=sure * found.probability)
 
-    monkeypatch.setattr(own_predictions, "predict_frames", predict_frames)
+    monkeypatch.setattr(inference, "predict_frames", predict_frames)
     weights = str(copy / "weights" / "unet.h5")
     pictures = copy / "raw" / "test"
     (pictures / "broken.png").write_bytes(b"no picture")

@@ -5,7 +5,7 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,18 +19,11 @@ from nerve.frames import foreign, labels
 from nerve.frames.overlays import PREDICTION_COLOUR, encode_png, outline, write_picture
 from nerve.frames.pairs import listed
 from nerve.frames.sources import Source, is_camera, open_source
-from nerve.frames.spacing import Region, spacing_at
+from nerve.frames.spacing import spacing_at
 from nerve.frames.video_writing import write_video
 from nerve.frames.window import Window
-from nerve.prediction import advice, dicom_seg, keyframes
-from nerve.prediction.inference import (
-    Prediction,
-    find_masks,
-    keep_share,
-    predict_frames,
-    presence,
-    smooth,
-)
+from nerve.prediction import advice, dicom_seg, inference, keyframes
+from nerve.prediction.inference import Prediction, presence
 from nerve.records import Inputs, Limits, Trained
 from nerve.scoring import scores
 
@@ -46,13 +39,11 @@ FOLDERS = ("masks", "overlays", "segmentations", "labels")  # of results
 def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
     """Return what the table says of a mask, from `parts` on; "" where it is not defined.
 
+    The longest axis is the greatest distance of two pixels' centres.
+
     Args:
         mask: uint8 array `(height, width)`, 0 and 1.
         spacing: (row, column) in millimetres, or None.
-
-    Returns:
-        Number of parts; area in pixels and mm2; row and column of the centre of mass;
-        greatest distance of two pixels' centres, in pixels and mm.
     """
     area = int(np.count_nonzero(mask))
     if not area:
@@ -63,20 +54,12 @@ def measure_mask(mask: np.ndarray, spacing: tuple[float, float] | None) -> list:
     def longest(points):
         return np.linalg.norm(points[:, np.newaxis] - points, axis=2).max()
 
-    row, column = (places.mean() for places in np.nonzero(mask))
-    area_mm2 = axis_mm = ""
+    centre = [f"{places.mean():.1f}" for places in np.nonzero(mask)]
+    parts, area_mm2, axis_mm = cv2.connectedComponents(mask)[0] - 1, "", ""
     if spacing is not None:
         area_mm2 = f"{area * spacing[0] * spacing[1]:.2f}"
         axis_mm = f"{longest(points * (spacing[1], spacing[0])):.2f}"
-    return [
-        cv2.connectedComponents(mask)[0] - 1,
-        area,
-        area_mm2,
-        f"{row:.1f}",
-        f"{column:.1f}",
-        f"{longest(points):.1f}",
-        axis_mm,
-    ]
+    return [parts, area, area_mm2, *centre, f"{longest(points):.1f}", axis_mm]
 
 
 def assess(found: Prediction, trained: Trained) -> tuple[str, str]:
@@ -92,25 +75,11 @@ def assess(found: Prediction, trained: Trained) -> tuple[str, str]:
     return tuple(NOT_KNOWN if v is None else f"{v:.2f}" for v in (sure, unlike))
 
 
-def describe(
-    name: str,
-    number: int,
-    found: Prediction,
-    regions: Sequence[Region],
-    trained: Trained,
-) -> list:
-    """Return a frame's row of frames.csv: the values of COLUMNS.
-
-    Args:
-        name: Of the file that it is from.
-        number: Of the frame in it, from 1.
-        found: The frame with its mask.
-        regions: Where frames of the file have which spacing.
-        trained: The weights' record.
-    """
+def describe(source: Source, number: int, found: Prediction, trained: Trained) -> list:
+    """Return a frame's row of frames.csv: the values of COLUMNS; numbers begin at 1."""
     presences = f"{presence(found.probability):.4f}", f"{found.probability.max():.4f}"
-    row = [atomic.as_text(name), number, *found.frame.shape, *assess(found, trained)]
-    spacing = spacing_at(found.mask, regions)
+    name, spacing = atomic.as_text(source.name), spacing_at(found.mask, source.regions)
+    row = [name, number, *found.frame.shape, *assess(found, trained)]
     return [*row, *presences, *measure_mask(found.mask, spacing)]
 
 
@@ -128,32 +97,37 @@ def open_limited(path: Path, most_frames: int | None) -> Source:
     return source._replace(frames=itertools.islice(source.frames, most_frames))
 
 
+def each_alone(work: Callable, items: Iterable) -> Iterator:
+    """Yield what `work` makes of items, each for itself, so that none is read ahead."""
+    for item in items:
+        yield from work([item])
+
+
 def predict_source(
     model, source: Source, inputs: Inputs, smoothing: float
 ) -> Iterator[Prediction]:
-    """Yield the probabilities of a source's frames; a camera's as they come.
+    """Return the probabilities of a source's frames; a camera's as they come.
 
     Args:
         smoothing: Share of the frames before, where they follow each other in time.
     """
     if source.kind == "camera":
-        for frame in source.frames:
-            yield from predict_frames(model, [frame], inputs)
-        return
-    predictions = predict_frames(model, source.frames, inputs, source.moving)
-    yield from smooth(predictions, smoothing) if source.moving else predictions
+        frames = source.frames
+        return each_alone(
+            lambda each: inference.predict_frames(model, each, inputs), frames
+        )
+    found = inference.predict_frames(model, source.frames, inputs, source.moving)
+    return inference.smooth(found, smoothing) if source.moving else found
 
 
 def find_in_source(
     model, source: Source, inputs: Inputs, limits: Limits, smoothing: float
 ) -> Iterator[Prediction]:
-    """Yield a source's frames with their masks; of a camera none is read ahead."""
+    """Return a source's frames with their masks; of a camera none is read ahead."""
     predictions = predict_source(model, source, inputs, smoothing)
     if source.kind == "camera":
-        for found in predictions:
-            yield from find_masks([found], limits)
-    else:
-        yield from find_masks(predictions, limits)
+        return each_alone(lambda each: inference.find_masks(each, limits), predictions)
+    return inference.find_masks(predictions, limits)
 
 
 def show_each(
@@ -194,11 +168,9 @@ def list_earlier(source: Source, out: Path) -> list[Path]:
 def check_out(paths: list[Path], out: Path) -> None:
     """Refuse a folder for results in which others' files would be replaced.
 
-    Args:
-        paths: As of `predict`.
-
     Raises:
-        ValueError: what is read lies in it, or masks that no run has written.
+        ValueError: what is read lies in it, or masks that no run has written, or outlines
+            that were corrected since a run wrote them.
     """
     places = [place for place in (out, *(out / name for name in FOLDERS)) if place.exists()]
     files = [path for path in paths if not is_camera(path)]
@@ -216,20 +188,15 @@ def check_out(paths: list[Path], out: Path) -> None:
             f"--out {out} holds masks or overlays that no run of predict.py has written; "
             "choose another folder"
         )
-    check_labels(out)
-
-
-def check_labels(out: Path) -> None:
-    """Refuse to replace outlines that were corrected since a run wrote them."""
-    if not (out / "frames.csv").exists():
-        return
-    written = (out / "frames.csv").stat().st_mtime + MTIME_STEP  # last of all
-    changed = [p.name for p in (out / "labels").glob("*") if p.stat().st_mtime > written]
-    if changed:
-        raise ValueError(
-            f"--out {out}: outlines in {out / 'labels'} were corrected since: "
-            f"{listed(changed)}; move them to a folder of yours, or choose another --out"
-        )
+    if (out / "frames.csv").exists():  # last of all written
+        latest = (out / "frames.csv").stat().st_mtime + MTIME_STEP
+        outlines = (out / "labels").glob("*")
+        if changed := [path.name for path in outlines if path.stat().st_mtime > latest]:
+            raise ValueError(
+                f"--out {out}: outlines in {out / 'labels'} were corrected since: "
+                f"{listed(changed)}; move them to a folder of yours, or choose another "
+                "--out"
+            )
 
 
 @contextlib.contextmanager
@@ -260,12 +227,16 @@ def name_frame(source: Source, number: int) -> str:
 
 
 class Outputs(NamedTuple):
-    """Where what is found in frames goes."""
+    """Where what is found in frames goes; and of which sources, and what went wrong."""
 
     folder: Path  # of `atomic.aside`
     table: Any  # csv writer of frames.csv
     watch: advice.Watch
     label: Callable | None  # takes each frame, as of `labels.writing`
+    begun: list[Source]  # of which some may have no frame
+    failed: list[str]  # a line of each file, and so on:
+    unused: list[str]  # keyframes
+    lacking: list[str]  # segmentations
 
 
 @contextlib.contextmanager
@@ -281,7 +252,7 @@ def open_outputs(folder: Path, watch: advice.Watch, kind: str | None) -> Iterato
     if kind:
         labelling = labels.writing(folder / "labels", kind)
     with atomic.write_csv(folder / "frames.csv", COLUMNS) as table, labelling as label:
-        yield Outputs(folder, table, watch, label)
+        yield Outputs(folder, table, watch, label, [], [], [], [])
 
 
 def write_frame(
@@ -308,18 +279,14 @@ def write_frame(
 def write_found(
     found: Iterator[Prediction], source: Source, outputs: Outputs, keep: Callable | None
 ) -> None:
-    """Write masks, overlays and table rows of one source.
-
-    Args:
-        keep: Takes each mask, uint8 `(height, width)` of 0 and 1; or None.
-    """
+    """Write masks, overlays and table rows of one source; `keep` takes each mask, too."""
     number, begin, watch = 0, time.monotonic(), outputs.watch
     overlay = outputs.folder / "overlays" / f"{source.stem}.mp4"
     with write_video(overlay, source.rate) as append:
         for frame in found:
             with undisturbed():  # a mask without its row would be nobody's
                 number += 1
-                row = describe(source.name, number, frame, source.regions, watch.trained)
+                row = describe(source, number, frame, watch.trained)
                 write_frame(frame, number, source, outputs, append)
                 outputs.table.writerow(row)
                 if keep:
@@ -331,14 +298,10 @@ def write_found(
         print(f"{source.name}: {number} frames, {rate:.1f} frames/s{end}")
 
 
-def place(outputs: Outputs, begun: list[Source], out: Path) -> bool:
-    """Put what was found in its place; return whether there is anything.
-
-    Args:
-        begun: The sources, of which some may have no frame.
-    """
+def place(outputs: Outputs, out: Path) -> bool:
+    """Put what was found in its place; return whether there is anything."""
     masks = outputs.folder / "masks"
-    done = [s for s in begun if (masks / f"{name_frame(s, 1)}.png").exists()]
+    done = [s for s in outputs.begun if (masks / f"{name_frame(s, 1)}.png").exists()]
     if done:
         earlier = [path for source in done for path in list_earlier(source, out)]
         earlier += [out / f"masks.{end}" for end in scores.WRITTEN]  # of masks/
@@ -363,67 +326,76 @@ class Options(NamedTuple):
     label: str | None = None  # of what is nerve in these
 
 
+def predict_file(
+    model, path: Path, limits: Limits, options: Options, outputs: Outputs
+) -> None:
+    """Write what is found in a file, or in what a camera gives."""
+    inputs, keys = outputs.watch.trained.inputs, (options.keyframes, options.label)
+    source = open_limited(path, options.most_frames)
+    reader = keyframes.Reader(source, *keys, outputs.unused) if options.keyframes else None
+    outputs.begun.append(source._replace(frames=()))
+    found = find_in_source(model, source, inputs, limits, options.smoothing)
+    if reader:
+        found = keyframes.apply(found, reader)
+    if options.window:
+        found = show_each(found, options.window, source.stem)
+    total = min(filter(None, (source.count, options.most_frames)), default=None)
+    bar = tqdm(found, source.name, total, unit=" frames", disable=None)
+    kept = contextlib.nullcontext()
+    if options.segmentations and source.kind == "dicom":
+        kept = collect_masks(source, outputs.folder, outputs.lacking)
+    try:
+        with kept as keep:
+            write_found(bar, source, outputs, keep)
+    finally:
+        for note in source.notes:
+            print(f"note: {note}")
+
+
+def predict_files(
+    model, paths: list[Path], limits: Limits, options: Options, outputs: Outputs
+) -> bool:
+    """Write what is found in all files; return whether a Ctrl-C has stopped that."""
+    try:
+        for path in paths:
+            if options.window and options.window.closed:
+                break
+            try:
+                predict_file(model, path, limits, options, outputs)
+            except atomic.DiskFull:
+                raise
+            except Exception as error:  # whatever it holds, the others are done
+                outputs.failed.append(in_a_line(error, path))
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
 def predict(
     model, trained: Trained, paths: list[Path], out: Path, options: Options
 ) -> advice.Watch:
-    """Predict pictures, videos and DICOM files, or a camera.
+    """Predict pictures, videos and DICOM files, or a camera; return what was seen of all.
 
     Args:
         paths: The files, or the camera's number, as `sources.list_files` returned them.
-
-    Returns:
-        What was seen of all frames.
 
     Raises:
         ValueError: sources or keyframes were left out, or have no segmentation; all others
             are done.
     """
-    smoothing, most_frames, prevalence, segmentations, kind, window, *keys = options
-    failed, lacking, unused, begun, stopped = [], [], [], [], False
-    if prevalence is not None and is_camera(paths[0]):
+    if options.prevalence is not None and is_camera(paths[0]):
         raise ValueError("--prevalence ranks a set of frames; a camera has no end")
     if options.keyframes and is_camera(paths[0]):
         raise ValueError("--keyframes goes with videos and loops, not with a camera")
-    everything = predict_all(model, paths, trained.inputs, smoothing, most_frames)
-    limits = keep_share(everything, prevalence, trained.limits)
-
-    def predict_file(path):
-        source = open_limited(path, most_frames)
-        reader = keyframes.Reader(source, *keys, unused) if options.keyframes else None
-        begun.append(source._replace(frames=()))
-        found = find_in_source(model, source, trained.inputs, limits, smoothing)
-        if reader:
-            found = keyframes.apply(found, reader)
-        if window:
-            found = show_each(found, window, source.stem)
-        total = min(filter(None, (source.count, most_frames)), default=None)
-        bar = tqdm(found, source.name, total, unit=" frames", disable=None)
-        kept = contextlib.nullcontext()
-        if segmentations and source.kind == "dicom":
-            kept = collect_masks(source, outputs.folder, lacking)
-        try:
-            with kept as keep:
-                write_found(bar, source, outputs, keep)
-        finally:
-            for note in source.notes:
-                print(f"note: {note}")
-
+    how = trained.inputs, options.smoothing, options.most_frames
+    everything = predict_all(model, paths, *how)
+    limits = inference.keep_share(everything, options.prevalence, trained.limits)
     with atomic.aside(out / "results") as folder:
-        with open_outputs(folder, advice.Watch(trained), kind) as outputs:
-            try:
-                for path in paths:
-                    if window and window.closed:
-                        break
-                    try:
-                        predict_file(path)
-                    except atomic.DiskFull:
-                        raise
-                    except Exception as error:  # whatever it holds, the others are done
-                        failed.append(in_a_line(error, path))
-            except KeyboardInterrupt:
-                stopped = True
-        placed = place(outputs, begun, out)
-    if segmentations and not failed and "dicom" not in {source.kind for source in begun}:
+        with open_outputs(folder, advice.Watch(trained), options.labels) as outputs:
+            stopped = predict_files(model, paths, limits, options, outputs)
+        placed = place(outputs, out)
+    *_, begun, failed, unused, lacking = outputs
+    if options.segmentations and not failed and all(s.kind != "dicom" for s in begun):
         print("note: no segmentation: --dicom-seg is of DICOM files, and there is none")
     for what, errors in (("left out", failed + unused), ("no segmentation", lacking)):
         for error in errors:
@@ -431,10 +403,11 @@ def predict(
     if stopped:
         text = "stopped: what was found so far is written"
         raise KeyboardInterrupt(*[text][:placed])
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(paths)} files were left out")
-    if unused:
-        raise ValueError(f"{len(unused)} keyframes were left out")
-    if lacking:
-        raise ValueError(f"{len(lacking)} of {len(paths)} files have no segmentation")
+    for errors, text in (
+        (failed, f"of {len(paths)} files were left out"),
+        (unused, "keyframes were left out"),
+        (lacking, f"of {len(paths)} files have no segmentation"),
+    ):
+        if errors:
+            raise ValueError(f"{len(errors)} {text}")
     return outputs.watch
