@@ -66,12 +66,7 @@ class Reader:
     """Reads the keyframes of a source as its frames come, and knows which are bad."""
 
     def __init__(self, source: Source, folder: Path, label: str | None, bad: list[str]):
-        """List the keyframes of a source in a folder.
-
-        Args:
-            label: As of `own_frames.read_marked`.
-            bad: What is wrong with some of them is added to it.
-        """
+        """List those in a folder; what is wrong with some is going to be added to `bad`."""
         self.paths, self.label = list_keyframes(folder, source), label
         self.source, self.used, self.bad = source, [], bad
 
@@ -90,10 +85,7 @@ class Reader:
         return mask
 
     def finish(self, number: int) -> None:
-        """Say what became of them once all frames are read.
-
-        Args:
-            number: Of the frames.
+        """Say what became of them once all frames, `number`, are read.
 
         Raises:
             ValueError: none could be used.
@@ -122,43 +114,15 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
     return within - beyond
 
 
-def carry(frames: Iterable[np.ndarray], mask: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the signed distances of a mask carried along frames, float32.
-
-    Args:
-        frames: uint8 arrays `(height, width)`; the first is the mask's.
-        mask: uint8 array of 0 and 1, not empty; likewise in size.
-
-    Yields:
-        Those of all frames but the first.
-    """
-    frames = (cv2.GaussianBlur(frame, (0, 0), BLUR) for frame in frames)
-    before, distance = next(frames), signed_distance(mask)
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    rows, columns = np.indices(mask.shape, np.float32)
-    here = np.dstack([columns, rows])
-    origin = here  # of each pixel, in the first frame
-
-    def look_up(values, places):
-        edge = cv2.BORDER_REPLICATE
-        return cv2.remap(values, places, None, cv2.INTER_LINEAR, borderMode=edge)
-
-    for frame in frames:
-        origin = look_up(origin, here + flow.calc(frame, before, None))
-        before = frame
-        yield look_up(distance, origin)
+def fit(array: np.ndarray) -> np.ndarray:
+    """Return a uint8 array `(height, width)` at the size at which outlines are carried."""
+    scale = min(1.0, LONGEST / max(array.shape))
+    return resize(array, *(max(1, round(scale * side)) for side in array.shape))
 
 
-def fit(found: Prediction, mask: np.ndarray | None = None) -> np.ndarray:
-    """Return a frame, or a mask of it, at the size at which outlines are carried."""
-    height, width = found.frame.shape
-    scale = min(1.0, LONGEST / max(height, width))
-    if scale == 1:
-        return found.frame if mask is None else mask
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    if mask is None:
-        return resize(found.frame, *size)
-    return (resize(mask * np.uint8(255), *size) >= 128).view(np.uint8)
+def fit_mask(mask: np.ndarray) -> np.ndarray:
+    """Return a mask, 0 and 1, likewise."""
+    return (fit(mask * np.uint8(255)) >= 128).view(np.uint8)
 
 
 def whole(distance: np.ndarray, found: Prediction) -> np.ndarray:
@@ -175,9 +139,23 @@ def seen(found: Prediction) -> float:
 
 
 def follow(key: Prediction, others: Iterable[Prediction]) -> Iterator[np.ndarray]:
-    """Yield the signed distances of a keyframe's mask, carried along other frames."""
-    frames = map(fit, itertools.chain([key], others))
-    return carry(frames, fit(key, key.mask))
+    """Yield the signed distances, float32, of a keyframe's mask carried along others."""
+    frames = (fit(found.frame) for found in itertools.chain([key], others))
+    frames = (cv2.GaussianBlur(frame, (0, 0), BLUR) for frame in frames)
+    before, distance = next(frames), signed_distance(fit_mask(key.mask))
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    rows, columns = np.indices(distance.shape, np.float32)
+    here = np.dstack([columns, rows])
+    origin = here  # of each pixel, in the keyframe
+
+    def look_up(values, places):
+        edge = cv2.BORDER_REPLICATE
+        return cv2.remap(values, places, None, cv2.INTER_LINEAR, borderMode=edge)
+
+    for frame in frames:
+        origin = look_up(origin, here + flow.calc(frame, before, None))
+        before = frame
+        yield look_up(distance, origin)
 
 
 def empty(others: Iterable[Prediction]) -> Iterator[Prediction]:
@@ -213,7 +191,7 @@ def fade(key: Prediction, others: list[Prediction], end: Prediction) -> list[Pre
 
 def find_miss(distance: np.ndarray, key: Prediction) -> np.ndarray:
     """Return (columns, rows) from the centre of an outline to that of a keyframe's mask."""
-    carried, mask = distance > 0, fit(key, key.mask)
+    carried, mask = distance > 0, fit_mask(key.mask)
     if not carried.any():
         return np.zeros(2)
     centres = [np.argwhere(each).mean(axis=0) for each in (mask, carried)]
@@ -260,16 +238,9 @@ def apply(predictions: Iterable[Prediction], keyframes: Reader) -> Iterator[Pred
     Raises:
         ValueError: no keyframe is left.
     """
-    before, others, number = None, [], 0
-
-    def count():
-        nonlocal number
-        for found in predictions:
-            number += 1
-            yield found
-
-    frames = count()
-    for found in frames:
+    before, others, numbers = None, [], itertools.count(1)
+    frames = (found for found, _ in zip(predictions, numbers, strict=False))
+    for number, found in enumerate(frames, 1):
         mask = keyframes.read(number, found.frame.shape)
         if mask is None:
             others.append(found)
@@ -285,4 +256,4 @@ def apply(predictions: Iterable[Prediction], keyframes: Reader) -> Iterator[Pred
             break
     if before:
         yield from go_on(before, itertools.chain(others, frames))
-    keyframes.finish(number)
+    keyframes.finish(next(numbers) - 1)
