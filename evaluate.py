@@ -87,12 +87,7 @@ def summarize(truth: Masks, rows: dict) -> dict:
 
 
 def score_raters(predicted: Masks, truths: list[Masks], rows: dict, clusters: list) -> dict:
-    """Return how raters and predictions agree; each frame's is added to its row.
-
-    Args:
-        rows: `scores.frame_scores` of each frame.
-        clusters: As of `raters.summarize`.
-    """
+    """Return how raters and predictions agree; each frame's is added to its row."""
     with_staple = raters.has_staple()
 
     def score(name):
@@ -112,9 +107,8 @@ def format_raters(summary: dict, names: list[str]) -> str:
     table = raters.matrix(summary, names)
     width = max(len(text) for row in table for text in row) + 2
     lines = ["".join(text.rjust(width) for text in row).rstrip() for row in table]
-    others = {key: summary[key] for key in summary if not key.startswith("dice_")}
-    lines = ["Dice with each rater:", *lines, scores.format_table(others)]
-    lines.append(raters.say(summary))
+    lines = ["Dice with each rater:", *lines]
+    lines += [scores.format_table(raters.without_pairs(summary)), raters.say(summary)]
     return "\n".join(lines + [raters.LACKING] * (not raters.has_staple()))
 
 
@@ -125,36 +119,21 @@ def score_clips(
     overlap: float,
     spacing: tuple[float, float] | None,
 ) -> tuple[dict, dict]:
-    """Return the scores of all clips together, and of each.
-
-    Args:
-        rows: `scores.frame_scores` of each frame.
-        overlap: As of `clips.judge`.
-        spacing: As of `clips.summarize`.
-    """
+    """Return the scores of all clips together, and of each, as of `clips.summarize`."""
     order = {}
-    for name in sorted(rows, key=lambda name: truth[name].number):
+    for name in sorted(rows, key=lambda name: (truth[name].subject, truth[name].number)):
         order.setdefault(truth[name].subject, []).append(name)
-    order = {clip: order[clip] for clip in sorted(order)}
     in_order = {clip: [rows[name] for name in names] for clip, names in order.items()}
     summary = clips.summarize(in_order, overlap, spacing)
     each = {clip: clips.score_clip(frames, overlap) for clip, frames in in_order.items()}
     for column, masks in (("flicker", predicted), ("flicker_truth", truth)):
-        values = {
-            clip: clips.flicker(masks[name].draw() for name in names)
-            for clip, names in order.items()
-        }
-        for clip, row in each.items():
-            row[column] = scores.mean(values[clip])
-        summary[column] = scores.mean(sum(values.values(), []))
+        everything = []
+        for clip, names in order.items():
+            values = clips.flicker(masks[name].draw() for name in names)
+            each[clip][column] = scores.mean(values)
+            everything += values
+        summary[column] = scores.mean(everything)
     return summary, each
-
-
-def format_value(value: int | float | None) -> str:
-    """Return a count in full, another number with six digits, None as an empty field."""
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def output_path(predicted: Path, end: str) -> Path:
@@ -166,24 +145,22 @@ def output_path(predicted: Path, end: str) -> Path:
 
 
 def write_rows(path: Path, names: tuple[str, ...], rows: dict) -> None:
-    """Write a table with a row for each name, a tuple where there are several `names`."""
+    """Write a table with a row for each name, a tuple where there are several `names`.
+
+    A count is written in full, another number with six digits, None as an empty field.
+    """
     columns = list(next(iter(rows.values())))
     with atomic.write_csv(path, [*names, *columns]) as writer:
         for name, row in rows.items():
             key = name if isinstance(name, tuple) else (name,)
             key = [atomic.as_text(k) if isinstance(k, str) else k for k in key]
-            writer.writerow([*key, *(format_value(row[c]) for c in columns)])
+            values = ["" if row[c] is None else row[c] for c in columns]
+            values = [f"{v:.6g}" if isinstance(v, float) else v for v in values]
+            writer.writerow([*key, *values])
 
 
 def write_scores(predicted: Path, summary: dict, rows: dict, each: dict) -> list[Path]:
-    """Write the summary as JSON, and the frames' and clips' scores as CSV.
-
-    Args:
-        each: As of `score_clips`; empty where clips were not asked for.
-
-    Returns:
-        What was written.
-    """
+    """Write the summary as JSON, frames' and clips' scores as CSV; return the files."""
     first = next(iter(rows))
     names = ("name",) if isinstance(first, str) else ("img",)
     names = ("subject", "img") if isinstance(first, tuple) else names
@@ -215,11 +192,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--label", help="class or name of the nerve in a folder's true masks")
     text = "frames of a folder without a true mask show no nerve"
     add("--missing-empty", action="store_true", help=text)
-    add(
-        "--require-gain",
-        type=command.number(-1, 1),
-        help="fail unless challenge_dice is this far above predicting nothing",
-    )
+    text = "fail unless challenge_dice is this far above predicting nothing"
+    add("--require-gain", type=command.number(-1, 1), help=text)
     return parser.parse_args(argv)
 
 

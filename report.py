@@ -152,8 +152,7 @@ def show_raters(tally: Tally) -> str:
         name, *cells = map(html.escape, row)
         cells = "".join(f'<td class="number">{text}</td>' for text in cells)
         lines.append(f"<tr><td>{name}</td>{cells}</tr>")
-    others = {key: summary[key] for key in summary if not key.startswith("dice_")}
-    said = html.escape(raters.say(summary))
+    said, others = html.escape(raters.say(summary)), raters.without_pairs(summary)
     return (
         f"<h2>Raters</h2><p>{said[0].upper()}{said[1:]}.</p>{table_of_scores(others)}"
         f"<p>Dice with each rater:</p><table>{''.join(lines)}</table>"

@@ -21,11 +21,7 @@ MAY_LACK += ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianNam
 
 
 def check_installed() -> None:
-    """Refuse where the packages that `write` needs are absent.
-
-    Raises:
-        ValueError: what to install.
-    """
+    """Refuse where the packages that `write` needs are absent."""
     with refusing("--dicom-seg needs: pip install -r requirements/dicom.txt", ImportError):
         import highdicom  # noqa: F401
 
@@ -34,6 +30,41 @@ def unpack(masks: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """Return masks, as `write` takes them, as uint8 `(count, height, width)`, 0 and 1."""
     bits = [np.unpackbits(mask, count=shape[0] * shape[1]) for mask in masks]
     return np.reshape(bits, (len(masks), *shape))
+
+
+def segment(dataset, mask: np.ndarray):
+    """Return highdicom's Segmentation of a still, a dataset of pydicom.
+
+    Args:
+        mask: uint8 array `(1, height, width)`, 0 and 1.
+    """
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    kind = highdicom.AlgorithmIdentificationSequence
+    description = highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label="nerve",
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=codes.SCT.Nerve,
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=kind(NAME, codes.DCM.ArtificialIntelligence, "1"),
+    )
+    return highdicom.seg.Segmentation(
+        source_images=[dataset],
+        pixel_array=mask,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[description],
+        series_instance_uid=highdicom.UID(),
+        series_number=int(dataset.get("SeriesNumber", 0) or 0) + 1000,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer=NAME,
+        manufacturer_model_name=NAME,
+        software_versions="1",
+        device_serial_number="0",
+        omit_empty_frames=False,
+    )
 
 
 def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
@@ -49,20 +80,8 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
 
     Source: https://dicom.nema.org/medical/dicom/current/output/html/part03.html#sect_A.51
     """
-    import highdicom
     import pydicom
-    from pydicom.sr.codedict import codes
 
-    description = highdicom.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="nerve",
-        segmented_property_category=codes.SCT.AnatomicalStructure,
-        segmented_property_type=codes.SCT.Nerve,
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name=NAME, family=codes.DCM.ArtificialIntelligence, version="1"
-        ),
-    )
     # of damaged files pydicom may raise anything
     with refusing(f"{path}: no DICOM Segmentation of it", Exception):
         dataset, pixels = read_header(path)
@@ -76,21 +95,8 @@ def write(path: Path, masks: list[np.ndarray], out: Path) -> None:
         if several:  # shown to highdicom as a still; see add_frames
             dataset.NumberOfFrames = 1
             dataset.SOPClassUID = pydicom.uid.UltrasoundImageStorage
-        segmentation = highdicom.seg.Segmentation(
-            source_images=[dataset],
-            pixel_array=unpack(masks[:1], (dataset.Rows, dataset.Columns)),
-            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[description],
-            series_instance_uid=highdicom.UID(),
-            series_number=int(dataset.get("SeriesNumber", 0) or 0) + 1000,
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            manufacturer=NAME,
-            manufacturer_model_name=NAME,
-            software_versions="1",
-            device_serial_number="0",
-            omit_empty_frames=False,
-        )
+        first = unpack(masks[:1], (dataset.Rows, dataset.Columns))
+        segmentation = segment(dataset, first)
     if several:
         add_frames(segmentation, masks)
         for sequence in references(segmentation):
@@ -114,9 +120,6 @@ def add_frames(segmentation, masks: list[np.ndarray]) -> None:
 
     highdicom writes several frames only where they lie somewhere in the patient, which
     ultrasound does not know: here each frame refers to that of its number.
-
-    Args:
-        masks: As of `write`.
     """
     from pydicom.dataset import Dataset
     from pydicom.pixels.utils import pack_bits
@@ -127,22 +130,18 @@ def add_frames(segmentation, masks: list[np.ndarray]) -> None:
         content += pack_bits(unpack(masks[start : start + 8], shape), pad=False)
     segmentation.PixelData = bytes(content) + b"\0" * (len(content) % 2)
     segmentation.NumberOfFrames = len(masks)
-    index = Dataset()
-    index.DimensionOrganizationUID = segmentation.DimensionIndexSequence[
-        0
-    ].DimensionOrganizationUID
+    index, dimensions = Dataset(), segmentation.DimensionIndexSequence
+    index.DimensionOrganizationUID = dimensions[0].DimensionOrganizationUID
     index.DimensionIndexPointer = Tag("InStackPositionNumber")
     index.FunctionalGroupPointer = Tag("FrameContentSequence")
     index.DimensionDescriptionLabel = "Frame"
-    segmentation.DimensionIndexSequence.append(index)
+    dimensions.append(index)
     first = segmentation.PerFrameFunctionalGroupsSequence[0]
-    groups = []
-    for number in range(1, len(masks) + 1):
-        group = copy.deepcopy(first)
+    groups = [copy.deepcopy(first) for _ in masks]
+    for number, group in enumerate(groups, 1):
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
         source.ReferencedFrameNumber = number
         content = group.FrameContentSequence[0]
         content.StackID, content.InStackPositionNumber = "1", number
         content.DimensionIndexValues = [1, number]
-        groups.append(group)
     segmentation.PerFrameFunctionalGroupsSequence = groups

@@ -117,6 +117,11 @@ def matrix(summary: dict, names: list[str]) -> list[list[str]]:
     return rows
 
 
+def without_pairs(summary: dict) -> dict:
+    """Return what is of all raters together, which `matrix` does not show."""
+    return {key: value for key, value in summary.items() if not key.startswith("dice_")}
+
+
 def has_staple() -> bool:
     """Tell whether STAPLE's package is installed."""
     return importlib.util.find_spec("SimpleITK") is not None
