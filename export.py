@@ -41,11 +41,7 @@ NEEDS = "export.py needs: pip install -r requirements/export.txt"
 def mean_dice(
     model, frames: np.ndarray, masks: np.ndarray, inputs: Inputs, limits: Limits, name: str
 ) -> float:
-    """Return the mean Dice of a network's masks.
-
-    Args:
-        frames: uint8 array `(N, rows, columns)`.
-    """
+    """Return the mean Dice of a network's masks of frames, uint8 `(N, rows, columns)`."""
     found = find_masks(predict_frames(model, frames, inputs), limits)
     bar = tqdm(found, name, total=len(masks), unit=" frames", disable=None)
     return np.mean([scores.dice(t > 0, f.mask) for t, f in zip(masks, bar, strict=True)])
@@ -68,26 +64,34 @@ def file_size(path: Path) -> int:
 
 
 def compare(
-    networks: dict, frames: np.ndarray, masks: np.ndarray, inputs: Inputs, limits: Limits
+    model, weights: Path, folder: Path, trained: Trained, inputs: Inputs, *pair: np.ndarray
 ) -> list[str]:
-    """Print a line for each network; return the names of those that differ too much.
+    """Print a line for Keras and for each export in a folder; remove those that differ.
 
     Args:
-        networks: `{name: (network, its file)}`, Keras's first.
-        frames: uint8 array `(N, rows, columns)`.
+        pair: Frames, uint8 `(N, rows, columns)`, and their masks.
+
+    Returns:
+        The names of those that differ too much.
     """
-    size, wrong, first = (inputs.height, inputs.width), [], None
+    wrong, first = [], None
     print(f"{'engine':16}{'MB':>8}{'mean Dice':>11}{'difference':>12}{'ms a frame':>12}")
-    for name, (model, path) in networks.items():
-        dice = mean_dice(model, frames, masks, inputs, limits, name)
+    for name in engines.NAMES:
+        path, network = weights, model
+        if name != engines.KERAS:
+            path = folder / engines.exported(weights, name).name
+            network = engines.load(name, path)
+        dice = mean_dice(network, *pair, inputs, trained.limits, name)
         first = dice if first is None else first
-        spent = milliseconds(model, size)
+        spent = milliseconds(network, (inputs.height, inputs.width))
         megabytes = file_size(path) / 1e6
         numbers = f"{megabytes:>8.1f}{dice:>11.4f}{dice - first:>+12.4f}{spent:>12.1f}"
         print(f"{name:16}{numbers}")
         limit = INT8_TOLERANCE if name.endswith("int8") else TOLERANCE
         if abs(dice - first) > limit:
             wrong.append(name)
+            for part in engines.parts(path):
+                part.unlink()
     return wrong
 
 
@@ -103,34 +107,8 @@ def record_files(folder: Path, weights: Path, trained: Trained) -> None:
     atomic.write_json(path, record)
 
 
-def compare_all(
-    model, weights: Path, folder: Path, trained: Trained, *compared
-) -> list[str]:
-    """Print a line for Keras and for each export in a folder; remove those that differ.
-
-    Args:
-        compared: Frames, masks and inputs, as of `compare`.
-
-    Returns:
-        The names of those that differ too much.
-    """
-    networks = {engines.KERAS: (model, weights)}
-    for engine in engines.FILES:
-        path = folder / engines.exported(weights, engine).name
-        networks[engine] = engines.load(engine, path), path
-    wrong = compare(networks, *compared, trained.limits)
-    for engine in wrong:
-        for path in engines.parts(networks[engine][1]):
-            path.unlink()
-    return wrong
-
-
 def read_calibration(data: Path, split: Split, inputs: Inputs) -> np.ndarray:
-    """Return training frames to calibrate int8 on, as the weights take them.
-
-    Raises:
-        ValueError: the arrays are of another size.
-    """
+    """Return training frames to calibrate int8 on, as the weights take them."""
     repair = f"{PREPROCESS} --data {command.quoted(data)}"
     x = read_array(data, "x_train.npy", split.arrays, repair)
     if x.shape[1:3] != (inputs.height, inputs.width):
@@ -148,12 +126,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--weights", type=Path, default="weights/unet.h5", help="trained .h5")
     add("--data", type=Path, default="data", help="folder of preprocess.py's arrays")
-    add(
-        "--frames",
-        type=command.whole(1),
-        default=200,
-        help="validation frames compared, at most",
-    )
+    text = "validation frames compared, at most"
+    add("--frames", type=command.whole(1), default=200, help=text)
     return parser.parse_args(argv)
 
 
@@ -163,8 +137,6 @@ def main(argv: list[str] | None = None) -> None:
     inputs, split, _, frames, masks = read_validation(trained, args.data)
     calibration = read_calibration(args.data, split, inputs)
     rows = split.val.rows[: args.frames]
-    if not rows:
-        raise ValueError(f"{args.data}/ holds no validation frames to compare on")
     # here: TensorFlow takes seconds to import
     from model import build_network
     from nerve.prediction.exporting import export_all
@@ -177,8 +149,8 @@ def main(argv: list[str] | None = None) -> None:
             # errors of TensorFlow, ONNX and OpenVINO, as of a full disk, are of many kinds
             with command.refusing(text, Exception), command.refusing(NEEDS, ImportError):
                 export_all(model, args.weights, making, calibration)
-            compared = frames[rows], masks[rows], inputs
-            wrong = compare_all(model, args.weights, making, trained, *compared)
+            compared = inputs, frames[rows], masks[rows]
+            wrong = compare(model, args.weights, making, trained, *compared)
             record_files(making, args.weights, trained)
             atomic.move(making, args.weights.parent, [name])
     if wrong:

@@ -323,8 +323,6 @@ def main(argv: list[str] | None = None) -> None:
     trained = read_trained(args.weights)
     inputs, split, extract, frames, masks = read_validation(trained, args.data)
     rows = split.val.rows
-    if not rows:
-        raise ValueError(f"{args.data}/ holds no validation frames to report on")
     names = [(extract.train.subject[row], extract.train.image[row]) for row in rows]
     tables, notes = read_raters(args.raters, masks.shape[1:], names)
     precision, why = choose_precision(args.precision)

@@ -49,16 +49,10 @@ class HeldOut(NamedTuple):
 def measure_held_out(
     weights: Path, data: Path, precision: str
 ) -> tuple[Measures, HeldOut, list[int]]:
-    """Measure one network on the validation frames of a data folder.
-
-    Returns:
-        `(what measure returned, what to calibrate on, subjects)`.
-    """
+    """Measure one network on the validation frames of a folder, of subjects."""
     trained = read_trained(weights)
     inputs, split, _, frames, masks = read_validation(trained, data)
     rows, subjects = split.val.rows, split.val.subject
-    if not rows:
-        raise ValueError(f"{data}/ holds no validation frames to search on")
     from model import build_network  # here: TensorFlow takes seconds to import
 
     model = as_used(load_network(build_network, weights, trained, precision), trained)
@@ -85,32 +79,17 @@ def measure_held_out(
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command.Parser(__doc__)
     add = parser.add_argument
-    add(
-        "--data",
-        type=Path,
-        nargs="+",
-        default=[Path("data")],
-        help="folders of preprocess.py's arrays, one for each of the weights",
-    )
-    add(
-        "--weights",
-        type=Path,
-        nargs="+",
-        default=[Path("weights/unet.h5")],
-        help="trained .h5",
-    )
-    add(
-        "--into",
-        type=Path,
-        help=".json of trained weights to write the limits into, instead of the weights'",
-    )
+    text = "folders of preprocess.py's arrays, one for each of the weights"
+    add("--data", type=Path, nargs="+", default=[Path("data")], help=text)
+    first = [Path("weights/unet.h5")]
+    add("--weights", type=Path, nargs="+", default=first, help="trained .h5")
+    text = ".json of trained weights to write the limits into, instead of the weights'"
+    add("--into", type=Path, help=text)
     add("--precision", choices=PRECISIONS, default="auto", help="to compute in")
     args = parser.parse_args(argv)
     if len(args.data) != len(args.weights):
-        parser.error(
-            f"{len(args.data)} --data and {len(args.weights)} --weights; expected one "
-            "folder for each"
-        )
+        given = f"{len(args.data)} --data and {len(args.weights)} --weights"
+        parser.error(f"{given}; expected one folder for each")
     if args.into is None:
         if len(args.weights) > 1:
             parser.error("several --weights; name the .json to write with --into")
@@ -147,32 +126,30 @@ def main(argv: list[str] | None = None) -> None:
         )
         columns = Measures(*map(np.concatenate, zip(*parts, strict=True)))
         held_out = HeldOut(*map(np.concatenate, zip(*surenesses, strict=True)))
+        count = len(columns.empty)
         if columns.empty.all():
             raise ValueError(
-                f"none of the {len(columns.empty)} validation frames shows a nerve: limits "
-                "searched on them would empty every mask; hold out subjects with nerves"
+                f"none of the {count} validation frames shows a nerve: limits searched on "
+                "them would empty every mask; hold out subjects with nerves"
             )
         limits, score = search(columns)
         # of all parts: several networks are predicted with under the limits of one record
         before = score_at(columns, record.limits).mean()
-        if len(columns.empty) < FEW:
-            print(f"warning: {len(columns.empty)} frames are few to choose limits on")
+        if count < FEW:
+            print(f"warning: {count} frames are few to choose limits on")
         calibration = sureness.calibrate(*held_out[:3], bool(held_out.crops.any()))
         if gained := score > before + 1e-9 or args.into not in weights_records:
-            record = dataclasses.replace(
-                record,
-                limits=limits,
-                limits_searched_on=sorted({s for part in subjects for s in part}),
-            )
+            on = sorted({subject for part in subjects for subject in part})
+            record = dataclasses.replace(record, limits=limits, limits_searched_on=on)
         record = dataclasses.replace(record, calibration=calibration)
         atomic.write_json(args.into, record.to_dict())
     report(calibration)
     if not gained:
-        print(f"{len(columns.empty)} frames: nothing is gained over {before:.4f}")
+        print(f"{count} frames: nothing is gained over {before:.4f}")
         return
-    limits = dataclasses.asdict(limits)
-    text = ", ".join(f"{name} {value:.4g}" for name, value in limits.items())
-    print(f"{len(columns.empty)} frames: {text}: {args.into}")
+    limits = dataclasses.asdict(limits).items()
+    text = ", ".join(f"{name} {value:.4g}" for name, value in limits)
+    print(f"{count} frames: {text}: {args.into}")
     print(
         f"mean challenge Dice {before:.4f} before, {score:.4f} with these limits, which "
         "were chosen on these very frames: other frames will gain less"

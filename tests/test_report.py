@@ -232,7 +232,7 @@ def test_no_validation_frames_is_one_line(chain, tmp_path):
     copy = shutil.copytree(chain, tmp_path / "copy")
     flags = ["--data", str(copy / "data"), "--height", "32", "--width", "32"]
     preprocess.main([*flags, "--split", "none"])
-    with pytest.raises(ValueError, match="holds no validation frames to report on"):
+    with pytest.raises(ValueError, match="holds no validation frames; hold some out with"):
         make(copy)
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nerve.records import Extract, Inputs, Split, Trained, read_split, read_training_frames
+from nerve import records
+from nerve.command import quoted
+from nerve.records import Extract, Inputs, Split, Trained
 
 
 def searched_on(trained: Trained, split: Split) -> list[int]:
@@ -34,11 +36,9 @@ def trained_on(trained: Trained, split: Split) -> list[int]:
     parts = trained.trained_on
     if is_own(trained, split):
         parts = parts[: -len(trained.data)]  # without the training on its other frames
-    extract, found = split.extract["imgs_train.npy"], set()
-    for part in parts:
-        if part.imgs_train_sha256 == extract:
-            found |= set(part.subjects)
-    return sorted(found & set(split.val.subjects))
+    extract = split.extract["imgs_train.npy"]
+    mine = [part.subjects for part in parts if part.imgs_train_sha256 == extract]
+    return sorted(set().union(*mine) & set(split.val.subjects))
 
 
 def check_unseen(trained: Trained, split: Split, data: Path) -> None:
@@ -60,15 +60,12 @@ def check_unseen(trained: Trained, split: Split, data: Path) -> None:
     if is_own(trained, split):
         return
     for part in trained.trained_on:
-        shared = sorted(set(part.subjects) & set(split.val.subjects))
-        if not shared:
-            continue
-        names = ", ".join(map(str, shared))
-        print(
-            f"note: the weights were trained on other data whose subjects {names} are "
-            "numbered as validation subjects here; if they are the same people, the "
-            "scores are too good"
-        )
+        if shared := sorted(set(part.subjects) & set(split.val.subjects)):
+            print(
+                "note: the weights were trained on other data whose subjects "
+                f"{', '.join(map(str, shared))} are numbered as validation subjects here; "
+                "if they are the same people, the scores are too good"
+            )
 
 
 def read_validation(
@@ -79,11 +76,16 @@ def read_validation(
     The inputs are the network's, without crops where the extraction has cropped already.
 
     Raises:
-        ValueError: the split is of an earlier extraction, or the weights were trained on
-            subjects that it holds out.
+        ValueError: there are none, the split is of an earlier extraction, or the weights
+            were trained on subjects that it holds out.
     """
-    split = read_split(data)
-    extract, frames, masks = read_training_frames(data)
+    split = records.read_split(data)
+    if not split.val.rows:
+        raise ValueError(
+            f"{data}/ holds no validation frames; hold some out with: {records.PREPROCESS} "
+            f"--data {quoted(data)}"
+        )
+    extract, frames, masks = records.read_training_frames(data)
     check_unseen(trained, split, data)
     inputs = replace(trained.inputs, crops={}) if extract.crops else trained.inputs
     return inputs, split, extract, frames, masks

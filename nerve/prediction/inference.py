@@ -29,13 +29,7 @@ class Prediction(NamedTuple):
 
 
 def scale(images: np.ndarray, mean: float, standard_deviation: float) -> np.ndarray:
-    """Return `(image - mean) / standard deviation` as float32.
-
-    Args:
-        images: uint8 array of any shape.
-        mean: Mean grey value of the training frames.
-        standard_deviation: Theirs, in grey values.
-    """
+    """Return `(image - mean) / standard deviation` of a uint8 array as float32."""
     table = (np.arange(256) - mean) / standard_deviation
     return table.astype(np.float32).take(images)  # twice as fast as [images]
 
@@ -43,11 +37,9 @@ def scale(images: np.ndarray, mean: float, standard_deviation: float) -> np.ndar
 def find_geometry(
     frame: np.ndarray, inputs: Inputs, before: Geometry | None = None
 ) -> Geometry:
-    """Return how a frame gets to a network and back.
+    """Return how a frame, uint8 `(rows, columns)`, gets to a network and back.
 
-    Args:
-        frame: uint8 array `(rows, columns)`.
-        before: Of the frame before in a clip, whose picture is all kept; or None.
+    Of a clip, all of the picture is kept that the frame `before` shows.
     """
     size = inputs.height, inputs.width
     found = Geometry.of(frame.shape, size, inputs.aspect, inputs.crops, frame)
@@ -61,11 +53,7 @@ def find_geometry(
 
 
 def check_probabilities(found: np.ndarray) -> None:
-    """Refuse what a network gives where that is no probability.
-
-    Raises:
-        ValueError: values that are not finite, or not 0 to 1.
-    """
+    """Refuse what a network gives where that is not finite, or not 0 to 1."""
     low, high = float(found.min()), float(found.max())
     if not (low >= -SLACK and high <= 1 + SLACK):  # also of NaN
         raise ValueError(
@@ -83,9 +71,6 @@ def predict_frames(
         frames: Iterable of uint8 arrays `(rows, columns)`, 0 to 255, of any size.
         moving: Whether they follow each other in time; what one shows of the picture, black
             borders aside, is then looked at in all after it.
-
-    Raises:
-        ValueError: as of `check_probabilities`.
     """
 
     def place():
@@ -134,13 +119,7 @@ def presence(probability: np.ndarray) -> float:
 
     That is the Dice to expect between the probabilities and a mask drawn by them, where a
     map that is all but empty counts as nothing. A faint or blurred find is low, however
-    high its highest probability.
-
-    Args:
-        probability: float32 array `(height, width)` in [0, 1].
-
-    Returns:
-        Float in [0, 1); 0.75 for a nerve of 3 % of the frame without a doubt.
+    high its highest probability; a nerve of 3 % of the frame without a doubt has 0.75.
     """
     empty = EMPTY * probability.size
     return float(np.square(probability).sum() / (probability.sum() + empty))
@@ -151,12 +130,8 @@ def keep_share(
 ) -> Limits:
     """Return limits whose presence keeps a share of a set of frames, the surest.
 
-    Frames that are equally sure of it are all kept.
-
-    Args:
-        predictions: Of the frames, as they are going to be limited; looked at only where
-            there is a share.
-        share: 0 to 1; None keeps the limits as they are.
+    Frames that are equally sure of it are all kept. Without a share, 0 to 1, the limits
+    stay as they are, and the frames are not looked at.
     """
     if share is None:
         return limits
@@ -172,9 +147,6 @@ def to_mask(probability: np.ndarray, geometry: Geometry, limits: Limits) -> np.n
 
     The probabilities are resized, not the mask: thresholding first leaves stairs. A mask
     smaller than the smallest of the training masks is taken for a false alarm.
-
-    Args:
-        probability: float32 array in [0, 1].
     """
     if limits.least_presence and presence(probability) < limits.least_presence:
         return np.zeros(geometry.shape, np.uint8)
@@ -187,11 +159,8 @@ def to_mask(probability: np.ndarray, geometry: Geometry, limits: Limits) -> np.n
 def smooth(predictions: Iterable[Prediction], share: float) -> Iterator[Prediction]:
     """Yield each prediction, its map mixed with those before it.
 
-    The first, and one that shows more of the picture than all before, is left as it is.
-
-    Args:
-        predictions: Of frames in the order of time.
-        share: Of what has been so far, 0 to below 1; the rest is the frame's own.
+    The first, and one that shows more of the picture than all before, is left as it is;
+    `share`, 0 to below 1, is that of what has been so far.
     """
     before = None
     for found in predictions:

@@ -28,12 +28,7 @@ class Measures(NamedTuple):
 def measure_frame(
     truth: np.ndarray, geometry: Geometry, probability: np.ndarray
 ) -> Measures:
-    """Measure one frame's masks at all thresholds.
-
-    Args:
-        truth: True mask `(rows, columns)`, above 0 where nerve.
-        probability: float32 array `(height, width)` of the network, in [0, 1].
-    """
+    """Measure one frame's masks at all thresholds; `truth` is above 0 where nerve."""
     part, truth = geometry.back(probability), truth > 0
     masks = [part >= threshold for threshold in THRESHOLDS]
     return Measures(
@@ -45,11 +40,7 @@ def measure_frame(
 
 
 def measure(predictions: Iterable[Prediction], masks: Iterable[np.ndarray]) -> Measures:
-    """Measure each frame's masks at all thresholds.
-
-    Args:
-        masks: Their true masks, same sizes, above 0 where nerve.
-    """
+    """Measure each frame's masks at all thresholds, beside the true `masks`."""
 
     def work(pair):
         truth, found = pair
@@ -66,11 +57,9 @@ def candidates(values: np.ndarray) -> np.ndarray:
 
 
 def search(measures: Measures) -> tuple[Limits, float]:
-    """Return the limits under which the mean Dice is highest; of equal ones the lowest.
+    """Return the limits under which the mean Dice is highest, the lowest of equal ones.
 
-    Returns:
-        `(limits, score)`; the score is the mean Dice of all frames, where an empty mask
-        scores 1 against an empty one, else 0.
+    Beside them that mean: an empty mask scores 1 against an empty one, else 0.
     """
     best, (dice, area, presence, empty) = None, measures
     for k, threshold in enumerate(THRESHOLDS):

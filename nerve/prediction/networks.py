@@ -12,11 +12,7 @@ KERNEL_BYTES = 4 * 9  # of a 3 x 3 kernel's weights for one pair of channels
 
 
 def read_trained(weights: Path, lent: Path | None = None) -> Trained:
-    """Return the record of trained weights; it is checked that it is theirs.
-
-    Args:
-        lent: A JSON lent by other weights, or None for the one beside them.
-    """
+    """Return the record of trained weights: theirs, as is checked, or one that is lent."""
     look(weights)
     path = lent or weights.with_suffix(".json")
     if lent is None and not path.exists():
@@ -44,11 +40,7 @@ def read_trained(weights: Path, lent: Path | None = None) -> Trained:
 def load_network(
     build_network: Callable, weights: Path, trained: Trained, policy: str = "float32"
 ):
-    """Return the network with trained weights.
-
-    Args:
-        policy: Keras's dtype policy; of "bfloat16" the weights, too, are cast once.
-    """
+    """Return the network with trained weights, which a dtype policy of Keras casts, too."""
     from nerve.backend import computing_in  # here: TensorFlow takes seconds to import
 
     with computing_in(policy):
@@ -58,9 +50,7 @@ def load_network(
 
 
 def merge(weights: Sequence[Path], records: list[Trained]) -> Trained:
-    """Return the record that stands for several weights together.
-
-    Limits are the first one's; the subjects trained on, those of all.
+    """Return the record of several weights together: limits of the first, subjects of all.
 
     Raises:
         ValueError: their input sizes differ.
@@ -84,25 +74,14 @@ def merge(weights: Sequence[Path], records: list[Trained]) -> Trained:
     return dataclasses.replace(first, data=data, trained_on=parts, looks=looks)
 
 
-def load_networks(
-    build_network: Callable,
-    weights: Sequence[Path],
-    records: list[Trained],
-    policy: str = "float32",
-):
+def load_networks(build_network: Callable, weights: Sequence[Path], records: list, *policy):
     """Return the network of one .h5, or one that gives the mean probability of several.
 
-    Args:
-        policy: As of `load_network`.
-
-    Returns:
-        Model that takes frames scaled as the first record says; each network gets them
-        scaled as its own says.
+    It takes frames scaled as the first record says; each network gets them scaled as its
+    own says. Arguments as of `load_network`.
     """
-    networks = [
-        load_network(build_network, path, record, policy)
-        for path, record in zip(weights, records, strict=True)
-    ]
+    pairs = zip(weights, records, strict=True)
+    networks = [load_network(build_network, *pair, *policy) for pair in pairs]
     if len(networks) == 1:
         return networks[0]
     from nerve.backend import keras  # here: TensorFlow takes seconds to import
@@ -112,9 +91,8 @@ def load_networks(
     for k, (network, record) in enumerate(zip(networks, records, strict=True)):
         network.name = f"network{k + 1}"  # names must differ within a model
         deviation = record.inputs.standard_deviation
-        rescale = keras.layers.Rescaling(
-            first.standard_deviation / deviation,
-            (first.mean - record.inputs.mean) / deviation,
-        )
+        scale = first.standard_deviation / deviation
+        offset = (first.mean - record.inputs.mean) / deviation
+        rescale = keras.layers.Rescaling(scale, offset)
         outputs.append(network(rescale(inputs)))
     return keras.Model(inputs, keras.layers.Average()(outputs))

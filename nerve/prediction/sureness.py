@@ -46,10 +46,7 @@ def calibrate(
 ) -> Calibration | None:
     """Fit on all frames; the error is of subjects held out from a fit on the others.
 
-    Args:
-        presence: As of `fit`; likewise `nerve`.
-        subjects: Array `(N,)`, the subject of each frame.
-        crops: Whether these are pairs of crops.
+    Arguments as of `fit`; `crops` tells whether these are pairs of crops.
 
     Returns:
         None where fewer than FEW frames show a nerve, or none, or PARTS subjects are not
