@@ -2,7 +2,9 @@
 
 A clip's nerve is one object in space and time, and so is what was outlined in the clip.
 They match from an intersection over union of 0.5 on, counted over all frames together:
-sum |A and B| / sum |A or B|. A single frame is a clip of one.
+sum |A and B| / sum |A or B|. A single frame is a clip of one. Everywhere `rows` are
+`scores.frame_scores` of a clip's frames in the order of time, and `overlap` is the
+intersection over union from which on outlines match.
 
 Source: https://arxiv.org/abs/1905.04804 (Video Instance Segmentation, ICCV 2019: this
 ratio; 0.5 is the lowest of its thresholds, which are COCO's). There, too, an object that
@@ -20,11 +22,7 @@ OVERLAP = 0.5  # intersection over union from which on two outlines match
 
 
 def clip_iou(rows: list[dict]) -> float | None:
-    """Return the intersection over union of a clip; None where both are empty.
-
-    Args:
-        rows: `scores.frame_scores` of its frames.
-    """
+    """Return the intersection over union of a clip; None where both are empty."""
     total = sum(row["area"] + row["predicted_area"] for row in rows)
     overlap = sum(row["dice"] * (row["area"] + row["predicted_area"]) / 2 for row in rows)
     return float(overlap / (total - overlap)) if total else None
@@ -33,15 +31,10 @@ def clip_iou(rows: list[dict]) -> float | None:
 def judge(rows: list[dict], overlap: float) -> tuple[bool | None, bool]:
     """Return whether the nerve of a clip, or of a frame, was found, and a false structure.
 
-    Args:
-        rows: `scores.frame_scores` of its frames.
-        overlap: Intersection over union from which on outlines match.
-
-    Returns:
-        `(found, false)`. A nerve is found where it matches the outlines of the frames
-        that show it; None where none does. An outline is false where it does not match
-        the nerve over all frames, also those that show none. So a nerve may be found and
-        outlined long after it is out of sight, or be missed and another place outlined.
+    A nerve is found where it matches the outlines of the frames that show it; None where
+    none does. An outline is false where it does not match the nerve over all frames, also
+    those that show none. So a nerve may be found and outlined long after it is out of
+    sight, or be missed and another place outlined.
     """
     shown = [row for row in rows if row["area"]]
     outlined = any(row["predicted_area"] for row in rows)
@@ -54,9 +47,6 @@ def flicker(masks: Iterable[np.ndarray]) -> list[float]:
 
     Pairs that are both empty, or differ in size, are left out. It holds true movement,
     too: read it beside that of the true masks.
-
-    Args:
-        masks: Masks `(height, width)` in the order of time, bool or 0 and 1.
 
     Source: the mean IoU of neighbouring masks measures the consistency of videos
     (Varghese et al., CVPR Workshops 2020), there after optical flow, here without it.
@@ -73,12 +63,8 @@ def flicker(masks: Iterable[np.ndarray]) -> list[float]:
 def frames_until_found(rows: list[dict], overlap: float) -> int | None:
     """Return how many frames a nerve shows before the first in which it is found.
 
-    Args:
-        rows: `scores.frame_scores` of a clip's frames, in the order of time.
-
-    Returns:
-        0 where it is found in the first frame that shows it; the frames between count,
-        with a nerve or without. None where there is no nerve, or none is found.
+    The frames between count, with a nerve or without. None where there is no nerve, or
+    none is found.
     """
     shown = [k for k, row in enumerate(rows) if row["area"]]
     found = [k for k in shown if judge(rows[k : k + 1], overlap)[0]]
@@ -92,15 +78,10 @@ def area_differences(rows: list[dict]) -> list[int]:
 
 
 def score_clip(rows: list[dict], overlap: float = OVERLAP) -> dict:
-    """Score a clip.
+    """Return counts of frames, and what `judge` and `frames_until_found` say of a clip.
 
-    Args:
-        rows: `scores.frame_scores` of its frames, in the order of time.
-
-    Returns:
-        Dict of counts of frames, `iou` over all frames and `nerve_iou` over those that show
-        the nerve, and what `judge` and `frames_until_found` return; None where there is
-        no nerve.
+    `iou` is over all frames, `nerve_iou` over those that show the nerve; None where there
+    is no nerve.
     """
     found, false = judge(rows, overlap)
     frames = [judge([row], overlap) for row in rows]
@@ -123,13 +104,8 @@ def limits_of_agreement(clips: list[list[float]]) -> tuple[float, float, float] 
     """Return `(bias, low, high)` of differences: their mean, and where 95 % of them lie.
 
     `bias -+ 1.96 sqrt(within + between)`: the variance within clips, and between their
-    means beyond what that explains, as frames of a clip are alike.
-
-    Args:
-        clips: The differences in each clip, perhaps none.
-
-    Returns:
-        None with fewer than two differences.
+    means beyond what that explains, as frames of a clip are alike. None with fewer than
+    two differences.
 
     Source: Bland and Altman, Statistical Methods in Medical Research 8 (1999) 135-160,
     the section on pairs of measurements whose true value varies.
@@ -153,9 +129,7 @@ def limits_of_agreement(clips: list[list[float]]) -> tuple[float, float, float] 
 
 
 def share(values: list[bool]) -> tuple[float | None, list[float] | None]:
-    """Return the share that is true of independent clips, and its 95 % interval.
-
-    Both are None of no clips.
+    """Return the share that is true of independent clips, and its 95 % interval, or None.
 
     Source: Wilson, Journal of the American Statistical Association 22 (1927) 209-212.
     """
@@ -165,13 +139,8 @@ def share(values: list[bool]) -> tuple[float | None, list[float] | None]:
     return float(np.mean(values)), [float(interval.low), float(interval.high)]
 
 
-def share_of_frames(
-    clips: list[list[bool]],
-) -> tuple[float | None, list[float] | None]:
-    """Return the share that is true of all clips' frames, and its 95 % interval by clip.
-
-    Both are None of no frames.
-    """
+def share_of_frames(clips: list[list[bool]]) -> tuple[float | None, list[float] | None]:
+    """Return the share that is true of all clips' frames, and its interval by clip."""
     numbers = np.repeat(np.arange(len(clips)), [len(values) for values in clips])
     if not len(numbers):
         return None, None

@@ -45,12 +45,9 @@ def paint_history(
     validation: Sequence[float | None],
     kept: int | None = None,
 ) -> None:
-    """Draw a learning curve of dice_coef on `axes`.
+    """Draw a learning curve of dice_coef on `axes`, and mark the epoch that was kept.
 
-    Args:
-        training: dice_coef of each.
-        validation: val_dice_coef of each; None or NaN without validation frames.
-        kept: Number of the epoch to mark, or None.
+    Without validation frames, `validation` holds None or NaN.
     """
     marker = "." if len(epochs) == 1 else None  # one point makes no line
     axes.plot(epochs, training, marker=marker, label="training")
@@ -78,11 +75,7 @@ def draw_history(path: Path, history: list[dict], kept: int) -> None:
 
 
 def rates(values: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return false and true positive rates as the limit on `values` falls, and the area.
-
-    Args:
-        positive: bool array `(N,)`, both kinds present.
-    """
+    """Return false and true positive rates as the limit on `values` falls, and the area."""
     order = np.argsort(-values, kind="stable")
     last = np.append(np.diff(values[order]) != 0, True)  # equal values step at once
     true = np.cumsum(positive[order])[last] / positive.sum()

@@ -18,9 +18,6 @@ LACKING = "STAPLE is left out; it needs: pip install -r requirements/raters.txt"
 def majority(masks: list[np.ndarray]) -> np.ndarray:
     """Return where more than half of the raters' masks have nerve: of two, where both do.
 
-    Args:
-        masks: uint8 masks `(height, width)` of 0 and 1, one or more.
-
     Source: https://doi.org/10.1016/j.patrec.2005.03.017 (as of a vote by label).
     """
     return (2 * np.sum(masks, axis=0, dtype=int) > len(masks)).astype(np.uint8)
@@ -32,12 +29,6 @@ def staple(masks: list[np.ndarray]) -> np.ndarray:
     That is where the probability of nerve is 0.5 or more, by the sensitivity and
     specificity of each rater over the whole frame, which are estimated together with it.
     Where all agree, it is their mask, an empty one too: nothing can be estimated there.
-
-    Args:
-        masks: uint8 masks `(height, width)` of 0 and 1, two or more.
-
-    Raises:
-        ImportError: SimpleITK is not installed.
 
     Source: https://doi.org/10.1109/TMI.2004.828354 (Warfield, Zou and Wells, STAPLE).
     """
@@ -53,17 +44,15 @@ def staple(masks: list[np.ndarray]) -> np.ndarray:
 def frame_agreement(
     predicted: np.ndarray, masks: list[np.ndarray], with_staple: bool
 ) -> dict[str, float] | None:
-    """Return the Dice overlaps of a frame.
+    """Return the Dice overlaps of a frame; None where no rater shows a nerve.
+
+    They are of the prediction with each rater (`dice_1`, ...) and of each two raters
+    (`dice_1_2`, ...); the means of both, `predicted_dice` and `raters_dice`, and their
+    `difference`; and of the prediction with the raters' majority and consensus by STAPLE.
 
     Args:
         predicted: uint8 mask `(height, width)` of 0 and 1.
         masks: Likewise of each rater, two or more.
-
-    Returns:
-        None where no rater shows a nerve. Else Dice of the prediction with each rater
-        (`dice_1`, ...) and of each two raters (`dice_1_2`, ...); the means of both,
-        `predicted_dice` and `raters_dice`, and their `difference`; and of the prediction
-        with the raters' majority, and their consensus by STAPLE.
 
     Source: https://pmc.ncbi.nlm.nih.gov/articles/PMC11103080 compares a network with
     experts, and them with each other, in this way.
@@ -87,12 +76,8 @@ def frame_agreement(
 def summarize(rows: list[dict | None], clusters: list) -> dict:
     """Return the mean of each value of `frame_agreement`, with its 95 % interval.
 
-    Args:
-        rows: Of each frame; None where no rater shows a nerve.
-        clusters: Its subject, or its own number where subjects are unknown.
-
-    Returns:
-        Dict with the number of frames that count; of none, that alone.
+    Beside it the number of frames that count; of none, that alone. `clusters` as of
+    `scores.summarize`.
     """
     kept = [(row, c) for row, c in zip(rows, clusters, strict=True) if row is not None]
     summary = {"frames_of_raters": len(kept)}
@@ -104,12 +89,7 @@ def summarize(rows: list[dict | None], clusters: list) -> dict:
 
 
 def matrix(summary: dict, names: list[str]) -> list[list[str]]:
-    """Return the Dice of the prediction and of each rater with each rater, a text each.
-
-    Args:
-        summary: As of `summarize`.
-        names: Of the raters; they head the columns.
-    """
+    """Return the Dice of the prediction and each rater with each, by name, a text each."""
     rows, numbers = [["", *names]], range(1, len(names) + 1)
     for k, name in enumerate(("predicted", *names[:-1])):
         keys = [f"dice_{k}_{n}" if k else f"dice_{n}" for n in numbers]
@@ -128,11 +108,7 @@ def has_staple() -> bool:
 
 
 def name_raters(paths: list[Path]) -> list[str]:
-    """Return what raters' files are called, as short as tells them apart.
-
-    Raises:
-        ValueError: one file is given twice.
-    """
+    """Return what raters' files are called, as short as tells them apart."""
     for path in paths:
         if paths.count(path) > 1:
             raise ValueError(f"{path} is given twice; give a file of each rater once")

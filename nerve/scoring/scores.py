@@ -18,12 +18,7 @@ LEVELS = np.arange(1, 20)  # twentieths: thresholds tried for the best constant 
 def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Dice overlap of two binary masks, `2 |A and B| / (|A| + |B|)`.
 
-    Args:
-        truth: Mask `(height, width)`, bool or 0 and 1.
-        predicted: Likewise.
-
-    Returns:
-        Float in [0, 1]; 1 where both are empty, 0 where only one is.
+    It is 1 where both are empty, 0 where only one is.
 
     Source: https://www.kaggle.com/c/ultrasound-nerve-segmentation/overview/evaluation
     """
@@ -43,11 +38,7 @@ def hausdorff_95(truth: np.ndarray, predicted: np.ndarray) -> float:
     """95 % Hausdorff distance of two masks' outlines, in pixels.
 
     The larger of both directions' 95th percentiles of the distance from an outline pixel
-    to the nearest one of the other mask.
-
-    Args:
-        truth: uint8 mask `(height, width)`, 0 and 1, not empty.
-        predicted: Likewise.
+    to the nearest one of the other mask. Neither may be empty.
 
     Source: https://arxiv.org/abs/2206.01653 (Metrics Reloaded).
     """
@@ -62,15 +53,9 @@ def centroid_distance(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def frame_scores(truth: np.ndarray, predicted: np.ndarray) -> dict:
-    """Score one frame.
+    """Return the scores of one frame's masks, uint8 `(height, width)` of 0 and 1.
 
-    Args:
-        truth: uint8 mask `(height, width)`, 0 and 1.
-        predicted: Likewise.
-
-    Returns:
-        Dict of `area` and `predicted_area` in pixels, `dice`, `iou`, and, None where a
-        mask is empty, `hausdorff_95` and `centroid_distance` in pixels.
+    Areas and distances are in pixels; there is no distance where a mask is empty.
     """
     overlap = dice(truth, predicted)
     row = {
@@ -92,11 +77,7 @@ def bootstrap(
 ) -> list[float] | None:
     """Return the 95 % percentile interval of the mean, resampling whole clusters.
 
-    Args:
-        clusters: Array `(N,)`, which cluster (subject) each value belongs to.
-
-    Returns:
-        `[low, high]`; None with fewer than two clusters.
+    A cluster is the subject that a value belongs to; of fewer than two there is none.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
@@ -117,38 +98,34 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def summarize(rows: list[dict], clusters: list | np.ndarray) -> dict:
-    """Return the scores of many frames.
+    """Return the scores of many frames, in the order of the printed table.
+
+    A score that is not defined is None.
 
     Args:
         rows: `frame_scores` of each frame.
         clusters: Its subject, or its own number where subjects are unknown.
-
-    Returns:
-        Dict in the order of the printed table; None where a score is not defined.
     """
     values = np.array([row["dice"] for row in rows])
     clusters = np.array(clusters)
     nerve = np.array([row["area"] > 0 for row in rows])
     found = np.array([row["predicted_area"] > 0 for row in rows])
-    with_nerve = [row for row in rows if row["area"] > 0]
-    has_nerve, has_empty = nerve.any(), not nerve.all()
+    with_nerve, dice = [row for row in rows if row["area"] > 0], values[nerve]
     return {
         "frames": len(rows),
         "frames_with_nerve": int(nerve.sum()),
         "challenge_dice": float(values.mean()),
         "challenge_dice_interval": bootstrap(values, clusters),
         "predicting_nothing": float(1 - nerve.mean()),
-        "nerve_dice": float(values[nerve].mean()) if has_nerve else None,
-        "nerve_dice_interval": (
-            bootstrap(values[nerve], clusters[nerve]) if has_nerve else None
-        ),
-        "nerve_dice_median": float(np.median(values[nerve])) if has_nerve else None,
+        "nerve_dice": mean(dice),
+        "nerve_dice_interval": bootstrap(dice, clusters[nerve]),
+        "nerve_dice_median": float(np.median(dice)) if len(dice) else None,
         "nerve_iou": mean(row["iou"] for row in with_nerve),
-        "share_below_0.1": float((values[nerve] < MISSED).mean()) if has_nerve else None,
+        "share_below_0.1": mean(dice < MISSED),
         "hausdorff_95": mean(row["hausdorff_95"] for row in rows),
         "centroid_distance": mean(row["centroid_distance"] for row in rows),
-        "sensitivity": float(found[nerve].mean()) if has_nerve else None,
-        "specificity": float((~found[~nerve]).mean()) if has_empty else None,
+        "sensitivity": mean(found[nerve]),
+        "specificity": mean(~found[~nerve]),
     }
 
 
@@ -164,10 +141,7 @@ def best_constant_mask(
     Args:
         truth: Of each frame `(runs, subject)`: its mask as of `run_length.parse`, and
             whose it is, or None.
-        num_pixels: Pixels in a frame.
-
-    Returns:
-        Float in [0, 1]; None where no frame has a nerve.
+        num_pixels: Of a frame.
     """
     frames = [(runs, subject) for runs, subject in truth if len(runs)]
     if not frames:
