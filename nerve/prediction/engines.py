@@ -52,11 +52,7 @@ def record_path(weights: Path) -> Path:
 
 
 def check(weights: Path, engine: str, trained: Trained) -> Path:
-    """Refuse an exported file that was not made from these weights.
-
-    Returns:
-        The exported file.
-    """
+    """Return an exported file, refused where it was not made from these weights."""
     path, repair = exported(weights, engine), f"{EXPORT} --weights {quoted(weights)}"
     record = read_json(Exports, record_path(weights), repair)
     if record.h5_sha256 != trained.h5_sha256:
@@ -72,11 +68,7 @@ def check(weights: Path, engine: str, trained: Trained) -> Path:
 
 
 def load(engine: str, path: Path) -> SimpleNamespace:
-    """Return an exported network; its `predict_on_batch` takes and gives batches.
-
-    Raises:
-        ValueError: the engine is not installed, or cannot read the file.
-    """
+    """Return an exported network; its `predict_on_batch` takes and gives batches."""
     loaders = {"onnx": load_onnx, "openvino": load_openvino, "litert": load_litert}
     try:
         function = loaders[engine.removesuffix("-int8")](path)

@@ -53,11 +53,8 @@ def move(
     black = rng.random() < changes.black_borders
     border = cv2.BORDER_CONSTANT if black else cv2.BORDER_REFLECT_101
     size, flags = (width, height), cv2.INTER_LINEAR  # cv2: width first
-    image, mask = (
-        cv2.warpAffine(array, matrix, size, flags=flags, borderMode=border)
-        for array in (image, mask)
-    )
-    return image, mask
+    how = {"M": matrix, "dsize": size, "flags": flags, "borderMode": border}
+    return cv2.warpAffine(image, **how), cv2.warpAffine(mask, **how)
 
 
 def change_texture(
@@ -134,12 +131,9 @@ def augment(
     """Return a random variant of a frame and of its mask, moved alike.
 
     Args:
-        image: float32 array `(height, width)`, scaled as by preprocess.py.
+        image: float32 array `(height, width)`, scaled as by preprocess.py; its darkest grey
+            counts as black.
         mask: float32 array, same shape, 0 to 1.
-        rng: `np.random.Generator`; the same state gives the same variant.
-
-    Returns:
-        Two float32 arrays of the same shape. The frame's darkest grey counts as black.
     """
     if rng.random() < changes.halved:
         changes = halve(changes)

@@ -15,13 +15,10 @@ def draw_order(num_frames: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def draw_balanced(subjects: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Return an epoch's rows, each subject drawn by the root of its number of frames.
+    """Return an epoch's rows, about N, each subject drawn by the root of its frames.
 
-    Args:
-        subjects: int array `(N,)`, the subject of each row.
-
-    Returns:
-        int array `(about N,)`. A subject's frames all come once before one comes twice.
+    A subject's frames all come once before one comes twice. `subjects` names that of each
+    of the N rows.
     """
     rng = np.random.default_rng([seed, epoch])
     names, counts = np.unique(subjects, return_counts=True)

@@ -38,11 +38,6 @@ def save_state(path: Path, model: keras.Model, run: Trained, history: list[dict]
     atomic.write_bytes(path, buffer.getbuffer())
 
 
-def as_json(run: Trained) -> dict:
-    """Return a record as JSON holds it: tuples become lists."""
-    return json.loads(json.dumps(run.to_dict()))
-
-
 def find_change(before: dict, now: dict) -> tuple[str, object, object] | None:
     """Return `(name, value before, value now)` of what differs first in two records."""
     for name in before | now:
@@ -58,35 +53,30 @@ def find_change(before: dict, now: dict) -> tuple[str, object, object] | None:
 
 
 def load_state(path: Path, model: keras.Model, run: Trained) -> list[dict]:
-    """Restore the model and return the history of an interrupted run.
-
-    Raises:
-        ValueError: the file is damaged, or the run was another one.
-    """
+    """Restore the model and return the history of an interrupted run, if it is this one."""
     text = f"{path} is damaged or of another version; remove it to start anew"
     # errors of zipfile and NumPy are of many kinds
     with refusing(text, Exception), np.load(path, allow_pickle=False) as state:
         record = json.loads(str(state["record"]))
-        before = as_json(Trained.from_dict(record["run"], path))
+        before = Trained.from_dict(record["run"], path)
         history = check(record["history"], list[dict[str, float | None]], "history")
         history = [{column: row[column] for column in COLUMNS} for row in history]
         arrays = {name: state[name] for name in state_arrays(model)}
-    if change := find_change(before, as_json(run)):
+    # as JSON holds them: tuples become lists
+    both = (json.loads(json.dumps(each.to_dict())) for each in (before, run))
+    if change := find_change(*both):
         name, old, new = change
         raise ValueError(
             f"the interrupted run had {name} {old}, now it is {new}; repeat it, or choose "
             f"another --out, or remove {path} to start anew"
         )
-    variables = state_arrays(model)
-    if any(
-        arrays[name].shape != tuple(v.shape) or arrays[name].dtype != np.asarray(v).dtype
-        for name, v in variables.items()
-    ):
-        raise ValueError(
-            f"{path} is of another version of the network; remove it to start anew"
-        )
-    for name, variable in variables.items():
-        variable.assign(arrays[name])
+    for name, variable in state_arrays(model).items():
+        now, found = np.asarray(variable), arrays[name]
+        if (found.shape, found.dtype) != (now.shape, now.dtype):
+            raise ValueError(
+                f"{path} is of another version of the network; remove it to start anew"
+            )
+        variable.assign(found)
     return history
 
 
@@ -94,11 +84,8 @@ def save_result(out: Path, plain: keras.Model, run: Trained, row: dict) -> None:
     """Write NAME.h5 and its NAME.json together."""
     rate = run.recipe.learning_rate
     content = h5_file.to_bytes(plain, "dice_coef_loss", ["dice_coef"], rate)
-    versions = {
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "numpy": np.__version__,
-    }
+    versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
+    versions["numpy"] = np.__version__
     digest = hashlib.sha256(content).hexdigest()
     trained = dataclasses.replace(run, h5_sha256=digest, kept=row, versions=versions)
     record = out.with_suffix(".json").name

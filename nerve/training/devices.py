@@ -34,23 +34,15 @@ class WholeBatch(keras.distribution.DataParallel):
 
 
 def read_variables() -> tuple[int, int]:
-    """Return `(process, num_processes)` from Keras's variables; (0, 1) without them.
-
-    Raises:
-        ValueError: a variable is missing or wrong, or Keras runs on another backend.
-    """
+    """Return `(process, num_processes)` from Keras's variables; (0, 1) without them."""
     address = os.environ.get(f"{VARIABLES}JOB_ADDRESSES")
     if address is None:
         return 0, 1
+    name = f"{VARIABLES}JOB_ADDRESSES"
     if keras.backend.backend() != "jax":
-        raise ValueError(
-            f"{VARIABLES}JOB_ADDRESSES is set, but only JAX trains on several machines: "
-            f"{JAX}"
-        )
+        raise ValueError(f"{name} is set, but only JAX trains on several machines: {JAX}")
     if not re.search(r":\d+$", address.split(",")[0]):
-        raise ValueError(
-            f"{VARIABLES}JOB_ADDRESSES is {address!r}; expected HOST:PORT of process 0"
-        )
+        raise ValueError(f"{name} is {address!r}; expected HOST:PORT of process 0")
     numbers = []
     for name in ("PROCESS_ID", "NUM_PROCESSES"):
         text = os.environ.get(f"{VARIABLES}{name}", "")
@@ -84,7 +76,6 @@ def connect() -> Iterator[tuple[int, int]]:
         `(process, num_processes)`; the first is 0 for the one that writes the files.
 
     Raises:
-        ValueError: as of `read_variables`.
         ConnectionError: another process has ended.
     """
     process, num_processes = read_variables()
@@ -97,13 +88,11 @@ def connect() -> Iterator[tuple[int, int]]:
         yield process, num_processes
     except BaseException as error:
         atexit.register(leave)  # runs before JAX's, which was registered earlier
-        message = str(error)
-        if isinstance(error, (ValueError, RuntimeError)) and message.startswith(
-            LOST_ERRORS
-        ):
-            first = message.splitlines()[0]
-            raise ConnectionError(f"{name} stops ({first}): {LOST}") from error
-        raise
+        lost = isinstance(error, ValueError | RuntimeError)
+        if not lost or not str(error).startswith(LOST_ERRORS):
+            raise
+        first = str(error).splitlines()[0]
+        raise ConnectionError(f"{name} stops ({first}): {LOST}") from error
 
 
 class Worker(typing.NamedTuple):
@@ -138,15 +127,11 @@ class Worker(typing.NamedTuple):
 def find_worker(
     process: int, num_processes: int, num_devices: int | None, batch_size: int
 ) -> Worker:
-    """Return the `Worker` of this process.
+    """Return the `Worker` of this process, refused where devices cannot share a batch.
 
     Args:
-        num_devices: Devices to use, of all machines; None takes one, or with several
-            machines all.
-        batch_size: Frames a batch, of all devices.
-
-    Raises:
-        ValueError: so many devices are not there, or cannot share a batch.
+        num_devices: Of all machines; None takes one, or with several machines all.
+        batch_size: Of all devices.
     """
     if num_devices in (None, 1) and num_processes == 1:
         return Worker()
@@ -158,9 +143,8 @@ def find_worker(
     found = list_devices()
     wanted = num_devices or len(found)
     if wanted > len(found) or (num_processes > 1 and wanted != len(found)):
-        raise ValueError(
-            f"--devices {wanted}, but there are {len(found)}: {', '.join(found)}"
-        )
+        there = f"there are {len(found)}: {', '.join(found)}"
+        raise ValueError(f"--devices {wanted}, but {there}")
     if batch_size % wanted:
         raise ValueError(
             f"{wanted} devices cannot share batches of {batch_size} frames; "

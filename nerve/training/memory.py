@@ -18,22 +18,17 @@ def step_bytes(model: keras.Model, precision: str) -> float:
 
 
 def check_memory(model: keras.Model, precision: str, batch_size: int) -> None:
-    """Refuse a batch that the memory cannot hold; on a CPU the system would end the run.
-
-    Raises:
-        ValueError: it names the batch size that fits.
-    """
+    """Refuse a batch that the memory cannot hold; on a CPU the system would end the run."""
     free = machine.free_memory()
-    devices = list_devices()
-    if free is None or not all(name.lower().startswith("cpu") for name in devices):
+    if free is None or not all(n.lower().startswith("cpu") for n in list_devices()):
         return
     num_bytes = step_bytes(model, precision)
-    fits = int(free / num_bytes)
-    if batch_size > max(1, fits):
+    fits = max(1, int(free / num_bytes))
+    if batch_size > fits:
         needed = batch_size * num_bytes / 1e9
         raise ValueError(
             f"batches of {batch_size} frames need about {needed:,.1f} GB and "
-            f"{free / 1e9:,.1f} GB are free; --batch-size {max(1, fits)} fits"
+            f"{free / 1e9:,.1f} GB are free; --batch-size {fits} fits"
         )
 
 

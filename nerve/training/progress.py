@@ -25,14 +25,10 @@ def is_shown(epoch: int, epochs: int) -> bool:
 def choose_frames(y: np.ndarray) -> np.ndarray:
     """Return rows of FRAMES validation frames to watch: all but one with a nerve.
 
-    Args:
-        y: Masks, float32 `(N, height, width, 1)` in [0, 1].
-
-    Returns:
-        Int array, spread evenly over the frames; shorter where there are fewer.
+    They are spread evenly over the frames, fewer where there are no more. `y` holds masks,
+    float32 `(N, height, width, 1)` in [0, 1].
     """
-    nerve = np.array([mask.any() for mask in y], bool)
-    rows = []
+    nerve, rows = np.array([mask.any() for mask in y], bool), []
     for chosen, count in ((nerve, FRAMES - 1), (~nerve, 1)):
         found = np.flatnonzero(chosen)
         rows += found[overlays.evenly(count, len(found))].tolist()
@@ -46,11 +42,7 @@ def draw_strip(
 
     Args:
         x: Scaled frames, float32 `(N, height, width, 1)`.
-        y: Their masks, in [0, 1].
-        probabilities: Of the network, in [0, 1], same shape.
-
-    Returns:
-        uint8 array `(HEIGHT + MARGIN, columns, 3)`.
+        y: Their masks, in [0, 1]; likewise `probabilities`.
     """
     size, pictures = (round(HEIGHT * inputs.aspect), HEIGHT), []
     colours = overlays.TRUTH_COLOUR, overlays.PREDICTION_COLOUR
@@ -67,10 +59,9 @@ def draw_strip(
 
 
 def add_strip(path: Path, strip: np.ndarray, shown: int) -> None:
-    """Write a strip below the earlier ones of its picture.
+    """Write a strip below the `shown` earlier ones of its picture.
 
-    Args:
-        shown: Number of earlier strips; those beyond, of an interrupted epoch, are redone.
+    Those beyond, of an interrupted epoch, are redone.
     """
     above = cv2.imread(str(path)) if shown and path.exists() else None
     if above is not None and above.shape[1] == strip.shape[1]:
@@ -79,11 +70,7 @@ def add_strip(path: Path, strip: np.ndarray, shown: int) -> None:
 
 
 def open_board(folder: Path):
-    """Return a writer of TensorBoard's files.
-
-    Raises:
-        ValueError: TensorBoard is not installed.
-    """
+    """Return a writer of TensorBoard's files."""
     if not importlib.util.find_spec("tensorboard"):
         raise ValueError("--tensorboard: pip install -r requirements/tensorboard.txt first")
     import tensorflow as tf  # here: on JAX, nothing else needs it
