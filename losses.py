@@ -50,17 +50,7 @@ def build_tversky_crossentropy_loss(missed_share: float, empty_smooth: float | N
     """
 
     def tversky_crossentropy_loss(y_true, y_pred):
-        """Return the loss of each frame.
-
-        Args:
-            y_true: Masks, `(batch, height, width, 1)`, each pixel 0 to 1: its share of
-                nerve.
-            y_pred: Nerve probabilities in [0, 1], same shape.
-
-        Returns:
-            Float tensor `(batch,)`, 0 or more; near 0 where an empty mask is predicted
-            empty.
-        """
+        """Return the loss of each frame, `(batch,)`, 0 or more; masks may be soft."""
         y_pred = ops.convert_to_tensor(y_pred)
         y_true = ops.cast(y_true, y_pred.dtype)
         overlap = ops.sum(y_true * y_pred, axis=(1, 2, 3))
@@ -77,11 +67,7 @@ def build_tversky_crossentropy_loss(missed_share: float, empty_smooth: float | N
 
 
 def build_loss(recipe: Recipe):
-    """Return the loss that a recipe names, a function of (y_true, y_pred).
-
-    Raises:
-        ValueError: there is none of that name.
-    """
+    """Return the loss that a recipe names, a function of (y_true, y_pred)."""
     if recipe.loss == "dice_coef_loss":
         return dice_coef_loss
     if recipe.loss == "tversky_crossentropy_loss":

@@ -33,25 +33,25 @@ def is_finished(out: Path, resume: bool) -> bool:
         ValueError: a result is in the way of a new run.
     """
     record, state = out.with_suffix(".json"), out.with_suffix(".state.npz")
-    if out.exists() and not record.exists() and not state.exists():
+    known = [path for path in (record, state) if path.exists()]
+    if out.exists() and not known:
         raise ValueError(
             f"{out} is there, weights that are never overwritten; choose another --out"
         )
-    if not resume:
-        for path, what in ((state, "an interrupted run"), (record, "a result")):
-            if path.exists():
-                raise ValueError(
-                    f"{path} is there: {what}, which is never overwritten; "
-                    "add --resume, or choose another --out"
-                )
-    elif not state.exists() and not record.exists():
+    if known and not resume:
+        what = "an interrupted run" if state in known else "a result"
+        raise ValueError(
+            f"{known[-1]} is there: {what}, which is never overwritten; add --resume, or "
+            "choose another --out"
+        )
+    if resume and not known:
         print(f"nothing to resume at {out}: starting from the beginning")
-    if record.exists() and not out.exists():
-        rest = f"{record} and {state}" if state.exists() else record
+    if record in known and not out.exists():
+        rest = " and ".join(map(str, known))
         raise ValueError(
             f"{record} is there, but not {out}; bring that back, or remove {rest}"
         )
-    return record.exists() and not state.exists()
+    return known == [record]
 
 
 def parse_args(

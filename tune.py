@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -37,19 +36,15 @@ from nerve.records import TRAIN, Calibration, Trained
 FEW = 30  # frames: limits chosen on fewer fit these
 
 
-class HeldOut(NamedTuple):
-    """What limits and calibration are searched on: arrays `(N,)` of frames, or of crops."""
-
-    presence: np.ndarray
-    nerve: np.ndarray  # whether it shows one
-    subject: np.ndarray
-    crops: np.ndarray  # whether it is a crop
-
-
 def measure_held_out(
     weights: Path, data: Path, precision: str
-) -> tuple[Measures, HeldOut, list[int]]:
-    """Measure one network on the validation frames of a folder, of subjects."""
+) -> tuple[Measures, tuple[np.ndarray, ...], bool, list[int]]:
+    """Measure one network on the validation frames of a folder.
+
+    Returns:
+        `(what measure returned, what to calibrate on, whether that is crops, subjects)`;
+        to calibrate on are presence, nerve and subject of each, arrays `(N,)`.
+    """
     trained = read_trained(weights)
     inputs, split, _, frames, masks = read_validation(trained, data)
     rows, subjects = split.val.rows, split.val.subject
@@ -71,9 +66,8 @@ def measure_held_out(
         found = predict_frames(model, pictures, inputs)
         bar = tqdm(found, "crops", len(crops), unit=" crops", disable=None)
         sure = [presence(each.probability) for each in bar]
-    marks = np.full(len(sure), bool(crops))
-    columns = map(np.array, (sure, nerve, subjects))
-    return measures, HeldOut(*columns, marks), split.val.subjects
+    columns = tuple(map(np.array, (sure, nerve, subjects)))
+    return measures, columns, bool(crops), split.val.subjects
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -121,11 +115,10 @@ def main(argv: list[str] | None = None) -> None:
         precision, why = choose_precision(args.precision)
         print(f"precision {precision}: {why}")
         pairs = zip(args.weights, args.data, strict=True)
-        parts, surenesses, subjects = zip(
-            *(measure_held_out(*pair, precision) for pair in pairs), strict=True
-        )
+        found = (measure_held_out(*pair, precision) for pair in pairs)
+        parts, held_out, crops, subjects = zip(*found, strict=True)
         columns = Measures(*map(np.concatenate, zip(*parts, strict=True)))
-        held_out = HeldOut(*map(np.concatenate, zip(*surenesses, strict=True)))
+        held_out = map(np.concatenate, zip(*held_out, strict=True))
         count = len(columns.empty)
         if columns.empty.all():
             raise ValueError(
@@ -137,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
         before = score_at(columns, record.limits).mean()
         if count < FEW:
             print(f"warning: {count} frames are few to choose limits on")
-        calibration = sureness.calibrate(*held_out[:3], bool(held_out.crops.any()))
+        calibration = sureness.calibrate(*held_out, any(crops))
         if gained := score > before + 1e-9 or args.into not in weights_records:
             on = sorted({subject for part in subjects for subject in part})
             record = dataclasses.replace(record, limits=limits, limits_searched_on=on)
