@@ -18,7 +18,7 @@ import contextlib
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +59,11 @@ class Selection(NamedTuple):
     keys: list[tuple[int, ...]]  # of each chosen: (subject, img), or (img,)
     masks: np.ndarray | None  # true ones, of `frames`; None where they are not known
     inputs: records.Inputs
+
+    def predict(self, model) -> Iterator[inference.Prediction]:
+        """Yield the probabilities of the frames chosen."""
+        frames = (self.frames[row] for row in self.rows)
+        return inference.predict_frames(model, frames, self.inputs)
 
 
 def select_validation(trained: Trained, data: Path) -> Selection:
@@ -121,22 +126,16 @@ def predict_selection(
         prevalence: Share of the frames to keep a mask in; None for the limits as they are.
 
     Returns:
-        `(watch, results)`: what `advice` saw; each frame's `scores.frame_scores` where its
-        true mask is known.
+        `(what advice saw, the scores of frames whose true mask is known)`.
     """
-
-    def predictions():
-        frames = (chosen.frames[row] for row in chosen.rows)
-        return inference.predict_frames(model, frames, chosen.inputs)
-
-    limits = inference.keep_share(predictions(), prevalence, trained.limits)
+    limits = inference.keep_share(chosen.predict(model), prevalence, trained.limits)
     watch, results, total = advice.Watch(trained), [], len(chosen.rows)
     made = [folder / name for name in TABLES[chosen.part]]
     columns = ("subject", "img", "pixels")[-1 - len(chosen.keys[0]) :]
     shown = overlays.evenly(num_overlays, total)
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(atomic.write_csv(p, columns)) for p in made]
-        frames = inference.find_masks(predictions(), limits)
+        frames = inference.find_masks(chosen.predict(model), limits)
         for k, found in enumerate(tqdm(frames, chosen.part, total, disable=None)):
             key, drawn = chosen.keys[k], [(found.mask, overlays.PREDICTION_COLOUR)]
             watch.see(found)
