@@ -154,7 +154,7 @@ def write_rows(path: Path, names: tuple[str, ...], rows: dict) -> None:
         for name, row in rows.items():
             key = name if isinstance(name, tuple) else (name,)
             key = [atomic.as_text(k) if isinstance(k, str) else k for k in key]
-            values = ["" if row[c] is None else row[c] for c in columns]
+            values = (row[column] for column in columns)
             values = [f"{v:.6g}" if isinstance(v, float) else v for v in values]
             writer.writerow([*key, *values])
 

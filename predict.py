@@ -238,11 +238,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def load_model(weights: list[Path], trained: list[Trained], engine: str, precision: str):
-    """Return the network of these weights on an engine, or the mean of several.
-
-    Args:
-        precision: One of PRECISIONS; other engines than Keras have their own.
-    """
+    """Return the network of these weights on an engine, or the mean of several."""
     if engine != engines.KERAS:
         return engines.load(engine, engines.check(weights[0], engine, trained[0]))
     precision, why = choose_precision(precision)

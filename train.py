@@ -27,11 +27,7 @@ from recipes import RECIPES
 
 
 def is_finished(out: Path, resume: bool) -> bool:
-    """Return whether `out` is a finished run to be left alone.
-
-    Raises:
-        ValueError: a result is in the way of a new run.
-    """
+    """Return whether `out` is a finished run to be left alone; refuse one in the way."""
     record, state = out.with_suffix(".json"), out.with_suffix(".state.npz")
     known = [path for path in (record, state) if path.exists()]
     if out.exists() and not known:

@@ -45,8 +45,7 @@ class Watch:
     def advise(self, prevalence: float | None) -> str | None:
         """Return a warning with the likely causes, or None where all looks usual.
 
-        Args:
-            prevalence: Share of frames kept, instead of its limit on presence; or None.
+        A prevalence is the share of frames kept, instead of the limit on presence.
         """
         if not self.frames:
             return None
@@ -85,7 +84,7 @@ class Watch:
         )
 
     def causes(self, prevalence: float | None) -> list[str]:
-        """Return the causes that can be checked; arguments as of `advise`."""
+        """Return the causes that can be checked."""
         trained = self.trained
         causes, limits = [], trained.limits
         grey, mean = self.grey_sum / self.frames, trained.inputs.mean

@@ -33,11 +33,7 @@ def unpack(masks: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 
 
 def segment(dataset, mask: np.ndarray):
-    """Return highdicom's Segmentation of a still, a dataset of pydicom.
-
-    Args:
-        mask: uint8 array `(1, height, width)`, 0 and 1.
-    """
+    """Return highdicom's Segmentation of a still; its mask is (1, rows, columns)."""
     import highdicom
     from pydicom.sr.codedict import codes
 

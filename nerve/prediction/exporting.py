@@ -47,12 +47,7 @@ def with_fused_normalization(model: keras.Model) -> keras.Model:
 
 
 def write_openvino_int8(path: Path, source: Path, frames: np.ndarray) -> None:
-    """Write an OpenVINO network whose convolutions are of 8 bits.
-
-    Args:
-        source: The network in float.
-        frames: float32 `(N, height, width, 1)` to calibrate on.
-    """
+    """Write OpenVINO's network `source` with 8-bit convolutions, calibrated on frames."""
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
     import nncf
     import openvino
@@ -77,11 +72,9 @@ def write_litert(path: Path, saved: Path, frames: np.ndarray | None) -> None:
 
 
 def export_all(model: keras.Model, weights: Path, folder: Path, frames: np.ndarray) -> None:
-    """Write a network in all forms into a folder.
+    """Write a network in all forms into a folder, called after its weights.
 
-    Args:
-        weights: What the files are called after.
-        frames: float32 array `(N, height, width, 1)` to calibrate int8 on.
+    On the frames, float32 `(N, height, width, 1)`, int8 is calibrated.
     """
 
     def path(engine):

@@ -44,10 +44,8 @@ def list_keyframes(folder: Path, source: Source) -> dict[int, Path]:
     number = "_([0-9]{5,})" if source.moving else "()"
     name = re.compile(re.escape(source.stem) + number + r"(?:_mask)?\.\w+")
     for suffixes in ((".json",), SUFFIXES):
-        names = {
-            path: name.fullmatch(path.name)
-            for path in list_files(folder, ends_in(*suffixes))
-        }
+        paths = list_files(folder, ends_in(*suffixes))
+        names = {path: name.fullmatch(path.name) for path in paths}
         found = {int(match[1] or 1): path for path, match in names.items() if match}
         if found:
             break
@@ -102,16 +100,9 @@ class Reader:
 
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Return the distance of each pixel to the outline, in pixels, within it above 0.
-
-    Args:
-        mask: uint8 array `(height, width)`, 0 and 1, not empty.
-    """
-    within, beyond = (
-        cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        for part in (mask, 1 - mask)
-    )
-    return within - beyond
+    """Return each pixel's distance to a mask's outline, in pixels, within it above 0."""
+    how = cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+    return cv2.distanceTransform(mask, *how) - cv2.distanceTransform(1 - mask, *how)
 
 
 def fit(array: np.ndarray) -> np.ndarray:
@@ -233,11 +224,7 @@ def fill(
 
 
 def apply(predictions: Iterable[Prediction], keyframes: Reader) -> Iterator[Prediction]:
-    """Yield predictions whose masks are those of keyframes, or carried from these.
-
-    Raises:
-        ValueError: no keyframe is left.
-    """
+    """Yield predictions whose masks are those of keyframes, or carried from these."""
     before, others, numbers = None, [], itertools.count(1)
     frames = (found for found, _ in zip(predictions, numbers, strict=False))
     for number, found in enumerate(frames, 1):

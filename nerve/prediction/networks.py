@@ -50,11 +50,7 @@ def load_network(
 
 
 def merge(weights: Sequence[Path], records: list[Trained]) -> Trained:
-    """Return the record of several weights together: limits of the first, subjects of all.
-
-    Raises:
-        ValueError: their input sizes differ.
-    """
+    """Return the record of several weights together: the first, with all subjects."""
     first = records[0]
     for path, record in zip(weights, records, strict=True):
         mine, expected = record.inputs, first.inputs

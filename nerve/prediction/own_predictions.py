@@ -1,6 +1,7 @@
 """Masks, overlays and a table of people's own frames: pictures, videos, DICOM, a camera."""
 
 import contextlib
+import functools
 import itertools
 import re
 import sys
@@ -106,16 +107,10 @@ def each_alone(work: Callable, items: Iterable) -> Iterator:
 def predict_source(
     model, source: Source, inputs: Inputs, smoothing: float
 ) -> Iterator[Prediction]:
-    """Return the probabilities of a source's frames; a camera's as they come.
-
-    Args:
-        smoothing: Share of the frames before, where they follow each other in time.
-    """
+    """Return the probabilities of a source's frames; a camera's as they come."""
     if source.kind == "camera":
-        frames = source.frames
-        return each_alone(
-            lambda each: inference.predict_frames(model, each, inputs), frames
-        )
+        work = functools.partial(inference.predict_frames, model, inputs=inputs)
+        return each_alone(work, source.frames)
     found = inference.predict_frames(model, source.frames, inputs, source.moving)
     return inference.smooth(found, smoothing) if source.moving else found
 
@@ -126,7 +121,8 @@ def find_in_source(
     """Return a source's frames with their masks; of a camera none is read ahead."""
     predictions = predict_source(model, source, inputs, smoothing)
     if source.kind == "camera":
-        return each_alone(lambda each: inference.find_masks(each, limits), predictions)
+        work = functools.partial(inference.find_masks, limits=limits)
+        return each_alone(work, predictions)
     return inference.find_masks(predictions, limits)
 
 
@@ -243,14 +239,12 @@ class Outputs(NamedTuple):
 def open_outputs(folder: Path, watch: advice.Watch, kind: str | None) -> Iterator[Outputs]:
     """Yield where what is found goes: the table is whole at the end, last of all.
 
-    Args:
-        kind: Of outlines, one of `labels.FORMATS`; or None.
+    Outlines of a kind, one of `labels.FORMATS`, go there, too.
     """
     for name in FOLDERS[:2]:
         atomic.make_folder(folder / name)
-    labelling = contextlib.nullcontext()
-    if kind:
-        labelling = labels.writing(folder / "labels", kind)
+    drawn = folder / "labels"
+    labelling = labels.writing(drawn, kind) if kind else contextlib.nullcontext()
     with atomic.write_csv(folder / "frames.csv", COLUMNS) as table, labelling as label:
         yield Outputs(folder, table, watch, label, [], [], [], [])
 

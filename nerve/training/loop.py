@@ -226,9 +226,6 @@ def train(out: Path, job: Job, board=None) -> list[dict]:
     """Train all epochs, continuing where a state lies; return the history.
 
     Of several processes the first alone writes; each validates for itself.
-
-    Args:
-        board: What `progress.open_board` returned, or None.
     """
     state, run, recipe = out.with_suffix(".state.npz"), job.run, job.run.recipe
     model, network = start(job), job.build_network(dtype_policy(run.precision))

@@ -58,11 +58,7 @@ def read_data(folders: Sequence[Path]) -> tuple[list[Split], dict, np.ndarray]:
 
 
 def read_init(path: Path, splits: Sequence[Split]) -> Trained | None:
-    """Return the record of weights to start from, or None where they have none.
-
-    Raises:
-        ValueError: they have seen validation frames.
-    """
+    """Return the record of weights to start from, if any; refuse ones that saw too much."""
     if not path.with_suffix(".json").exists():
         return None
     init, split = read_trained(path), splits[0]
@@ -100,8 +96,7 @@ def plan(
 ) -> Trained:
     """Return everything that decides the outcome of a training, as NAME.json lists it.
 
-    Args:
-        changes: `{field: value}` of the recipe, from the command line.
+    `changes` are of the recipe's fields, from the command line.
     """
     split = splits[0]
     if (split.height, split.width) != (recipe.height, recipe.width):
