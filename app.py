@@ -30,7 +30,7 @@ import numpy as np
 from nerve import command
 from nerve.files import atomic
 from nerve.frames import sources
-from nerve.frames.overlays import PREDICTION_COLOUR, outline, write_picture
+from nerve.frames.overlays import write_picture
 from nerve.frames.spacing import spacing_at
 from nerve.frames.video_writing import write_video
 from nerve.phantom.anatomy import draw_mask
@@ -173,8 +173,7 @@ def show(
         f"| longest axis | {length} |\n| parts | {parts} |\n"
     )
     text += "".join(f"| note | {note} |\n" for note in state.source.notes)
-    overlay = outline(found.frame, found.mask, PREDICTION_COLOUR)
-    return overlay, heat(found), text
+    return found.overlay(), heat(found), text
 
 
 def play(state: State, threshold: float, smallest: float, folder: Path) -> str | None:
@@ -190,8 +189,7 @@ def play(state: State, threshold: float, smallest: float, folder: Path) -> str |
     state.clips.append(path)
     with write_video(path, state.source.rate) as append:
         for number, found in find_all(state, threshold, smallest):
-            picture = outline(found.frame, found.mask, PREDICTION_COLOUR)
-            append(picture, state.source.time_of(number))
+            append(found.overlay(), state.source.time_of(number))
     return str(path)
 
 
@@ -206,7 +204,7 @@ def save(
     found, source = find(state, number, threshold, smallest), state.source
     paths = [Path(f"{start}{end}") for end in ("mask.png", "overlay.png", "frames.csv")]
     write_picture(paths[0], found.mask * 255)
-    write_picture(paths[1], outline(found.frame, found.mask, PREDICTION_COLOUR))
+    write_picture(paths[1], found.overlay())
     with atomic.write_csv(paths[2], own_predictions.COLUMNS) as writer:
         for k, each in find_all(state, threshold, smallest):
             writer.writerow(own_predictions.describe(source, k, each, state.trained))

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nerve import machine
-from nerve.frames import foreign
+from nerve.frames import foreign, overlays
 from nerve.frames.geometry import Geometry
 from nerve.records import Inputs, Limits, Trained
 
@@ -26,6 +26,10 @@ class Prediction(NamedTuple):
     probability: np.ndarray  # float32 (height, width) of the network, in [0, 1]
     mask: np.ndarray | None = None  # uint8 (rows, columns), 0 or 1
     look: np.ndarray | None = None  # of `foreign.describe`
+
+    def overlay(self) -> np.ndarray:
+        """Return the frame with its mask outlined, uint8 `(rows, columns, 3)`."""
+        return overlays.outline(self.frame, self.mask, overlays.PREDICTION_COLOUR)
 
 
 def scale(images: np.ndarray, mean: float, standard_deviation: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nerve.command import undisturbed
 from nerve.files import atomic
 from nerve.frames import foreign, labels
-from nerve.frames.overlays import PREDICTION_COLOUR, encode_png, outline, write_picture
+from nerve.frames.overlays import encode_png, write_picture
 from nerve.frames.pairs import listed
 from nerve.frames.sources import Source, is_camera, open_source
 from nerve.frames.spacing import spacing_at
@@ -131,8 +131,7 @@ def show_each(
 ) -> Iterator[Prediction]:
     """Yield frames once they are shown, until their user closes the window."""
     for frame in found:
-        picture = outline(frame.frame, frame.mask, PREDICTION_COLOUR)
-        window.show(picture, frame.frame, frame.mask, stem)
+        window.show(frame.overlay(), frame.frame, frame.mask, stem)
         yield frame
         if window.closed:
             return
@@ -260,11 +259,10 @@ def write_frame(
     name = name_frame(source, number)
     if outputs.label:
         outputs.label(name, found.frame, found.mask)
-    picture = outline(found.frame, found.mask, PREDICTION_COLOUR)
     if source.moving:
-        append(picture, source.time_of(number))
+        append(found.overlay(), source.time_of(number))
     else:
-        write_picture(outputs.folder / "overlays" / f"{name}.png", picture)
+        write_picture(outputs.folder / "overlays" / f"{name}.png", found.overlay())
     path = outputs.folder / "masks" / f"{name}.png"
     with atomic.writing(path):  # to disk at the end: a camera would wait for it
         path.write_bytes(encode_png(found.mask * 255))
