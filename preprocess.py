@@ -58,19 +58,18 @@ def fit_frames(
         `(geometries, images, labels)`: the latter uint8 `(N, height, width)` in scratch
         files in `folder`.
     """
-    shape, geometries = (len(frames), *size), [None] * len(frames)
+    shape = len(frames), *size
     images, labels = (scratch_array(folder, shape, np.uint8) for _ in range(2))
 
     def fit(row):
-        frame = frames[row]
-        geometry = geometries[row] = Geometry.of(frame.shape, size, aspect, {}, frame)
-        images[row] = geometry.fit(frame)
+        geometry = Geometry.of(frames.shape[1:], size, aspect, {}, frames[row])
+        images[row] = geometry.fit(frames[row])
         labels[row] = fit_mask(masks[row], geometry, soft)
+        return geometry
 
-    done = machine.map_threads(fit, range(len(frames)))
-    for _ in tqdm(done, "resize", len(frames), unit=" frames", disable=None):
-        pass
-    return geometries, images, labels
+    fitted = machine.map_threads(fit, range(len(frames)))
+    bar = tqdm(fitted, "resize", len(frames), unit=" frames", disable=None)
+    return list(bar), images, labels
 
 
 def scaling(images: np.ndarray, rows: Iterable[int]) -> tuple[float, float]:
