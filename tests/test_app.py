@@ -87,7 +87,7 @@ def test_it_opens_with_a_phantom_and_a_clip_has_all_its_frames(
     assert len(state.predictions) == 5
     assert "| frame | 1 of 5 |" in app.show(state, 1, 0.5, 0)[2]
     monkeypatch.setattr(app, "MAX_FRAMES", 5)
-    assert app.read_upload(str(tmp_path / "c.avi"))[2]  # all of them
+    assert app.read_upload(str(tmp_path / "c.avi"))[1]  # all of them
     monkeypatch.setattr(app, "MAX_FRAMES", 4)
     cut = app.analyse(networks, "unet_nerve", str(tmp_path / "c.avi"))
     assert "| frame | 1 of 4; the file has more" in app.show(cut, 1, 0.5, 0)[2]
