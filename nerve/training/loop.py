@@ -216,8 +216,9 @@ def do_epoch(model: keras.Model, network: keras.Model, job: Job, epoch: int) -> 
     """Train and validate an epoch, counted from 0; return its row of NAME.csv."""
     row = train_epoch(model, job, epoch)
     copy_averaged(model, network)
-    row |= {"epoch": epoch + 1, "val_dice_coef": validate(network, job)}
-    row["learning_rate"] = float(model.optimizer.learning_rate)
+    rate = float(model.optimizer.learning_rate)
+    row |= {"epoch": epoch + 1, "learning_rate": rate}
+    row |= {"val_dice_coef": validate(network, job)}
     # Keras's order is another one, and a resumed run's this
     return {column: row[column] for column in COLUMNS}
 
