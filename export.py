@@ -134,7 +134,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     trained = read_trained(args.weights)
-    inputs, split, _, frames, masks = read_validation(trained, args.data)
+    # networks are compared with each other here, on whatever frames
+    inputs, split, _, frames, masks = read_validation(trained, args.data, refuse=False)
     calibration = read_calibration(args.data, split, inputs)
     rows = split.val.rows[: args.frames]
     # here: TensorFlow takes seconds to import

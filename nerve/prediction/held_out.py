@@ -41,7 +41,7 @@ def trained_on(trained: Trained, split: Split) -> list[int]:
     return sorted(set().union(*mine) & set(split.val.subjects))
 
 
-def check_unseen(trained: Trained, split: Split, data: Path) -> None:
+def check_unseen(trained: Trained, split: Split, data: Path, refuse: bool) -> None:
     """Refuse or mark validation frames that the weights were trained on."""
     if shared := searched_on(trained, split):
         print(
@@ -52,11 +52,13 @@ def check_unseen(trained: Trained, split: Split, data: Path) -> None:
     if split.leaky:
         print("leaky split: these scores say nothing about new subjects")
     if seen := trained_on(trained, split):
-        raise ValueError(
+        text = (
             f"the weights were trained on subjects {', '.join(map(str, seen))} of "
-            f"{data}/preprocess.json's validation frames; split as for their training, or "
-            "train again"
+            f"{data}/preprocess.json's validation frames"
         )
+        if refuse:
+            raise ValueError(f"{text}; split as for their training, or train again")
+        print(f"note: {text}: scores on them are too good")
     if is_own(trained, split):
         return
     for part in trained.trained_on:
@@ -69,7 +71,7 @@ def check_unseen(trained: Trained, split: Split, data: Path) -> None:
 
 
 def read_validation(
-    trained: Trained, data: Path
+    trained: Trained, data: Path, refuse: bool = True
 ) -> tuple[Inputs, Split, Extract, np.ndarray, np.ndarray]:
     """Return `(inputs, split, extract, frames, masks)` of held-out frames, checked.
 
@@ -77,7 +79,7 @@ def read_validation(
 
     Raises:
         ValueError: there are none, the split is of an earlier extraction, or the weights
-            were trained on subjects that it holds out.
+            were trained on subjects that it holds out; that is a note unless to `refuse`.
     """
     split = records.read_split(data)
     if not split.val.rows:
@@ -86,6 +88,6 @@ def read_validation(
             f"--data {quoted(data)}"
         )
     extract, frames, masks = records.read_training_frames(data)
-    check_unseen(trained, split, data)
+    check_unseen(trained, split, data, refuse)
     inputs = replace(trained.inputs, crops={}) if extract.crops else trained.inputs
     return inputs, split, extract, frames, masks
