@@ -1,4 +1,7 @@
-"""Scores of a predicted mask against the true one, and of many frames together."""
+"""Scores of a predicted mask against the true one, and of many frames together.
+
+Masks are arrays `(height, width)` of one size, uint8 of 0 and 1, or bool for `dice`.
+"""
 
 from collections.abc import Hashable, Iterable, Iterator
 
