@@ -276,10 +276,9 @@ class Trained:
         """
         if isinstance(values.get("recipe"), str):
             if values.get("network", "unet") != "unet":
-                raise ValueError(
-                    f"{path} is of the network {values['network']!r:.40}, which is gone; "
-                    "train again, or predict with the version that trained it"
-                )
+                said = f"{path} is of the network {values['network']!r:.40}, which is gone"
+                mend = "train again, or predict with the version that trained it"
+                raise ValueError(f"{said}; {mend}")
             values = values | {"recipe": old_recipe(values)}
         if not isinstance(values.get("data"), list):
             values = values | {"data": [values["data"]] if values.get("data") else []}

@@ -60,10 +60,8 @@ def look(path: Path) -> None:
     path = Path(path)
     if not path.exists():
         there = ", ".join(sorted(p.name for p in path.parent.glob("*.h5"))) or "no .h5"
-        raise FileNotFoundError(
-            f"{path} is missing ({path.parent}/ holds {there}); train it with: "
-            "python train.py"
-        )
+        said = f"{path} is missing ({path.parent}/ holds {there})"
+        raise FileNotFoundError(f"{said}; train it with: python train.py")
     if not path.is_file() or not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file; expected weights saved as .h5")
     text = f"{path} is damaged or not of Keras"

@@ -76,10 +76,8 @@ def open_picture(path: Path, deep: bool = False) -> Image.Image:
             f"with 8{'' if deep else ', scaled as on the screen of the device'}"
         )
     if image.format == "TIFF" and image.is_animated:
-        raise ValueError(
-            f"{path} holds several pages; save each as a file of its own (with "
-            "ImageMagick: convert IN.tif OUT_%05d.png)"
-        )
+        said = f"{path} holds several pages; save each as a file of its own"
+        raise ValueError(f"{said} (with ImageMagick: convert IN.tif OUT_%05d.png)")
     return image
 
 

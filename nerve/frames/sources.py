@@ -91,10 +91,9 @@ def list_files(path: Path) -> list[Path]:
     if is_camera(path):
         return [path]
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing; expected a picture, video or DICOM file, a folder of "
-            "them, or the number of a camera"
-        )
+        files = "a picture, video or DICOM file, a folder of them"
+        said = f"{path} is missing; expected {files}, or the number of a camera"
+        raise FileNotFoundError(said)
     if not path.is_dir():
         return [path]
     entries = [p for p in path.iterdir() if not p.name.startswith(".")]
