@@ -79,7 +79,8 @@ def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Return a grey TIFF, uint8 `(height, width)`; Pillow raises on damaged LZW data.
 
     Raises:
-        ValueError: missing, damaged, not 8-bit grey, several pages, or not of `size`.
+        ValueError: missing, damaged, not 8-bit grey, several pages, or not of `size`,
+            (height, width).
     """
     try:
         content = path.read_bytes()
@@ -108,9 +109,9 @@ def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:
-    """Refuse a mask, uint8, with greys, or one unlike its row of `train_masks.csv`.
+    """Refuse a mask with greys, or one that differs from its row of `train_masks.csv`.
 
-    `pixels` is its run-length encoding there, or None where there is no table.
+    It is uint8 `(height, width)`; `pixels` its run-length encoding, or None without a table.
     """
     area = np.count_nonzero(mask)
     if area != np.count_nonzero(mask == 255):

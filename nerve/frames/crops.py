@@ -15,7 +15,7 @@ def crop_pair(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return `[(crop, its mask)]`: with the whole nerve, and without any of it.
 
-    They are views of one size of frame and mask, arrays `(rows, columns)`, this above 0
+    They are views of one size of frame and mask, uint8 `(rows, columns)`, this above 0
     where nerve; none where no place for both was found.
     """
     area = np.count_nonzero(mask)

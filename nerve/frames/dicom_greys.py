@@ -30,7 +30,7 @@ def arrange(samples: np.ndarray, planes: bool) -> np.ndarray:
 
 
 def neutral_share(samples: np.ndarray, ycbcr: bool) -> float:
-    """Return the share of a frame's uint8 samples that is grey, as YCbCr or else RGB."""
+    """Return the share of uint8 `(height, width, 3)` that is grey, as YCbCr or else RGB."""
     if ycbcr:
         chroma = samples[..., 1:].astype(np.int16) - 128
         return float((np.abs(chroma) <= NEUTRAL).all(axis=-1).mean())

@@ -61,7 +61,7 @@ def learn(images: Iterable[np.ndarray], groups: np.ndarray) -> Look | None:
     """Return what a source's training frames look like; None of fewer than FEW subjects.
 
     The limit is the distance below which all but CALLED of the frames lie that were held
-    out, groups of subjects as a whole.
+    out, groups, int `(N,)`, as a whole.
     """
     names, index = np.unique(groups, return_inverse=True)
     if len(names) < FEW:

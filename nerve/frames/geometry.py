@@ -140,7 +140,7 @@ def find_content(frame: np.ndarray) -> Box:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return a grey frame or mask, uint8 or float32 of probabilities, at another size.
+    """Return a frame or mask `(rows, columns)`, uint8 or float32, as `(height, width)`.
 
     Where it shrinks, each pixel is the mean of the area it covers (no aliasing); where it
     grows, linear interpolation.

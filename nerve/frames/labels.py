@@ -94,7 +94,10 @@ def to_labelme(shapes: list[Shape], name: str, size: tuple[int, int]) -> dict:
 
 
 def to_cvat(shapes: list[Shape], name: str, size: tuple[int, int], number: int) -> str:
-    """Return what CVAT for images 1.1 keeps of the outlines on a picture, as a line."""
+    """Return what CVAT for images 1.1 keeps of the outlines on a picture, as a line.
+
+    A name that XML does not take is a ValueError.
+    """
     if NO_XML.search(name):
         raise ValueError(f"{name!r} holds characters that XML does not take; rename it")
     about = {"id": number, "name": name, "width": size[1], "height": size[0]}

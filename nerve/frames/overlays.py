@@ -22,7 +22,8 @@ def outline(
 ) -> np.ndarray:
     """Return an RGB picture with a mask's outline drawn, two pixels wide.
 
-    The image is uint8, grey or RGB, and the mask of 0 and 1.
+    The image is uint8, `(height, width)` grey or `(height, width, 3)` RGB; the mask
+    `(height, width)`, 0 and 1.
     """
     picture = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image.copy()
     edge = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, CROSS)

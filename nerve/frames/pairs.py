@@ -28,7 +28,10 @@ def ends_in(*suffixes: str) -> Callable[[Path], bool]:
 def list_files(
     folder: Path, wanted: Callable[[Path], bool], deep: bool = False
 ) -> list[Path]:
-    """Return the sorted files of a folder, or `deep` of those in it, but hidden ones."""
+    """Return sorted files of a folder, or `deep` of those in it, as of `check_file`.
+
+    Hidden ones are passed over.
+    """
     paths = []
     for path in sorted(folder.glob("*/*" if deep else "*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -90,14 +90,17 @@ def turn(image: Image.Image) -> None:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Return a picture, of 8 bits a channel, as a uint8 grey array `(height, width)`."""
+    """Return a picture as uint8 grey `(height, width)`; errors are of `open_picture`."""
     with open_picture(path) as image, refusing(f"{path} is not a whole picture", *DAMAGED):
         turn(image)
         return np.asarray(image.convert("L"))
 
 
 def find_colours(values: np.ndarray) -> tuple[np.ndarray, dict[int, bytes]]:
-    """Return a mask of channels, uint8, as numbers, and the colours of these, if any."""
+    """Return a coloured mask as numbers, and the colours that they stand for, if any.
+
+    It is uint8 `(height, width, channels)`, without an alpha channel.
+    """
     if (values == values[..., :1]).all():
         return values[..., 0], {}
     size = values.shape[2]

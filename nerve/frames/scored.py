@@ -156,7 +156,10 @@ def read_folders(
 
 
 def keep_shared(tables: list[Masks], paths: list[Path]) -> list[Masks]:
-    """Return the masks of the frames that all tables have; others are said, by table."""
+    """Return the masks of the frames that all tables have, a ValueError of no such frame.
+
+    Others are said, by table.
+    """
     everything = {name: None for table in tables for name in table}
     shared = [name for name in everything if all(name in table for table in tables)]
     for table, path in zip(tables, paths, strict=True):

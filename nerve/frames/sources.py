@@ -116,7 +116,7 @@ def list_files(path: Path) -> list[Path]:
 
 
 def open_source(path: Path) -> Source:
-    """Return the Source of a file, or of a camera where `path` is a number."""
+    """Return the Source of a file or camera; a ValueError names what cannot be read."""
     if is_camera(path):
         number = int(str(path))
         return Source(f"camera{number}", None, "camera", *cameras.open_camera(number))

@@ -75,7 +75,7 @@ def spacing_at(mask: np.ndarray, regions: Sequence[Region]) -> tuple[float, floa
     """Return the spacing, (row, column) in mm, of the place where a mask lies.
 
     None where regions say different ones there, or some of it lies in none. Of an empty
-    mask, uint8, it is any.
+    mask, uint8 `(height, width)`, it is any.
     """
     if not mask.any():
         return next((region.spacing for region in regions if region.spacing), None)

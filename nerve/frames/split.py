@@ -104,7 +104,10 @@ def split_frames(
     fold: int | None,
     seed: int,
 ) -> np.ndarray:
-    """Return the validation frames, bool `(N,)`, of a split by subject, frames or none."""
+    """Return the bool array `(N,)` of the validation frames, for a `--split`.
+
+    Groups and nerve are as of `choose_validation`, folds and fold as of `choose_fold`.
+    """
     if split == "none":
         return np.zeros(len(groups), bool)
     if split == "frames":
