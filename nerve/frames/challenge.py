@@ -111,7 +111,7 @@ def read_tiff(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 def check_mask(mask: np.ndarray, path: Path, pixels: str | None) -> None:
     """Refuse a mask with greys, or one that differs from its row of `train_masks.csv`.
 
-    It is uint8 `(height, width)`; `pixels` its run-length encoding, or None without a table.
+    It is uint8 `(height, width)`; `pixels` is its run-length encoding there, or None.
     """
     area = np.count_nonzero(mask)
     if area != np.count_nonzero(mask == 255):
