@@ -33,17 +33,6 @@ SIDE = 96  # pixels
 RECORD, LISTED = "preprocess.json", "contradictory.csv"
 
 
-def fit_mask(mask: np.ndarray, geometry: Geometry, soft: bool) -> np.ndarray:
-    """Return a uint8 mask of 0 or 255 at another size.
-
-    Soft, it keeps each pixel's share of nerve, 0 to 255; else 255 where that is half.
-    """
-    if not mask.any():  # as most are
-        return np.zeros(geometry.size, np.uint8)
-    small = geometry.fit(mask)
-    return small if soft else np.where(small >= 128, np.uint8(255), np.uint8(0))
-
-
 def fit_frames(
     frames: np.ndarray,
     masks: np.ndarray,
@@ -64,7 +53,7 @@ def fit_frames(
     def fit(row):
         geometry = Geometry.of(frames.shape[1:], size, aspect, {}, frames[row])
         images[row] = geometry.fit(frames[row])
-        labels[row] = fit_mask(masks[row], geometry, soft)
+        labels[row] = geometry.fit_mask(masks[row], soft)
         return geometry
 
     fitted = machine.map_threads(fit, range(len(frames)))
