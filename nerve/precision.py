@@ -1,11 +1,14 @@
 """The precision to train and predict in; weights are always saved in float32."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # as /proc/cpuinfo names them
+# what oneDNN's limit on kernels, ONEDNN_MAX_CPU_ISA, holds where they may have it
+BFLOAT16_KERNELS = ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10")
 BFLOAT16_CAPABILITY = 8.0  # of an NVIDIA GPU: Ampere and later
 
 
@@ -47,6 +50,9 @@ def choose_precision(name: str) -> tuple[str, str]:
         if capability is not None and capability >= BFLOAT16_CAPABILITY:
             return "bfloat16", f"the GPU has it (compute capability {capability})"
         return "float32", "the GPU is not known to compute in bfloat16"
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    if not any(name in limit for name in BFLOAT16_KERNELS):
+        return "float32", f"kernels have no bfloat16 (ONEDNN_MAX_CPU_ISA is {limit})"
     if found := sorted(BFLOAT16_FLAGS & cpu_flags()):
         return "bfloat16", f"the processor has it ({', '.join(found)})"
     return "float32", "the processor has no bfloat16 (avx512_bf16, amx_bf16)"

@@ -29,7 +29,7 @@ FLAGS += ("window-size=1300,1000",)
 EMPTY_OF_FIVE = 2  # of every five frames in a row, two show no nerve: 40 %
 # how the caller's variables begin that would change what is tested
 FOREIGN = ("COLUMNS", "GRADIO_", "IPYTHON", "JAX_", "JUPYTER_", "KERAS_", "LANG", "LC_")
-FOREIGN += ("LINES", "MPL", "OPENCV_", "PYTHON", "TF_", "TQDM_", "XDG_", "XLA_")
+FOREIGN += ("LINES", "MPL", "ONEDNN_", "OPENCV_", "PYTHON", "TF_", "TQDM_", "XDG_", "XLA_")
 KEPT = ("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "PYTHONPYCACHEPREFIX")
 
 

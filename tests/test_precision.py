@@ -39,6 +39,19 @@ def test_auto_takes_bfloat16_where_the_machine_has_it(
     assert why in reason
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("AVX2", "float32"),
+        ("avx512_core_vnni", "float32"),
+        ("AVX512_CORE_BF16", "bfloat16"),
+    ],
+)
+def test_kernels_held_to_less_than_the_processor_has_decide(monkeypatch, limit, expected):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert choose(monkeypatch, ["cpu:0"], ["avx2", "avx512_bf16"])[0] == expected
+
+
 def test_what_is_asked_for_is_taken():
     assert precision.choose_precision("float16") == ("float16", "as asked, on cpu:0")
 
