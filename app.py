@@ -91,7 +91,7 @@ def phantom_frame() -> np.ndarray:
 def read_upload(path: str | None) -> tuple[sources.Source, bool]:
     """Return an uploaded file, or the phantom for None, with its frames in memory.
 
-    Beside it, whether these are all of its frames.
+    Beside it, whether these are all of its frames. One that cannot be read is a ValueError.
     """
     if path is None:
         frames = [phantom_frame()]

@@ -108,7 +108,11 @@ def record_files(folder: Path, weights: Path, trained: Trained) -> None:
 
 
 def read_calibration(data: Path, split: Split, inputs: Inputs) -> np.ndarray:
-    """Return training frames to calibrate int8 on, as the weights take them."""
+    """Return training frames to calibrate int8 on, as the weights take them.
+
+    Raises:
+        ValueError: the arrays are of another size.
+    """
     repair = f"{PREPROCESS} --data {command.quoted(data)}"
     x = read_array(data, "x_train.npy", split.arrays, repair)
     if x.shape[1:3] != (inputs.height, inputs.width):

@@ -50,7 +50,10 @@ def build_tversky_crossentropy_loss(missed_share: float, empty_smooth: float | N
     """
 
     def tversky_crossentropy_loss(y_true, y_pred):
-        """Return the loss of each frame, `(batch,)`, 0 or more; masks may be soft."""
+        """Return the loss of each frame, `(batch,)`, 0 or more.
+
+        Arguments as of `dice_coef`; a pixel of a mask is 0 to 1, its share of nerve.
+        """
         y_pred = ops.convert_to_tensor(y_pred)
         y_true = ops.cast(y_true, y_pred.dtype)
         overlap = ops.sum(y_true * y_pred, axis=(1, 2, 3))
@@ -67,7 +70,11 @@ def build_tversky_crossentropy_loss(missed_share: float, empty_smooth: float | N
 
 
 def build_loss(recipe: Recipe):
-    """Return the loss that a recipe names, a function of (y_true, y_pred)."""
+    """Return the loss that a recipe names, a function of (y_true, y_pred).
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     if recipe.loss == "dice_coef_loss":
         return dice_coef_loss
     if recipe.loss == "tversky_crossentropy_loss":

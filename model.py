@@ -19,7 +19,11 @@ SUMMARY_WIDTH = 110  # characters
 
 
 def check_size(height: int, width: int, depth: int) -> None:
-    """Refuse a size that cannot be halved `depth` times; name the nearest that can."""
+    """Refuse a size that cannot be halved `depth` times.
+
+    Raises:
+        ValueError: it names the nearest sizes that can.
+    """
     step = 2**depth
 
     def nearest(size):

@@ -41,7 +41,7 @@ def fit_frames(
     soft: bool,
     folder: Path,
 ) -> tuple[list[Geometry], np.ndarray, np.ndarray]:
-    """Bring all frames and masks, uint8 `(N, rows, columns)`, to a size, on all cores.
+    """Bring all frames and masks, uint8 `(N, rows, columns)`, to (height, width).
 
     Returns:
         `(geometries, images, labels)`: the latter uint8 `(N, height, width)` in scratch
@@ -109,7 +109,7 @@ def write_split(
 def describe(rows: np.ndarray, subjects: np.ndarray, nerve: np.ndarray) -> Part:
     """Return what preprocess.json says of these rows of the extract.
 
-    Of each row of it are its subject, and whether its mask shows a nerve.
+    Of each row of it are its subject, an int, and a bool, whether its mask shows a nerve.
     """
     mine, with_nerve = subjects[rows], int(nerve[rows].sum())
     return Part(np.unique(mine).tolist(), rows.tolist(), mine.tolist(), with_nerve)

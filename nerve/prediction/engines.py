@@ -68,7 +68,11 @@ def check(weights: Path, engine: str, trained: Trained) -> Path:
 
 
 def load(engine: str, path: Path) -> SimpleNamespace:
-    """Return an exported network; its `predict_on_batch` takes and gives batches."""
+    """Return an exported network; its `predict_on_batch` takes and gives batches.
+
+    Raises:
+        ValueError: the engine is not installed, or cannot read the file.
+    """
     loaders = {"onnx": load_onnx, "openvino": load_openvino, "litert": load_litert}
     try:
         function = loaders[engine.removesuffix("-int8")](path)

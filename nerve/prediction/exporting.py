@@ -74,7 +74,7 @@ def write_litert(path: Path, saved: Path, frames: np.ndarray | None) -> None:
 def export_all(model: keras.Model, weights: Path, folder: Path, frames: np.ndarray) -> None:
     """Write a network in all forms into a folder, called after its weights.
 
-    On the frames, float32 `(N, height, width, 1)`, int8 is calibrated.
+    On the frames, float32 `(N, height, width, 1)`, both of 8 bits are calibrated.
     """
 
     def path(engine):

@@ -124,6 +124,7 @@ def presence(probability: np.ndarray) -> float:
     That is the Dice to expect between the probabilities and a mask drawn by them, where a
     map that is all but empty counts as nothing. A faint or blurred find is low, however
     high its highest probability; a nerve of 3 % of the frame without a doubt has 0.75.
+    The map is float32 `(height, width)` in [0, 1], as is that of `to_mask`.
     """
     empty = EMPTY * probability.size
     return float(np.square(probability).sum() / (probability.sum() + empty))

@@ -100,7 +100,10 @@ class Reader:
 
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Return each pixel's distance to a mask's outline, in pixels, within it above 0."""
+    """Return each pixel's distance to a mask's outline, in pixels, within it above 0.
+
+    The mask is uint8 `(height, width)` of 0 and 1, not empty.
+    """
     how = cv2.DIST_L2, cv2.DIST_MASK_PRECISE
     return cv2.distanceTransform(mask, *how) - cv2.distanceTransform(1 - mask, *how)
 
@@ -224,7 +227,11 @@ def fill(
 
 
 def apply(predictions: Iterable[Prediction], keyframes: Reader) -> Iterator[Prediction]:
-    """Yield predictions whose masks are those of keyframes, or carried from these."""
+    """Yield predictions whose masks are those of keyframes, or carried from these.
+
+    Raises:
+        ValueError: no keyframe is left.
+    """
     before, others, numbers = None, [], itertools.count(1)
     frames = (found for found, _ in zip(predictions, numbers, strict=False))
     for number, found in enumerate(frames, 1):

@@ -28,7 +28,10 @@ class Measures(NamedTuple):
 def measure_frame(
     truth: np.ndarray, geometry: Geometry, probability: np.ndarray
 ) -> Measures:
-    """Measure one frame's masks at all thresholds; `truth` is above 0 where nerve."""
+    """Measure one frame's masks at all thresholds.
+
+    `truth` is `(rows, columns)`, above 0 where nerve; `probability` float32 in [0, 1].
+    """
     part, truth = geometry.back(probability), truth > 0
     masks = [part >= threshold for threshold in THRESHOLDS]
     return Measures(

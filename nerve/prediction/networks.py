@@ -50,7 +50,11 @@ def load_network(
 
 
 def merge(weights: Sequence[Path], records: list[Trained]) -> Trained:
-    """Return the record of several weights together: the first, with all subjects."""
+    """Return the record of several weights together: the first, with all subjects.
+
+    Raises:
+        ValueError: their input sizes, aspects or crops differ.
+    """
     first = records[0]
     for path, record in zip(weights, records, strict=True):
         mine, expected = record.inputs, first.inputs

@@ -46,7 +46,7 @@ def flicker(masks: Iterable[np.ndarray]) -> list[float]:
     """Return 1 - Dice of each two neighbouring masks of a clip.
 
     Pairs that are both empty, or differ in size, are left out. It holds true movement,
-    too: read it beside that of the true masks.
+    too: read it beside that of the true masks. They are `(height, width)`, bool or 0 and 1.
 
     Source: the mean IoU of neighbouring masks measures the consistency of videos
     (Varghese et al., CVPR Workshops 2020), there after optical flow, here without it.

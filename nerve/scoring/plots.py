@@ -75,7 +75,10 @@ def draw_history(path: Path, history: list[dict], kept: int) -> None:
 
 
 def rates(values: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return false and true positive rates as the limit on `values` falls, and the area."""
+    """Return false and true positive rates as the limit on `values` falls, and the area.
+
+    Of each value it is known whether it is `positive`, a bool array `(N,)` of both kinds.
+    """
     order = np.argsort(-values, kind="stable")
     last = np.append(np.diff(values[order]) != 0, True)  # equal values step at once
     true = np.cumsum(positive[order])[last] / positive.sum()

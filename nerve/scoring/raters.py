@@ -18,6 +18,8 @@ LACKING = "STAPLE is left out; it needs: pip install -r requirements/raters.txt"
 def majority(masks: list[np.ndarray]) -> np.ndarray:
     """Return where more than half of the raters' masks have nerve: of two, where both do.
 
+    Masks here are uint8 `(height, width)` of 0 and 1.
+
     Source: https://doi.org/10.1016/j.patrec.2005.03.017 (as of a vote by label).
     """
     return (2 * np.sum(masks, axis=0, dtype=int) > len(masks)).astype(np.uint8)
@@ -29,6 +31,7 @@ def staple(masks: list[np.ndarray]) -> np.ndarray:
     That is where the probability of nerve is 0.5 or more, by the sensitivity and
     specificity of each rater over the whole frame, which are estimated together with it.
     Where all agree, it is their mask, an empty one too: nothing can be estimated there.
+    Without SimpleITK it is an ImportError.
 
     Source: https://doi.org/10.1109/TMI.2004.828354 (Warfield, Zou and Wells, STAPLE).
     """
@@ -108,7 +111,7 @@ def has_staple() -> bool:
 
 
 def name_raters(paths: list[Path]) -> list[str]:
-    """Return what raters' files are called, as short as tells them apart."""
+    """Return names of the files of raters, each another, as short as tells them apart."""
     for path in paths:
         if paths.count(path) > 1:
             raise ValueError(f"{path} is given twice; give a file of each rater once")

@@ -21,7 +21,8 @@ LEVELS = np.arange(1, 20)  # twentieths: thresholds tried for the best constant 
 def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Dice overlap of two binary masks, `2 |A and B| / (|A| + |B|)`.
 
-    It is 1 where both are empty, 0 where only one is.
+    They are `(height, width)`, bool or 0 and 1. It is 1 where both are empty, 0 where only
+    one is.
 
     Source: https://www.kaggle.com/c/ultrasound-nerve-segmentation/overview/evaluation
     """
@@ -41,7 +42,8 @@ def hausdorff_95(truth: np.ndarray, predicted: np.ndarray) -> float:
     """95 % Hausdorff distance of two masks' outlines, in pixels.
 
     The larger of both directions' 95th percentiles of the distance from an outline pixel
-    to the nearest one of the other mask. Neither may be empty.
+    to the nearest one of the other mask. Both are uint8 `(height, width)` of 0 and 1, not
+    empty.
 
     Source: https://arxiv.org/abs/2206.01653 (Metrics Reloaded).
     """
@@ -80,7 +82,8 @@ def bootstrap(
 ) -> list[float] | None:
     """Return the 95 % percentile interval of the mean, resampling whole clusters.
 
-    A cluster is the subject that a value belongs to; of fewer than two there is none.
+    Array `(N,)` of clusters: the subject of each value. `[low, high]`, or None of fewer
+    than two.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
@@ -139,7 +142,7 @@ def best_constant_mask(
 
     The mask is where at least a share of the true masks has nerve; the share is the best
     of 19. Frames of a subject are scored by a mask of the other subjects' frames, where
-    two or more are named.
+    two or more are named. None where no frame has a nerve.
 
     Args:
         truth: Of each frame `(runs, subject)`: its mask as of `run_length.parse`, and

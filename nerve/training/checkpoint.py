@@ -53,7 +53,11 @@ def find_change(before: dict, now: dict) -> tuple[str, object, object] | None:
 
 
 def load_state(path: Path, model: keras.Model, run: Trained) -> list[dict]:
-    """Restore the model and return the history of an interrupted run, if it is this one."""
+    """Restore the model and return the history of an interrupted run.
+
+    Raises:
+        ValueError: the file is damaged, or the run was another one.
+    """
     text = f"{path} is damaged or of another version; remove it to start anew"
     # errors of zipfile and NumPy are of many kinds
     with refusing(text, Exception), np.load(path, allow_pickle=False) as state:

@@ -34,7 +34,11 @@ class WholeBatch(keras.distribution.DataParallel):
 
 
 def read_variables() -> tuple[int, int]:
-    """Return `(process, num_processes)` from Keras's variables; (0, 1) without them."""
+    """Return `(process, num_processes)` from Keras's variables; (0, 1) without them.
+
+    Raises:
+        ValueError: a variable is missing or wrong, or Keras runs on another backend.
+    """
     address = os.environ.get(f"{VARIABLES}JOB_ADDRESSES")
     if address is None:
         return 0, 1

@@ -18,7 +18,11 @@ def step_bytes(model: keras.Model, precision: str) -> float:
 
 
 def check_memory(model: keras.Model, precision: str, batch_size: int) -> None:
-    """Refuse a batch that the memory cannot hold; on a CPU the system would end the run."""
+    """Refuse a batch that the memory cannot hold; on a CPU the system would end the run.
+
+    Raises:
+        ValueError: it names the batch size that fits.
+    """
     free = machine.free_memory()
     if free is None or not all(n.lower().startswith("cpu") for n in list_devices()):
         return

@@ -58,7 +58,11 @@ def read_data(folders: Sequence[Path]) -> tuple[list[Split], dict, np.ndarray]:
 
 
 def read_init(path: Path, splits: Sequence[Split]) -> Trained | None:
-    """Return the record of weights to start from, if any; refuse ones that saw too much."""
+    """Return the record of weights to start from, or None where they have none.
+
+    Raises:
+        ValueError: they have seen validation frames.
+    """
     if not path.with_suffix(".json").exists():
         return None
     init, split = read_trained(path), splits[0]

@@ -38,7 +38,7 @@ def choose_frames(y: np.ndarray) -> np.ndarray:
 def draw_strip(
     x: np.ndarray, y: np.ndarray, probabilities: np.ndarray, inputs: Inputs, title: str
 ) -> np.ndarray:
-    """Return the frames side by side, truth and prediction outlined, as RGB.
+    """Return the frames side by side, truth and prediction outlined, as uint8 RGB.
 
     Args:
         x: Scaled frames, float32 `(N, height, width, 1)`.
@@ -70,7 +70,7 @@ def add_strip(path: Path, strip: np.ndarray, shown: int) -> None:
 
 
 def open_board(folder: Path):
-    """Return a writer of TensorBoard's files."""
+    """Return a writer of TensorBoard's files; a ValueError where it is not installed."""
     if not importlib.util.find_spec("tensorboard"):
         raise ValueError("--tensorboard: pip install -r requirements/tensorboard.txt first")
     import tensorflow as tf  # here: on JAX, nothing else needs it
