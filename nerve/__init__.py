@@ -1,4 +1,4 @@
 """What the scripts share; nobody runs it. Rooms form floors: each imports those before it.
 
-command, machine, files, records, scoring, frames, network, prediction, training; phantom.
+command, machine, files, records, scoring, frames, prediction, training; phantom.
 """

@@ -16,7 +16,6 @@ FLOORS = (
     ("records",),
     ("scoring",),
     ("frames",),
-    ("network",),
     ("prediction",),
     ("training",),
 )
