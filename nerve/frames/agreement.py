@@ -65,9 +65,11 @@ def list_contradictory(
     count = 0
     with atomic.write_csv(path, COLUMNS) as writer:
         for row, others in enumerate(near):
+            if not others:
+                continue
             mine = labels[row] >= 128
             dice = [(scores.dice(mine, labels[r] >= 128), r) for r in others]
-            agreement = np.mean([value for value, _ in dice]) if dice else 1.0
+            agreement = np.mean([value for value, _ in dice])
             if agreement < CONTRADICTORY:
                 count, (worst, other) = count + 1, min(dice)
                 frames = [(train.subject[r], train.image[r]) for r in (row, other)]

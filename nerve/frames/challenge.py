@@ -17,7 +17,6 @@ NAMES = {
     "test": re.compile(r"([1-9]\d{0,8})\.tif", re.ASCII),
 }
 EXAMPLES = {"train": "12_7.tif and 12_7_mask.tif", "test": "12.tif"}
-
 ORIENTATION = 274  # TIFF tag; 1 is upright
 PROBES = 9  # frames looked at to find the size that most have
 

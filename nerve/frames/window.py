@@ -27,7 +27,7 @@ def check_display() -> None:
 
 
 class Window:
-    """Shows pictures until its user quits; what he chooses is saved in a folder."""
+    """Shows pictures until its user quits; frames chosen are saved in a folder."""
 
     def __init__(self, folder: Path):
         self.folder, self.opened, self.closed = folder, False, False
