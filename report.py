@@ -120,7 +120,7 @@ class Tally:
 def draw(frame: np.ndarray, truth: np.ndarray, mask: np.ndarray, others: list) -> bytes:
     """Return a frame with all outlines as JPEG, at the page's width.
 
-    Of `others` each is a rater's mask, or None where he has none of this frame.
+    Of `others` each is a rater's mask, or None where there is none of this frame.
     """
     size = PICTURE_WIDTH, round(frame.shape[0] * PICTURE_WIDTH / frame.shape[1])
     resize = functools.partial(cv2.resize, dsize=size, interpolation=cv2.INTER_AREA)
