@@ -273,6 +273,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(text)
 
     with atomic.lock(args.out):
+        own_predictions.keep_unfinished(args.out)
         if args.input:
             how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
             shown = window.Window(args.out / "saved") if args.show else None

@@ -174,13 +174,13 @@ def wait(pid):
 
 
 def outputs(folder, name):
-    """Return `{path: SHA-256}` of the files below a folder, without hidden ones."""
+    """Return `{path: SHA-256}` below a folder, without what is hidden or unfinished."""
     root = folder / name
     paths = {str(path.relative_to(root)): path for path in sorted(root.rglob("*"))}
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()
         for name, path in paths.items()
-        if path.is_file() and not re.search(r"(^|/)\.", name)
+        if path.is_file() and not re.search(r"(^|/)(\.|unfinished_)", name)
     }
 
 

@@ -73,7 +73,8 @@ def contents(out):
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in out.rglob("*")
-        if path.is_file() and ".nerve~" not in str(path) and path.name != ".lock"
+        if path.is_file()
+        and not any(name in str(path) for name in (".nerve~", ".lock", "unfinished_"))
     }
 
 
@@ -396,13 +397,14 @@ def test_ctrl_c_finishes_the_file(weights, tmp_path):
     assert json.loads(weights.with_suffix(".json").read_text())["threshold"] == 0.5
 
 
-def test_a_killed_run_leaves_the_results_before_it(weights, tmp_path):
+def test_a_killed_run_leaves_the_results_before_it_and_what_it_found(weights, tmp_path):
     frames, out = np.concatenate([sweep()[0]] * 50), tmp_path / "out"
     write_video(tmp_path / "long.avi", frames)
     assert start_long(weights, tmp_path).wait(120) == 0
     before = contents(out)
     assert len(before) == len(frames) + 2
-    for share in (0.1, 0.5, 0.95):  # more each time than the killed one has left
+    shares = 0.1, 0.5, 0.95  # more each time than the killed one has left
+    for share in shares:
         process = start_long(weights, tmp_path, "--smoothing", "0.9")
         while len(list(out.glob(".nerve~results/masks/*"))) < share * len(frames):
             assert process.poll() is None
@@ -414,6 +416,15 @@ def test_a_killed_run_leaves_the_results_before_it(weights, tmp_path):
     assert contents(out).keys() == before.keys()
     assert contents(out) != before
     assert not list(out.glob(".nerve~*"))
+    for number, share in enumerate(shares, 1):
+        kept = out / f"unfinished_{number}"
+        masks, rows = sorted(kept.glob("masks/*")), read_table(kept)
+        assert len(masks) >= share * len(frames)
+        # each mask is written before its row
+        assert [f"long_{int(row['frame']):05}.png" for row in rows] in (
+            [path.name for path in masks],
+            [path.name for path in masks[:-1]],
+        )
 
 
 def test_a_cut_overlay_does_not_get_its_name(weights, tmp_path, capsys):

@@ -175,9 +175,12 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def write_text(path: Path) -> contextlib.AbstractContextManager[IO[str]]:
-    """Return the context of a text that replaces the file `path` once it is written."""
+    """Return the context of a text that replaces the file `path` once it is written.
+
+    Each line is with the system at once, so that a killed run has lost none.
+    """
     how = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-    return replacing(path, mode="x", **how)
+    return replacing(path, mode="x", buffering=1, **how)
 
 
 @contextlib.contextmanager

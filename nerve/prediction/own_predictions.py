@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import os
 import re
 import sys
 import time
@@ -288,6 +289,18 @@ def write_found(
         end = f": overlays/{overlay.name}" if overlay.exists() else ""
         rate = number / max(time.monotonic() - begin, 1e-9)
         print(f"{source.name}: {number} frames, {rate:.1f} frames/s{end}")
+
+
+def keep_unfinished(out: Path) -> None:
+    """Give what a killed run has found a name, and say it; its last video is cut."""
+    left = atomic.temporary(out / "results")
+    if any(left.glob("masks/*")):
+        names = (out / f"unfinished_{number}" for number in itertools.count(1))
+        kept = next(name for name in names if not name.exists())
+        os.replace(left, kept)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(atomic.temporary(kept / "frames.csv"), kept / "frames.csv")
+        print(f"note: what a run that was killed had found is kept in {kept}/")
 
 
 def place(outputs: Outputs, out: Path) -> bool:
