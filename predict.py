@@ -258,7 +258,7 @@ def main(argv: list[str] | None = None) -> None:
         window.check_display()
     if args.input:
         paths = sources.list_files(args.input)
-        own_predictions.check_out(paths, args.out)
+        own_predictions.check_out(paths, args.input, args.out)
     else:
         chosen = select(trained, len(weights), args.data)
     model = load_model(args.weights, weights, args.engine, args.precision)
@@ -278,7 +278,8 @@ def main(argv: list[str] | None = None) -> None:
             how = args.smoothing, args.frames, args.prevalence, args.dicom_seg
             shown = window.Window(args.out / "saved") if args.show else None
             labelling = args.labels, shown, args.keyframes, args.label
-            options = own_predictions.Options(*how, *labelling)
+            folder = args.input if args.input.is_dir() else None
+            options = own_predictions.Options(*how, *labelling, folder)
             advise(own_predictions.predict(model, trained, paths, args.out, options))
         else:
             how = args.out, args.prevalence, args.overlays

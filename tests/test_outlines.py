@@ -580,6 +580,8 @@ def test_stems_of_names_in_files():
         ("a.1.2", "a.1.2"),
         ("a.b.tiff", "a.b"),
         ("12:30.png", "12:30"),
+        ("clip.MP4", "clip"),
+        ("apng", "apng"),
         (None, "None"),
     ):
         assert outlines.stem_of(name) == stem

@@ -803,6 +803,58 @@ def test_outlines_of_all_kinds_of_frames_come_back_as_their_masks(weights, tmp_p
     np.testing.assert_array_equal(shown, frames[0])
 
 
+@pytest.mark.parametrize("kind", ["labelme", "cvat"])
+def test_a_folder_for_each_patient_keeps_same_names_apart(weights, tmp_path, kind, capsys):
+    frames, folder, out = sweep()[0], tmp_path / "in", tmp_path / "out"
+    for name, frame in (("anna", frames[0]), ("dick", frames[1])):
+        (folder / name / "deeper").mkdir(parents=True)
+        Image.fromarray(frame).save(folder / name / "7.png")
+        Image.fromarray(frame).save(folder / name / "deeper" / "8.png")
+    (folder / "DICOMDIR").write_text("of none")
+    write_video(folder / "dick" / "clip.avi", frames)
+    write_dicom(folder / "dick" / "still.dcm", frames[:1])
+    keys = tmp_path / "keys" / "dick"
+    keys.mkdir(parents=True)
+    square = np.zeros_like(frames[0])
+    square[10:30, 10:40] = 255  # where the network finds nothing
+    Image.fromarray(square).save(keys / "clip_00003.png")
+    flags = ["--labels", kind, "--dicom-seg"]
+    rows = run(weights, folder, out, *flags)
+    assert "3 other files or folders" in capsys.readouterr().out  # DICOMDIR, deeper twice
+    clip = [f"dick/clip_{number:05}" for number in range(1, 7)]
+    names = ["anna/7", "dick/7", *clip, "dick/still"]
+    found = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+    written = {str(path) for path in found if not path.name.startswith(".")}
+    expected = {f"masks/{name}.png" for name in names} | {"frames.csv"}
+    expected |= {f"overlays/{name}.png" for name in ("anna/7", "dick/7", "dick/still")}
+    expected |= {"overlays/dick/clip.mp4", "segmentations/dick/still.dcm"}
+    expected |= {f"labels/{name}.png" for name in names}
+    labelme = {f"labels/{name}.json" for name in names}
+    expected |= labelme if kind == "labelme" else {"labels/annotations.xml"}
+    assert written == expected
+    assert [row["name"] for row in rows][:3] == [
+        "anna/7.png",
+        "dick/7.png",
+        "dick/clip.avi",
+    ]
+    # what comes back is read with the folders as subjects, each mask its own
+    words = ["--images", str(out / "labels"), "--masks", str(out / "labels")]
+    extract_data.main([*words, "--data", str(tmp_path / "data"), "--missing-empty"])
+    record = json.loads((tmp_path / "data" / "extract.json").read_text())
+    assert record["train"]["name"] == [f"{name}.png" for name in names]
+    assert set(record["subject_names"].values()) == {"anna", "dick"}
+    masks = np.load(tmp_path / "data" / "imgs_mask_train.npy")
+    for name, mask in zip(names, masks, strict=True):
+        assert dice(cv2.imread(str(out / "masks" / f"{name}.png"), 0), mask) >= 0.99
+    with pytest.raises(ValueError, match="frames to read lie in"):
+        run(weights, folder, folder)
+    with pytest.raises(ValueError, match="^3 of 4 files were left out"):  # stills
+        run(weights, folder, out, "--keyframes", str(keys.parent))
+    drawn = cv2.imread(str(out / "masks" / "dick" / "clip_00003.png"), 0)
+    np.testing.assert_array_equal(drawn, square)
+    assert not (out / "labels" / "dick" / "clip_00003.png").exists()
+
+
 def test_corrected_outlines_are_never_replaced_and_others_go_with_their_masks(
     weights, tmp_path
 ):

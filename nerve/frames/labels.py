@@ -126,10 +126,11 @@ def writing(folder: Path, kind: str) -> Iterator[Callable]:
 
     def write(name, frame, mask):
         picture, shapes = f"{name}.png", trace(mask)
+        atomic.make_folder((folder / picture).parent)
         if kind == "cvat":
             file.write(to_cvat(shapes, picture, mask.shape, next(numbers)))
         else:
-            record = to_labelme(shapes, picture, mask.shape)
+            record = to_labelme(shapes, Path(picture).name, mask.shape)
             atomic.write_json(folder / f"{name}.json", record)
         write_picture(folder / picture, frame)
 

@@ -13,12 +13,13 @@ import numpy as np
 from skimage import draw
 
 from nerve.command import refusing
-from nerve.frames import pictures
+from nerve.frames import dicom, pictures, videos
 
 MAX_TEXT = 1 << 28  # bytes of outlines in one file
 BEYOND = 2  # pixels by which a point may lie outside its frame
 HOLES = ("_background_", "background")  # what labelme and CVAT call a label that is none
-SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|bmp|gif|webp|dcm|dicom|ima|json)$", re.IGNORECASE)
+KNOWN = (*pictures.SUFFIXES, *videos.SUFFIXES, *dicom.SUFFIXES)
+SUFFIX = re.compile(rf"({'|'.join(KNOWN)}|.webp|.json)$".replace(".", r"\."), re.IGNORECASE)
 DAMAGED = (*pictures.DAMAGED, AttributeError, OverflowError, RecursionError)
 
 
@@ -58,7 +59,10 @@ def clean(text: Any) -> str:
 
 
 def stem_of(name: Any, folders: int = 0) -> str:
-    """Return what a picture is called without its suffix, below the last of its folders."""
+    """Return what a file is called without its suffix, below the last of its folders.
+
+    "1.2.840.1" of a DICOM file has none.
+    """
     parts = re.split(r"[\\/]", clean(name))
     return SUFFIX.sub("", "/".join(parts[-1 - folders :]))
 

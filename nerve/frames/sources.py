@@ -10,23 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from nerve.frames import cameras, dicom, pictures, videos
+from nerve.frames.outlines import KNOWN, stem_of
 from nerve.frames.pairs import MASK
 from nerve.frames.spacing import Region
 from nerve.frames.videos import RATE
-
-KNOWN = (*pictures.SUFFIXES, *videos.SUFFIXES, *dicom.SUFFIXES)
-
-
-def stem_of(name: str) -> str:
-    """Return a name without its suffix; "1.2.840.1" of a DICOM file has none."""
-    path = Path(name)
-    return path.stem if path.suffix.lower() in KNOWN else path.name
 
 
 class Source(NamedTuple):
     """Frames that belong together."""
 
-    name: str  # of the file, or "camera0"
+    name: str  # of the file, perhaps below its folder, or "camera0"
     path: Path | None
     kind: str  # "picture", "video", "dicom" or "camera"
     frames: Iterable[np.ndarray]  # uint8, (height, width)
@@ -39,7 +32,7 @@ class Source(NamedTuple):
     @property
     def stem(self) -> str:
         """What its files are called after."""
-        return stem_of(self.name)
+        return stem_of(self.name, self.name.count("/"))
 
     @property
     def moving(self) -> bool:
@@ -67,13 +60,13 @@ def check_names(paths: list[Path]) -> None:
     """Refuse files whose masks would be one: of one stem, or a still as a video's frame."""
     files = collections.defaultdict(list)
     for path in paths:
-        files[stem_of(path.name)].append(path)
-    for stem, found in files.items():
+        files[path.parent, stem_of(path.name)].append(path)
+    for (folder, stem), found in files.items():
         if len(found) > 1:
-            said = f"{path.parent} holds {len(found)} files called {stem}"
+            said = f"{folder} holds {len(found)} files called {stem}"
             raise ValueError(f"{said}; their masks would be one file")
         frame = re.fullmatch(r"(.+)_[0-9]{5,}", stem, re.DOTALL)
-        for video in files.get(frame[1], []) if frame else []:
+        for video in files.get((folder, frame[1]), []) if frame else []:
             if is_moving(video) and not is_moving(found[0]):
                 raise ValueError(
                     f"{found[0]} is called as a frame of {video.name}; their masks would "
@@ -83,6 +76,8 @@ def check_names(paths: list[Path]) -> None:
 
 def list_files(path: Path) -> list[Path]:
     """Return the files of a folder that hold frames, or the one (or camera) named.
+
+    Where it holds none, those of the folders in it are meant: one for each patient.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -96,16 +91,20 @@ def list_files(path: Path) -> list[Path]:
         raise FileNotFoundError(said)
     if not path.is_dir():
         return [path]
-    entries = [p for p in path.iterdir() if not p.name.startswith(".")]
-    found = sorted(p for p in entries if p.is_file() and dicom.is_of(p, KNOWN))
-    stems = {stem_of(p.name) for p in found}
+    entries, found = set(), []
+    for pattern in ("[!.]*", "[!.]*/[!.]*"):
+        if not found:
+            entries.update(path.glob(pattern))
+            found = sorted(p for p in entries if p.is_file() and dicom.is_of(p, KNOWN))
+    stems = {(p.parent, stem_of(p.name)) for p in found}
     matches = {p: MASK.fullmatch(stem_of(p.name)) for p in found}  # NAME_mask, NAME_mask_1
-    paths = [p for p in found if not (matches[p] and matches[p][1] in stems)]
-    masks, others = len(found) - len(paths), len(entries) - len(found)
+    paths = [p for p in found if not (matches[p] and (p.parent, matches[p][1]) in stems)]
+    masks = len(found) - len(paths)
+    others = len(entries.difference(found, (p.parent for p in found)))
     if not paths:
         raise ValueError(
             f"{path} holds no picture, video or DICOM file, but {others} other files or "
-            "folders, which are not entered; name each of these, with its own --out"
+            "folders; these are entered one deep"
         )
     if masks:
         print(f"note: {masks} masks of {path}/ (NAME_mask beside NAME) are no frames")

@@ -60,7 +60,7 @@ class Window:
 
 def save_pair(folder: Path, stem: str, frame: np.ndarray, mask: np.ndarray) -> None:
     """Write a frame and its mask, `NAME_mask` beside `NAME`; none is ever replaced."""
-    atomic.make_folder(folder)
+    atomic.make_folder((folder / stem).parent)
     names = (f"{stem}_{number:05}" for number in itertools.count(1))
     name = next(name for name in names if not (folder / f"{name}.png").exists())
     write_picture(folder / f"{name}.png", frame)

@@ -42,7 +42,8 @@ def list_keyframes(folder: Path, source: Source) -> dict[int, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; expected one of keyframes")
     number = "_([0-9]{5,})" if source.moving else "()"
-    name = re.compile(re.escape(source.stem) + number + r"(?:_mask)?\.\w+")
+    folder, stem = (folder / source.stem).parent, Path(source.stem).name
+    name = re.compile(re.escape(stem) + number + r"(?:_mask)?\.\w+")
     for suffixes in ((".json",), SUFFIXES):
         paths = list_files(folder, ends_in(*suffixes))
         names = {path: name.fullmatch(path.name) for path in paths}
@@ -53,7 +54,7 @@ def list_keyframes(folder: Path, source: Source) -> dict[int, Path]:
         end = "_00001" if source.moving else ""
         raise ValueError(
             f"{quoted(folder)} holds no outline of a frame of {source.name}; expected "
-            f"{source.stem}{end}.json of labelme, or a mask {source.stem}{end}.png"
+            f"{stem}{end}.json of labelme, or a mask {stem}{end}.png"
         )
     if others := [path.name for path, match in names.items() if not match]:
         print(f"note: no keyframes of {source.name}: {listed(others)}")

@@ -153,16 +153,18 @@ def list_earlier(source: Source, out: Path) -> list[Path]:
     stem, suffix = source.stem, ".mp4" if source.moving else ".png"
     paths = [out / "overlays" / f"{stem}{suffix}", out / "labels" / labels.CVAT]
     number = "_[0-9]{5,}" if source.moving else ""
-    name = re.compile(re.escape(stem) + number + r"\.(png|json)")
-    for folder in ("masks", "labels"):
-        paths += [p for p in (out / folder).glob("*") if name.fullmatch(p.name)]
+    name = re.compile(re.escape(Path(stem).name) + number + r"\.(png|json)")
+    for place in ((out / folder / stem).parent for folder in ("masks", "labels")):
+        paths += [p for p in place.glob("*") if name.fullmatch(p.name)]
     if source.kind == "dicom":
         paths.append(out / "segmentations" / f"{stem}.dcm")
     return paths
 
 
-def check_out(paths: list[Path], out: Path) -> None:
+def check_out(paths: list[Path], source: Path, out: Path) -> None:
     """Refuse a folder for results in which others' files would be replaced.
+
+    Paths are as `sources.list_files` lists those of a source.
 
     Raises:
         ValueError: what is read lies in it, or masks that no run has written, or outlines
@@ -170,7 +172,8 @@ def check_out(paths: list[Path], out: Path) -> None:
     """
     places = [place for place in (out, *(out / name for name in FOLDERS)) if place.exists()]
     files = [path for path in paths if not is_camera(path)]
-    for folder in {p.parent for path in files for p in (path.absolute(), path.resolve())}:
+    read = {p.parent for path in files for p in (path.absolute(), path.resolve())}
+    for folder in {*read, *([source] * bool(files))}:
         for place in filter(folder.samefile, places):
             raise ValueError(
                 f"--out {out}: frames to read lie in {place}, where results are written; "
@@ -186,7 +189,7 @@ def check_out(paths: list[Path], out: Path) -> None:
         )
     if (out / "frames.csv").exists():  # last of all written
         latest = (out / "frames.csv").stat().st_mtime + MTIME_STEP
-        outlines = (out / "labels").glob("*")
+        outlines = filter(Path.is_file, (out / "labels").rglob("*"))
         if changed := [path.name for path in outlines if path.stat().st_mtime > latest]:
             raise ValueError(
                 f"--out {out}: outlines in {out / 'labels'} were corrected since: "
@@ -241,8 +244,6 @@ def open_outputs(folder: Path, watch: advice.Watch, kind: str | None) -> Iterato
 
     Outlines of a kind, one of `labels.FORMATS`, go there, too.
     """
-    for name in FOLDERS[:2]:
-        atomic.make_folder(folder / name)
     drawn = folder / "labels"
     labelling = labels.writing(drawn, kind) if kind else contextlib.nullcontext()
     with atomic.write_csv(folder / "frames.csv", COLUMNS) as table, labelling as label:
@@ -286,7 +287,7 @@ def write_found(
                     keep(frame.mask)
                 watch.see(frame)
     if source.moving:
-        end = f": overlays/{overlay.name}" if overlay.exists() else ""
+        end = f": overlays/{source.stem}.mp4" if overlay.exists() else ""
         rate = number / max(time.monotonic() - begin, 1e-9)
         print(f"{source.name}: {number} frames, {rate:.1f} frames/s{end}")
 
@@ -329,6 +330,7 @@ class Options(NamedTuple):
     window: Window | None = None  # to show frames in; once it is closed, the rest is left
     keyframes: Path | None = None  # folder of outlines of some frames, as of `keyframes`
     label: str | None = None  # of what is nerve in these
+    folder: Path | None = None  # below which sources are named
 
 
 def predict_file(
@@ -337,6 +339,10 @@ def predict_file(
     """Write what is found in a file, or in what a camera gives."""
     inputs, keys = outputs.watch.trained.inputs, (options.keyframes, options.label)
     source = open_limited(path, options.most_frames)
+    if options.folder:
+        source = source._replace(name=path.relative_to(options.folder).as_posix())
+    for name in FOLDERS[:2]:
+        atomic.make_folder((outputs.folder / name / source.stem).parent)
     reader = keyframes.Reader(source, *keys, outputs.unused) if options.keyframes else None
     outputs.begun.append(source._replace(frames=()))
     found = find_in_source(model, source, inputs, limits, options.smoothing)
