@@ -126,6 +126,7 @@ def outline_files():
     shape = {"label": "nerve", "points": OUTLINE, "shape_type": "polygon"}
     bits = {"points": [[5, 5], [24, 24]], "mask": base64.b64encode(png.getvalue()).decode()}
     frame = {"height": 48, "width": 64}
+    evidence = {"bbox": [5, 5, 30, 25], "area": 612.5}
     return {
         "cvat.xml": f"<annotations>{images.format(polygon, polygon)}</annotations>",
         "brush.xml": f"<annotations>{images.format(brush, brush)}</annotations>",
@@ -138,7 +139,7 @@ def outline_files():
                 ],
                 "categories": [{"id": 3, "name": "nerve"}],
                 "annotations": [
-                    {"image_id": k, "category_id": 3, "segmentation": [flat]}
+                    evidence | {"image_id": k, "category_id": 3, "segmentation": [flat]}
                     for k in (0, 1)
                 ],
             }
@@ -162,8 +163,10 @@ def read_damaged_outlines(folder, trials, rng):
         if path.stem in "ab":  # of labelme: one file a frame
             pairs = [(frames / f"{path.stem}.png", [path])]
         else:
-            with contextlib.redirect_stdout(None):
+            with contextlib.redirect_stdout(io.StringIO()) as said:
                 pairs = find_pairs(frames, path)
+            if "contradict" in said.getvalue():
+                raise ValueError(f"{path.name} contradicts itself")
         return np.array([own_frames.read_pair(pair, None)[1].mask for pair in pairs])
 
     for name, text in outline_files().items():

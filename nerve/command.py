@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -102,6 +102,12 @@ def undisturbed(done: str = "") -> Iterator[None]:
 def quoted(path: Path) -> str:
     """Return a path as it stands in a command that people copy."""
     return shlex.quote(str(path))
+
+
+def listed(names: Iterable) -> str:
+    """Return the first of some names for a message."""
+    names = sorted(name if name.isprintable() else repr(name) for name in names)
+    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
 
 
 class Plain:

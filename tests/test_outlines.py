@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import math
+import re
 import unicodedata
 
 import cv2
@@ -48,16 +50,17 @@ def cvat_polygon(label, *box, order=0):
     return f'<polygon label="{label}" points="{points}" z_order="{order}"/>'
 
 
-def coco(segmentation, **more):
+def coco(segmentation, evidence=(), **more):
+    """Return a file of COCO; `evidence` is what annotations say of their outlines."""
+    evidence = dict(evidence)
     flat = [value for point in corners() for value in point]
     segmentation = [flat] if segmentation is None else segmentation
     images = [
         {"id": k, "file_name": f"x/{name}.png", "height": HEIGHT, "width": WIDTH}
         for k, name in enumerate(STEMS)
     ]
-    drawn = [
-        {"image_id": k, "category_id": 7, "segmentation": segmentation} for k in (0, 1, 2)
-    ]
+    about = {"category_id": 7, "segmentation": segmentation, **evidence}
+    drawn = [{"image_id": k, **about} for k in (0, 1, 2)]
     kinds = [{"id": 7, "name": "nerve"}]
     return json.dumps({"images": images, "categories": kinds, "annotations": drawn} | more)
 
@@ -342,6 +345,44 @@ def test_a_file_of_coco(own, capsys):
     ):
         path.write_text(coco(None, **more))
         refuse(own, "is no file of COCO")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "agrees"),
+    [
+        ({}, True),
+        ({"bbox": [], "area": 0}, True),  # of those who do not count
+        ({"bbox": [20, 20, 40, 40], "area": 1600.0}, True),
+        ({"bbox": [20, 20, 39, 41], "area": 1640}, True),  # of pixels
+        ({"bbox": [20, 20, 40, 47]}, False),
+        ({"bbox": [10, 20, 40, 40]}, False),
+        ({"bbox": [20, 20, 60, 60]}, False),  # corners
+        ({"area": 2600}, False),
+        ({"bbox": [math.nan] * 4}, False),
+    ],
+)
+def test_outlines_of_coco_that_contradict_their_box_or_area_are_said(
+    own, capsys, evidence, agrees
+):
+    (own / "all.json").write_text(coco(None, evidence))
+    assert extract(own, masks="all.json") == [1600, 1600, 1600, 0]
+    said = r"warning: .*all\.json: 3 outlines contradict their bbox or area.*: x/an_1\.png"
+    assert agrees != bool(re.search(said, capsys.readouterr().out))
+
+
+def test_the_area_of_a_box_is_one_that_some_programs_give(own, capsys):
+    corner = [[20, 30, 60, 30, 20, 70]]  # 800, of a box of 1600
+    for area, agrees in ((800, True), (1600, True), (1200, False)):
+        (own / "all.json").write_text(coco(corner, {"area": area}))
+        extract(own, masks="all.json")
+        assert agrees != ("contradict" in capsys.readouterr().out)
+    two = [[20, 30, 60, 30, 60, 70, 20, 70], [80, 30, 90, 30, 90, 40, 80, 40]]
+    (own / "all.json").write_text(coco(two, {"area": 1700, "bbox": [20, 30, 70, 40]}))
+    extract(own, masks="all.json")
+    assert "contradict" not in capsys.readouterr().out
+    for evidence in ({"bbox": [1, 2]}, {"bbox": "abcd"}, {"area": "much"}):
+        (own / "all.json").write_text(coco(two, evidence))
+        refuse(own, "is no file of COCO", masks="all.json")
 
 
 def test_the_other_xml_is_named_with_the_way_to_convert_it(own):

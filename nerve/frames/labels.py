@@ -15,7 +15,7 @@ import numpy as np
 from skimage.measure import find_contours
 
 from nerve.files import atomic
-from nerve.frames.outlines import HOLES, Drawing, Shape, draw_mask
+from nerve.frames.outlines import HOLES, Drawing, Shape, draw_mask, measure
 from nerve.frames.overlays import write_picture
 from nerve.scoring.scores import dice
 
@@ -55,12 +55,6 @@ def trace(mask: np.ndarray) -> list[Shape]:
             if dice(part, found.mask) >= CLOSE:
                 break
     return [s._replace(points=np.round(s.points + (left, top), 2)) for s in shapes]
-
-
-def measure(line: np.ndarray) -> float:
-    """Return the area within a closed line of rows and columns; of a hole below 0."""
-    rows, columns = line.T
-    return float(columns[:-1] @ rows[1:] - rows[:-1] @ columns[1:]) / 2
 
 
 def smooth_line(line: np.ndarray, area: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from skimage import draw
 
-from nerve.command import refusing
+from nerve.command import listed, refusing
 from nerve.frames import dicom, pictures, videos
 
 MAX_TEXT = 1 << 28  # bytes of outlines in one file
@@ -210,13 +210,34 @@ def read_cvat(path: Path) -> list[tuple[str, Drawing]]:
     return found
 
 
+def measure(line: np.ndarray) -> float:
+    """Return the area within a closed line of rows and columns; of a hole below 0."""
+    rows, columns = line.T
+    return float(columns[:-1] @ rows[1:] - rows[:-1] @ columns[1:]) / 2
+
+
+def contradicts(drawn: dict, parts: list[list]) -> bool:
+    """Tell whether bbox or area of an annotation of COCO are not those of its polygons.
+
+    Half of the pixels at their edges may count or not. Some give the area of the box.
+    """
+    lines = [np.array([*points, points[0]], np.float64) for points in parts]
+    corners = [side(np.concatenate(lines), axis=0) for side in (np.min, np.max)]
+    box, area = np.array([corners[0], corners[1] - corners[0]]), drawn.get("area")
+    said = np.reshape(drawn.get("bbox") or box, (2, 2))
+    found = sum(abs(measure(line)) for line in lines)
+    edge = sum(np.abs(np.diff(line, axis=0)).sum() for line in lines) / 2 + BEYOND
+    areas = np.subtract([found, said[1].prod()], area or found)
+    return not ((np.abs(said - box) <= BEYOND).all() and np.abs(areas).min() <= edge)
+
+
 def read_coco(path: Path) -> list[tuple[str, Drawing]]:
     """Return `[(name of a picture, drawing)]` of a file of COCO."""
     text = "is called as no frame and is no file of COCO, which many programs export"
     with refusing(f"{path} {text}", *DAMAGED):
         record = json.loads(read_text(path))
         labels = {kind["id"]: clean(kind["name"]) for kind in record["categories"]}
-        found = {}
+        found, doubted = {}, []
         for image in record["images"]:
             name, size = image["file_name"], (image.get("height"), image.get("width"))
             found[image["id"]] = name, Drawing(f"{path}, {name!r:.80},", size, [])
@@ -231,7 +252,11 @@ def read_coco(path: Path) -> list[tuple[str, Drawing]]:
                 box = [0, 0, *reversed(parts["size"])]
                 shapes.append(Shape(label, "columns", box, parts["counts"]))
             else:
-                for flat in parts:
-                    points = list(zip(flat[::2], flat[1::2], strict=True))
-                    shapes.append(Shape(label, "polygon", points))
+                parts = [list(zip(p[::2], p[1::2], strict=True)) for p in parts]
+                shapes += [Shape(label, "polygon", points) for points in parts]
+                if contradicts(drawn, parts):
+                    doubted.append(found[drawn["image_id"]][0])
+    if doubted:
+        said = f"{len(doubted)} outlines contradict their bbox or area, damaged or redrawn"
+        print(f"warning: {path}: {said}: {listed(map(str, doubted))}")
     return list(found.values())

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 
 from nerve import machine
-from nerve.command import quoted
+from nerve.command import listed, quoted
 from nerve.frames.geometry import Geometry
 from nerve.frames.outlines import Drawing, Marked, draw_mask, read_labelme, stem_of
-from nerve.frames.pairs import join_spellings, listed, name_subjects
+from nerve.frames.pairs import join_spellings, name_subjects
 from nerve.frames.pictures import SUFFIXES, read_mask
 from nerve.frames.sources import open_source
 

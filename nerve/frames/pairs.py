@@ -4,9 +4,10 @@ import collections
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+from nerve.command import listed
 from nerve.files.run_length import read_rows
 from nerve.frames import dicom, pictures
 from nerve.frames.outlines import Drawing, clean, read_coco, read_cvat, stem_of
@@ -39,12 +40,6 @@ def list_files(
             pictures.check_file(path, folder)
             paths.append(path)
     return paths
-
-
-def listed(names: Iterable) -> str:
-    """Return the first of some names for a message."""
-    names = sorted(name if name.isprintable() else repr(name) for name in names)
-    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
 
 
 def by_stem(

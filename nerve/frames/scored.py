@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from nerve.command import listed
 from nerve.files import run_length
 from nerve.frames.own_frames import Seen, judge, read_pair
-from nerve.frames.pairs import find_frames, find_masks, find_pairs, listed, name_subjects
+from nerve.frames.pairs import find_frames, find_masks, find_pairs, name_subjects
 from nerve.frames.pictures import read_mask
 from nerve.scoring import raters
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nerve.command import quoted
+from nerve.command import listed, quoted
 from nerve.frames.geometry import resize
 from nerve.frames.own_frames import read_marked
-from nerve.frames.pairs import ends_in, list_files, listed
+from nerve.frames.pairs import ends_in, list_files
 from nerve.frames.pictures import SUFFIXES
 from nerve.frames.sources import Source
 from nerve.prediction.inference import Prediction

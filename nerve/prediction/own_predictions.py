@@ -15,11 +15,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from nerve.command import undisturbed
+from nerve.command import listed, undisturbed
 from nerve.files import atomic
 from nerve.frames import foreign, labels
 from nerve.frames.overlays import encode_png, write_picture
-from nerve.frames.pairs import listed
 from nerve.frames.sources import Source, is_camera, open_source
 from nerve.frames.spacing import spacing_at
 from nerve.frames.video_writing import write_video
