@@ -14,6 +14,7 @@ one frame. Needs: pip install -r requirements/export.txt
 
 import argparse
 import dataclasses
+import importlib.util
 import os
 import sys
 import time
@@ -35,7 +36,7 @@ from nerve.scoring import scores
 CALIBRATION = 100  # training frames
 TOLERANCE, INT8_TOLERANCE = 0.002, 0.01  # of mean Dice
 TIMED, WARM_UP = 30, 5  # single frames
-NEEDS = "export.py needs: pip install -r requirements/export.txt"
+NEEDED = ("nncf", "onnx", "openvino", "tf2onnx")
 
 
 def mean_dice(
@@ -137,6 +138,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    if not all(map(importlib.util.find_spec, NEEDED)):
+        raise ValueError("export.py needs: pip install -r requirements/export.txt")
     trained = read_trained(args.weights)
     # networks are compared with each other here, on whatever frames
     inputs, split, _, frames, masks = read_validation(trained, args.data, refuse=False)
@@ -152,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         with atomic.aside(args.weights.with_name(name)) as making:
             text = f"{args.weights} could not be written for other engines"
             # errors of TensorFlow, ONNX and OpenVINO, as of a full disk, are of many kinds
-            with command.refusing(text, Exception), command.refusing(NEEDS, ImportError):
+            with command.refusing(text, Exception):
                 export_all(model, args.weights, making, calibration)
             compared = inputs, frames[rows], masks[rows]
             wrong = compare(model, args.weights, making, trained, *compared)

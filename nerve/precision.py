@@ -36,13 +36,21 @@ def choose_precision(name: str) -> tuple[str, str]:
 
     "auto" takes bfloat16 where the GPU or processor computes in it; emulated elsewhere, it
     is slower than float32.
+
+    Raises:
+        ValueError: TensorFlow would end in an error of its own.
     """
     from nerve.backend import list_devices  # here: TensorFlow takes seconds to import
 
     devices = [device.lower() for device in list_devices()]
+    found = {device.split(":")[0] for device in devices}
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    limited = not any(kernel in limit for kernel in BFLOAT16_KERNELS)
+    if name == "bfloat16" and limited and found == {"cpu"}:
+        said = f"kernels are held to {limit} by ONEDNN_MAX_CPU_ISA; unset that"
+        raise ValueError(f"--precision bfloat16: {said}, or take --precision float32")
     if name != "auto":
         return name, f"as asked, on {devices[0]}"
-    found = {device.split(":")[0] for device in devices}
     if "tpu" in found:
         return "bfloat16", "the TPU has it"
     if found & {"gpu", "cuda"}:
@@ -50,8 +58,7 @@ def choose_precision(name: str) -> tuple[str, str]:
         if capability is not None and capability >= BFLOAT16_CAPABILITY:
             return "bfloat16", f"the GPU has it (compute capability {capability})"
         return "float32", "the GPU is not known to compute in bfloat16"
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    if not any(name in limit for name in BFLOAT16_KERNELS):
+    if limited:
         return "float32", f"kernels have no bfloat16 (ONEDNN_MAX_CPU_ISA is {limit})"
     if found := sorted(BFLOAT16_FLAGS & cpu_flags()):
         return "bfloat16", f"the processor has it ({', '.join(found)})"

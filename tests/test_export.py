@@ -176,6 +176,14 @@ def test_an_engine_that_is_not_installed_says_what_to_install(copy, monkeypatch)
     refused(copy, r"engine onnx needs: pip install -r requirements/export\.txt")
 
 
+@pytest.mark.parametrize("name", export.NEEDED)
+def test_what_exporting_needs_is_said_before_any_work(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    said = r"^export\.py needs: pip install -r requirements/export\.txt$"
+    with pytest.raises(ValueError, match=said):
+        export.main(["--weights", "absent.h5"])
+
+
 def test_a_file_that_the_engine_cannot_read_is_one_line(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"no network")
     for engine in ("onnx", "openvino", "litert"):

@@ -50,6 +50,12 @@ def test_auto_takes_bfloat16_where_the_machine_has_it(
 def test_kernels_held_to_less_than_the_processor_has_decide(monkeypatch, limit, expected):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert choose(monkeypatch, ["cpu:0"], ["avx2", "avx512_bf16"])[0] == expected
+    if expected == "float32":
+        said = f"held to {limit.upper()} by ONEDNN_MAX_CPU_ISA; unset that"
+        with pytest.raises(ValueError, match=said):
+            precision.choose_precision("bfloat16")
+    else:
+        assert precision.choose_precision("bfloat16")[0] == "bfloat16"
 
 
 def test_what_is_asked_for_is_taken():
