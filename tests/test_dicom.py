@@ -180,6 +180,75 @@ def test_frames_of_a_loop_are_shown_alike(tmp_path):
     assert not found[:, 1:].any()
 
 
+def smooth(count, share=1.0):
+    """Return frames as of `sweep` without noise, up to that share of white."""
+    frames = [cv2.GaussianBlur(frame, (0, 0), 1) for frame in sweep(count)[0]]
+    return np.rint(np.stack(frames) * (255 * share / np.max(frames))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("share", [0.4, 0.55, 1.0])  # of 0.4 no bit is that of a sign
+@pytest.mark.parametrize("how", ["8 bits", "12 bits", "JPEG"])
+def test_signs_that_are_none_are_told_by_the_pixels(tmp_path, share, how):
+    frames, path = smooth(2, share), tmp_path / "a.dcm"
+    signed, expected, near = {"PixelRepresentation": 1}, frames, 0
+    if how == "JPEG":
+        near = 10
+        write_compressed(path, [encode(f, how) for f in frames], frames, JPEG, **signed)
+    elif how == "12 bits":
+        more = {"BitsStored": 12, "HighBit": 11}
+        write_dicom(path, frames.astype(np.uint16) * 16, **more, **signed)
+        expected = (frames - float(frames.min())) / np.ptp(frames) * 255
+    else:
+        write_dicom(path, frames, **signed)
+    found, notes = read(path)
+    assert np.abs(found - expected.astype(float)).max() <= near + 1
+    assert ("pixels are signed; they are not" in notes) == (share > 0.5)
+
+
+def test_greys_that_are_signed_stay_so(tmp_path):
+    frames = smooth(2).astype(np.int16) * 10 - 900
+    write_dicom(tmp_path / "a.dcm", frames, PixelRepresentation=1)
+    found, notes = read(tmp_path / "a.dcm")
+    assert np.abs(found - (frames - frames.min()) / np.ptp(frames) * 255).max() <= 1
+    assert not notes
+
+
+@pytest.mark.parametrize("factor", [1, 16, 200, 256])
+def test_bytes_in_the_other_order_are_told_by_the_pixels(tmp_path, factor):
+    frames, path = smooth(2).astype(np.uint16) * factor, tmp_path / "a.dcm"
+    frames[0, 0, 0] = 0  # so that 8 bits are from black to white as they are
+    write_dicom(path, frames)
+    expected, notes = read(path)
+    assert not notes
+    write_dicom(path, frames.byteswap())
+    found, notes = read(path)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    # of 8 bits in either byte both orders are the same picture
+    assert ("other byte order" in notes) == (factor in (16, 200))
+
+
+def test_inverted_greys_that_are_mostly_white_are_said(tmp_path):
+    frames, more = smooth(1), {"PhotometricInterpretation": "MONOCHROME1"}
+    frames = frames // 2
+    write_dicom(tmp_path / "a.dcm", 255 - frames, **more)
+    np.testing.assert_array_equal(read(tmp_path / "a.dcm")[0], frames)
+    assert not read(tmp_path / "a.dcm")[1]
+    write_dicom(tmp_path / "a.dcm", frames, **more)
+    assert "MONOCHROME1, by which it is mostly white" in read(tmp_path / "a.dcm")[1]
+
+
+@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("kind", ["grey", "RGB", "16 bits"])
+def test_exchanged_rows_and_columns_are_refused(tmp_path, count, kind):
+    frames, more = smooth(count), {"Rows": WIDTH, "Columns": HEIGHT}
+    if kind == "RGB":
+        frames = as_colours(frames, kind)
+        more |= {**COLOURS, "PhotometricInterpretation": kind}
+    frames = frames.astype(np.uint16) * 100 if kind == "16 bits" else frames
+    write_dicom(tmp_path / "a.dcm", frames, **more)
+    assert "has Rows and Columns exchanged" in refusal(tmp_path / "a.dcm")
+
+
 def test_more_bits_than_stated_are_refused(tmp_path):
     frames = sweep(1)[0].astype(np.uint16) * 16
     write_dicom(tmp_path / "a.dcm", frames, BitsStored=8, HighBit=7)
@@ -454,7 +523,11 @@ def test_a_video_within_dicom(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "window", [(128, 0), (128, -5), (128, 65535), (3000, 256), (0, "nan"), ([1, 2], [0, 0])]
+    "window",
+    [
+        *[(128, 0), (128, -5), (128, 65535), (3000, 256), (0, "nan"), ([1, 2], [0, 0])],
+        *[(60, 1), (60, 8)],  # black and white, or hardly more
+    ],
 )
 def test_a_window_that_shows_nothing_is_said_and_not_used(tmp_path, window):
     frames, path = sweep(1)[0], tmp_path / "a.dcm"

@@ -24,7 +24,7 @@ from PIL import Image
 
 from nerve.command import refusing
 from nerve.frames import spacing
-from nerve.frames.dicom_greys import COLOURS, GREYS, PALETTE, to_grey
+from nerve.frames.dicom_greys import COLOURS, GREYS, PALETTE, UNLIKE, to_grey
 from nerve.frames.pictures import DAMAGED
 from nerve.frames.videos import RATE, Clip, check_size, note_count, read_video
 
@@ -42,7 +42,6 @@ BEGINNINGS = (b"\xff\xd8\xff", CODESTREAM, BOX)  # the first is JPEG's
 # where JPEG-LS says its height, width and samples a pixel; of others Pillow knows
 JPEG_LS = re.compile(rb"\xff\xf7...(..)(..)(.)", re.DOTALL)
 TWO = re.compile(rb"\xff\xd9\0?\xff\xd8")  # a JPEG after another
-UNLIKE = 0.7  # share of a difference of rows, below which others are neighbours
 MAX_BYTES = 1 << 30  # of a deflated file
 MOST_SEEN = 1 << 22  # bytes of pixels in which the length of rows is looked for
 
@@ -175,18 +174,21 @@ def read_parts(file: BinaryIO, places: Iterable[tuple[int, int]]) -> Iterator[by
         yield file.read(length)
 
 
-def rows_differ(content: bytes, row: int, others: Iterable[int], share: float) -> bool:
+def rows_differ(values: np.ndarray, row: int, others: Iterable[int], share: float) -> bool:
     """Tell whether rows of pixels are of another length than a header says.
 
     Rows side by side are alike: a picture is more like itself at the distance of a row, or
     of a few, than at any other.
 
     Args:
-        row: Bytes of a row as stated; `others` may be right instead.
+        values: Of pixels one after the other, or their bytes.
+        row: How many are a row as stated; `others` may be right instead.
         share: Of the difference at the stated distance, below which another is right.
     """
-    values = np.frombuffer(content, np.uint8).astype(np.int16)
-    lengths = [row, *(n for n in others if n not in (0, row))]
+    values, lengths = (
+        values.astype(np.int64),
+        [row, *(n for n in others if n not in (0, row))],
+    )
     if max(lengths) >= len(values):
         return False
     apart, *others = (np.abs(values[n:] - values[:-n]).mean() for n in lengths)
@@ -205,7 +207,8 @@ def count_native(dataset, pixels: Pixels) -> Pixels:
     size, there = dataset.Rows * row, min(pixels.length, pixels.there)
     stated = pixels.stated or 1
     with pixels.open() as file:
-        seen = file.read(min(there, MOST_SEEN))
+        content = file.read(min(there, MOST_SEEN))
+        seen = np.frombuffer(content, np.uint8)
         if dataset.PhotometricInterpretation == "YBR_FULL_422":
             packed = row * 2 // 3  # of two bytes a pixel; else it has three
             three = there - size * stated in (0, 1)
@@ -219,6 +222,11 @@ def count_native(dataset, pixels: Pixels) -> Pixels:
     text = f"its header says {stated} x {size} bytes of pixels, and it holds {there}: "
     if not count:
         raise ValueError(f"{text}it is cut, or its header is wrong")
+    order, item = "<>"[not pixels.syntax.is_little_endian], dataset.BitsAllocated // 8
+    samples = np.frombuffer(content[: len(content) // item * item], f"{order}u{item}")
+    exchanged = row * dataset.Rows // dataset.Columns // item
+    if rows_differ(samples, row // item, [exchanged], UNLIKE):
+        raise ValueError("its header has Rows and Columns exchanged")
     if pixels.length <= pixels.there and (count != stated or rest > 1):  # not of a cut
         others = [there // (stated * dataset.Rows)]
         if count != stated:  # or are samples or bits wrong?
@@ -246,7 +254,8 @@ def plan(dataset, pixels: Pixels) -> Pixels:
         raise ValueError(f"it has {dataset.BitsAllocated} bits a sample")
     dataset.NumberOfFrames = 1  # pydicom is not to stumble over another
     options = as_pixel_options(dataset)
-    options.setdefault("pixel_representation", 0)
+    if said in COLOURS or options.get("pixel_representation") is None:
+        options["pixel_representation"] = 0  # of greys alone it may be another
     overlays = any(dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
     if not options["pixel_representation"] and not overlays:
         options["correct_unused_bits"] = False  # `check_depth` looks at them

@@ -13,7 +13,8 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits of samples
 NEUTRAL = 8  # greys by which the channels of a grey pixel differ at most
 DARK = 16  # below it, a pixel looks grey in any reading
 GREY, CLEARLY = 0.9, 0.1  # share of grey pixels that shows a reading right; how much more
-FADED = 8  # times less contrast: a window that is none of a file's values
+FADED = 8  # times fewer greys: a window that is none of a file's values
+UNLIKE = 0.7  # share of the difference of neighbours, below which others are the right ones
 
 Decode = Callable[[], Iterator[tuple[np.ndarray, str]]]  # `dicom.decode` of a file
 Say = Callable[[str], None]  # hears of what contradicts the header
@@ -152,16 +153,40 @@ def find_window(dataset, frame: np.ndarray) -> tuple[float, float] | None:
         ends = tuple(apply_windowing(infinite, dataset).tolist())
     if not np.isfinite(ends).all():
         raise ValueError("it is none")
-    contrast = np.ptp(stretch(show(frame, dataset, True), ends)) / 255
-    if contrast * FADED < np.ptp(frame) / 2**dataset.BitsStored:
+    shown = np.unique(stretch(show(frame, dataset, True), ends))
+    if len(shown) * FADED < min(256, len(np.unique(frame))):
         raise ValueError("it shows nothing of the pixels")
     return ends
 
 
+def find_values(dataset, frame: np.ndarray, say: Say) -> Callable:
+    """Return what makes the values of greys of a frame as decoded, such as `frame`.
+
+    Neighbours are alike; signs that are none, or bytes in the other order, part them.
+    """
+
+    def unsigned(values):
+        return values.astype(f"u{values.itemsize}") & (2**dataset.BitsStored - 1)
+
+    def roughness(values):
+        return np.abs(np.diff(values.astype(np.float64))).sum()
+
+    if frame.dtype.kind == "i" and roughness(unsigned(frame)) < roughness(frame):
+        say("its header says that its pixels are signed; they are not")
+        dataset.PixelRepresentation = 0
+        return unsigned
+    swapped = frame.byteswap()
+    if roughness(swapped) * frame.std() < UNLIKE * roughness(frame) * swapped.std():
+        say("its pixels are in the other byte order than its header says")
+        return np.ndarray.byteswap
+    return np.asarray
+
+
 def shown_greys(dataset, decode: Decode, say: Say) -> Iterator[np.ndarray]:
     """Yield frames of greys, uint8 `(height, width)`, as they are to be shown."""
-    window = None
     first, photometric = next(decode())
+    values, window = find_values(dataset, first, say), None
+    first, inverted = values(first), photometric == "MONOCHROME1"
     try:
         window = find_window(dataset, first)
     except (TypeError, ValueError) as error:
@@ -169,12 +194,18 @@ def shown_greys(dataset, decode: Decode, say: Say) -> Iterator[np.ndarray]:
     ends = window or (0, 255)
     deep = first.dtype != np.uint8 or dataset.get("VOILUTSequence")
     if window is None and deep:
-        ends = find_ends(show(frame, dataset, False) for frame, _ in decode())
-    for frame, _ in decode():
+        ends = find_ends(show(values(frame), dataset, False) for frame, _ in decode())
+
+    def shown(frame):
         if window or deep:
             frame = show(frame, dataset, bool(window))
-        frame = stretch(frame, ends)
-        yield 255 - frame if photometric == "MONOCHROME1" else frame
+        return stretch(frame, ends)
+
+    if inverted and np.median(shown(first)) < 128:
+        say("its header says MONOCHROME1, by which it is mostly white")
+    for frame, _ in decode():
+        frame = shown(values(frame))
+        yield 255 - frame if inverted else frame
 
 
 def to_grey(dataset, decode: Decode, say: Say) -> Iterator[np.ndarray]:
