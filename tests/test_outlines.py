@@ -147,6 +147,21 @@ def test_a_hole_drawn_as_an_outline_within_one_is_said(own, capsys):
     assert "4 frames have outlines within others, which" in capsys.readouterr().out
 
 
+def test_an_outline_that_crosses_itself_is_said_and_a_slip_of_the_hand_is_not(own, capsys):
+    left, top = [20, 20], [60, 60]
+    bow = {"label": "nerve", "points": [left, top, [60, 20], [20, 60]]}
+    write(own, labelme(bow))
+    assert extract(own) == [840] * 4  # of 1600
+    said = "4 frames have outlines that cross themselves and lose area"
+    assert said in capsys.readouterr().out
+    slip = [[22, 18], *corners(), [20, 22], [22, 18]]
+    beyond = [[-2, -2], [WIDTH + 2, -2], [WIDTH + 2, 30], [-2, 30]]  # cut by the frame
+    for points in (slip, beyond):
+        write(own, labelme({"label": "nerve", "points": points}))
+        extract(own)
+        assert "cross themselves" not in capsys.readouterr().out
+
+
 def paint(own, name, values, **flags):
     Image.fromarray(values).save(own / "labels" / name, **flags)
 
@@ -587,9 +602,16 @@ def test_what_makes_two_spellings_of_one_person():
         ("A1", "Ａ１"),  # full-width
         ("Ann\u00a0B", "Ann B"),  # a blank that does not break
         ("Ann\u200b", "Ann"),  # one of no width
+        ("Ann-B.", "ann_b"),  # signs for blanks
     ):
         assert pairs.as_person(one) == pairs.as_person(other)
-    for one, other in (("P1", "P10"), ("ann", "anna"), ("P100", "P1"), ("0", "00a")):
+    for one, other in (
+        ("P1", "P10"),
+        ("ann", "anna"),
+        ("P100", "P1"),
+        ("0", "00a"),
+        ("1.5", "15"),
+    ):
         assert pairs.as_person(one) != pairs.as_person(other)
 
 

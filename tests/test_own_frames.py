@@ -528,6 +528,20 @@ def test_an_orientation_behind_the_pixels_counts_and_a_broken_one_does_not(tmp_p
         assert own_frames.find_size(tmp_path / "broken.jpg") == (HEIGHT, WIDTH)
 
 
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_frame_drawn_in_transparency_is_refused(tmp_path, colour):
+    path, grey = tmp_path / "a.png", mask() // 3
+    flat = np.full_like(grey, colour)
+    for channels in ((flat, grey), (flat, flat, flat, grey)):
+        Image.fromarray(np.stack(channels, axis=-1)).save(path)
+        with pytest.raises(
+            ValueError, match=r"a\.png is drawn in transparency; save it in"
+        ):
+            pictures.read_picture(path)
+    Image.fromarray(np.stack([grey, flat], axis=-1)).save(path)  # as good as opaque
+    np.testing.assert_array_equal(pictures.read_picture(path), grey)
+
+
 def test_several_pages_and_more_than_8_bits_are_refused(tmp_path):
     pages = [Image.fromarray(frame(seed)) for seed in range(3)]
     pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])

@@ -1,5 +1,6 @@
 """Videos in the containers that people have, whole and cut."""
 
+import av
 import numpy as np
 import pytest
 from clips import sweep, write_video
@@ -95,6 +96,22 @@ def test_a_count_of_one_does_not_make_a_video_a_still(tmp_path):
     assert source.moving
     assert len(list(source.frames)) == 3
     assert "should hold 1 frame, and holds 3" in source.notes[0]
+
+
+def test_of_several_videos_in_a_file_the_first_is_read_and_it_is_said(tmp_path):
+    frames, path = sweep(3)[0], tmp_path / "a.mkv"
+    with av.open(path, "w") as container:
+        streams = [container.add_stream("ffv1", rate=20) for _ in range(2)]
+        for stream in streams:
+            stream.height, stream.width = frames.shape[1:]
+            stream.pix_fmt = "gray"
+        for frame in frames:
+            for stream, picture in zip(streams, (frame, 255 - frame), strict=True):
+                picture = av.VideoFrame.from_ndarray(picture, format="gray")
+                container.mux(stream.encode(picture))
+    found, notes = read(path)
+    np.testing.assert_array_equal(found, frames)
+    assert notes == f"{path} holds 2 videos, of which the first is read"
 
 
 def test_what_is_no_source_is_refused_with_what_is_read(tmp_path):

@@ -20,6 +20,8 @@ BEYOND = 2  # pixels by which a point may lie outside its frame
 HOLES = ("_background_", "background")  # what labelme and CVAT call a label that is none
 KNOWN = (*pictures.SUFFIXES, *videos.SUFFIXES, *dicom.SUFFIXES)
 SUFFIX = re.compile(rf"({'|'.join(KNOWN)}|.webp|.json)$".replace(".", r"\."), re.IGNORECASE)
+NESTED = "outlines within others, which change nothing; call a hole _background_"
+CROSSED = "outlines that cross themselves and lose area"
 DAMAGED = (*pictures.DAMAGED, AttributeError, OverflowError, RecursionError)
 
 
@@ -46,7 +48,7 @@ class Marked(NamedTuple):
 
     mask: np.ndarray  # uint8 (height, width), 0 or 255
     labels: frozenset  # all that they hold: numbers or names
-    nested: bool = False  # whether an outline lies within others and changes nothing
+    remarks: frozenset = frozenset()  # what is strange about its outlines
 
     def joined(self, other: Self) -> Self:
         """Return this mask and another one of the frame as one."""
@@ -127,6 +129,43 @@ def paint(shape: Shape, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
+def measure(line: np.ndarray) -> float:
+    """Return the area within a closed line of rows and columns; of a hole below 0."""
+    rows, columns = line.T
+    return float(columns[:-1] @ rows[1:] - rows[:-1] @ columns[1:]) / 2
+
+
+def edge_of(line: np.ndarray) -> float:
+    """Return by how many pixels an area may differ, as those at its edge count or not."""
+    return float(np.abs(np.diff(line, axis=0)).sum()) / 2 + BEYOND
+
+
+def closed(points: Any) -> np.ndarray:
+    """Return the points of a polygon, and the first again, as floats `(N + 1, 2)`."""
+    return np.array([*points, points[0]], np.float64)
+
+
+def crosses(points: Any, place: np.ndarray) -> bool:
+    """Tell whether a polygon crosses itself, by the area that is left of it."""
+    line = np.clip(closed(points), 0, place.shape[::-1])
+    return abs(abs(measure(line)) - np.count_nonzero(place)) > edge_of(line)
+
+
+def contradicts(drawn: dict, parts: list[list]) -> bool:
+    """Tell whether bbox or area of an annotation of COCO are not those of its polygons.
+
+    Some programs give the area of the box.
+    """
+    lines = [closed(points) for points in parts]
+    corners = [side(np.concatenate(lines), axis=0) for side in (np.min, np.max)]
+    box, area = np.array([corners[0], corners[1] - corners[0]]), drawn.get("area")
+    said = np.reshape(drawn.get("bbox") or box, (2, 2))
+    found = sum(abs(measure(line)) for line in lines)
+    areas = np.subtract([found, said[1].prod()], area or found)
+    near = np.abs(areas).min() <= sum(map(edge_of, lines))
+    return not (near and (np.abs(said - box) <= BEYOND).all())
+
+
 def draw_mask(drawing: Drawing, size: tuple[int, int], label: str | None) -> Marked:
     """Return the mask of a label, or of the only one; holes are cut in the order drawn.
 
@@ -139,18 +178,21 @@ def draw_mask(drawing: Drawing, size: tuple[int, int], label: str | None) -> Mar
         names = ", ".join(sorted(f"{name!r:.40}" for name in labels)[:8])
         said = f"holds the labels {names}; say which is nerve: --label NAME"
         raise ValueError(f"{drawing.where} {said}")
-    mask, nested = np.zeros(size, np.uint8), False
+    mask, remarks = np.zeros(size, np.uint8), set()
     with refusing(f"{drawing.where} cannot be drawn", *DAMAGED):
         for shape in drawing.shapes:
             if shape.label in wanted:
                 place = paint(shape, size)
-                nested |= bool(mask[place].all())
+                if mask[place].all():
+                    remarks.add(NESTED)
+                if shape.kind == "polygon" and crosses(shape.points, place):
+                    remarks.add(CROSSED)
                 mask[place] = 255
             elif shape.label not in labels:
                 mask[paint(shape, size)] = 0
         if wanted & labels and not mask.any():
             raise ValueError("holes cover all of its outlines")
-    return Marked(mask, frozenset(labels), nested)
+    return Marked(mask, frozenset(labels), frozenset(remarks))
 
 
 def read_text(path: Path) -> str:
@@ -208,27 +250,6 @@ def read_cvat(path: Path) -> list[tuple[str, Drawing]]:
             shapes = [read_element(element) for element in drawn]
             found.append((name, Drawing(f"{path}, {name!r:.80},", size, shapes)))
     return found
-
-
-def measure(line: np.ndarray) -> float:
-    """Return the area within a closed line of rows and columns; of a hole below 0."""
-    rows, columns = line.T
-    return float(columns[:-1] @ rows[1:] - rows[:-1] @ columns[1:]) / 2
-
-
-def contradicts(drawn: dict, parts: list[list]) -> bool:
-    """Tell whether bbox or area of an annotation of COCO are not those of its polygons.
-
-    Half of the pixels at their edges may count or not. Some give the area of the box.
-    """
-    lines = [np.array([*points, points[0]], np.float64) for points in parts]
-    corners = [side(np.concatenate(lines), axis=0) for side in (np.min, np.max)]
-    box, area = np.array([corners[0], corners[1] - corners[0]]), drawn.get("area")
-    said = np.reshape(drawn.get("bbox") or box, (2, 2))
-    found = sum(abs(measure(line)) for line in lines)
-    edge = sum(np.abs(np.diff(line, axis=0)).sum() for line in lines) / 2 + BEYOND
-    areas = np.subtract([found, said[1].prod()], area or found)
-    return not ((np.abs(said - box) <= BEYOND).all() and np.abs(areas).min() <= edge)
 
 
 def read_coco(path: Path) -> list[tuple[str, Drawing]]:

@@ -142,14 +142,11 @@ def remark(marked: Marked, geometry: Geometry, fitted: np.ndarray) -> list[str]:
     """Return what a user should know about a mask and what fitting it left."""
     contours, _ = cv2.findContours(marked.mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     surrounded = sum(cv2.contourArea(cv2.convexHull(line)) for line in contours)
-    area, texts = np.count_nonzero(marked.mask), []
+    area, texts = np.count_nonzero(marked.mask), [*marked.remarks]
     if surrounded > HOLLOW * area:
         texts.append("masks that are lines around an area (outlines?); fill them")
     if area > marked.mask.size / 2:
         texts.append("masks that cover more than half of them (inverted?)")
-    if marked.nested:
-        text = "outlines within others, which change nothing; call a hole _background_"
-        texts.append(text)
     if area and geometry.kept(marked.mask, fitted) < 0.5:
         texts.append("masks that lost more than half of their area by letterboxing")
     return texts

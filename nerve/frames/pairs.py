@@ -157,9 +157,11 @@ def find_pairs(
 def as_person(name: str) -> str:
     """Return a subject's name without what makes two spellings of it.
 
-    That is case, blanks, what does not print, Unicode form, and zeros before a number.
+    That is case, blanks and what stands for them, what does not print, Unicode form, and
+    zeros before a number.
     """
-    name = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    name = unicodedata.normalize("NFKC", name).casefold()
+    name = " ".join(re.sub("[-_.,]", " ", name).split())
     name = "".join(filter(str.isprintable, name))
     return re.sub("(?<![0-9])0+(?=[0-9])", "", name)
 

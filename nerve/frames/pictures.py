@@ -93,7 +93,11 @@ def read_picture(path: Path) -> np.ndarray:
     """Return a picture as uint8 grey `(height, width)`; errors are of `open_picture`."""
     with open_picture(path) as image, refusing(f"{path} is not a whole picture", *DAMAGED):
         turn(image)
-        return np.asarray(image.convert("L"))
+        grey = np.asarray(image.convert("L"))
+        alpha = np.asarray(image.getchannel("A")) if "A" in image.getbands() else grey
+    if np.ptp(alpha) and not np.ptp(grey):
+        raise ValueError(f"{path} is drawn in transparency; save it in greys")
+    return grey
 
 
 def find_colours(values: np.ndarray) -> tuple[np.ndarray, dict[int, bytes]]:

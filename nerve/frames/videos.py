@@ -133,6 +133,8 @@ def read_video(
     if not container.streams.video or not container.streams.video[0].codec_context:
         raise ValueError(text)
     stream, notes, times = container.streams.video[0], [], array("d")
+    if (several := len(container.streams.video)) > 1:
+        notes.append(f"{name} holds {several} videos, of which the first is read")
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     rate = rate if 0 < rate < 1000 else RATE
     guessed = not (stated or stream.frames)
