@@ -189,6 +189,8 @@ def main(argv: list[str] | None = None) -> None:
             notes = own_frames.judge(plan.seen, args.label)
         else:
             record = extract_raw(folders, making, args.skip_bad)
+            if challenge.of_any_scanner(args.raw):
+                record = dataclasses.replace(record, any_scanner=True)
         note_replaced(args.data, record)
         atomic.write_json(making / RECORD, to_dict(record))
         earlier = (args.data / name for group in ARRAYS.values() for name in group)

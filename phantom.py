@@ -23,8 +23,9 @@ from tqdm import tqdm
 from nerve import command, machine
 from nerve.files import atomic
 from nerve.files.run_length import HEIGHT, WIDTH, encode
-from nerve.phantom.anatomy import draw_mask
-from nerve.phantom.scanner import make_subject, render
+from nerve.phantom import limb
+from nerve.phantom.anatomy import STREAM_FRAME, draw_mask
+from nerve.phantom.scanner import make_subject, render, scan
 from nerve.phantom.sweep import PREVALENCE, Frame, plan_frames
 
 VERSION = 2  # of the pictures: raise it when the same seed gives other bytes
@@ -40,11 +41,21 @@ TABLES = {
 }
 
 
-def write_frame(frame: Frame, seed: int, out: Path) -> str:
+def make_frame(frame: Frame, seed: int, nerve: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a picture and its mask, 0 or 255, each uint8 `(HEIGHT, WIDTH)`."""
+    subject = make_subject(seed, frame.subject, nerve)
+    if nerve == "limb":
+        rng = np.random.default_rng([seed, STREAM_FRAME, frame.subject, frame.image])
+        canvas, mask = limb.draw_frame(rng, frame.nerve)
+        return scan(subject, canvas, frame.sweep), mask
+    image = render(subject, frame.sweep, frame.visibility)
+    return image, draw_mask(subject, frame, seed)
+
+
+def write_frame(frame: Frame, seed: int, nerve: str, out: Path) -> str:
     """Write one frame's files; return its encoded mask."""
-    subject = make_subject(seed, frame.subject)
-    pictures = {".tif": render(subject, frame.sweep, frame.visibility)}
-    mask = draw_mask(subject, frame, seed)
+    image, mask = make_frame(frame, seed, nerve)
+    pictures = {".tif": image}
     if frame.name.startswith("train/"):
         pictures["_mask.tif"] = mask
     for end, picture in pictures.items():
@@ -105,11 +116,11 @@ def write_tables(out: Path, frames: list[Frame], pixels: dict[str, str]) -> None
 
 def write_phantom(out: Path, frames: list[Frame], record: dict) -> None:
     """Make the data set in `out`, the complete record last."""
-    seed = record["parameters"]["seed"]
+    seed, nerve = (record["parameters"][name] for name in ("seed", "nerve"))
     for folder in ("train", "test"):
         atomic.make_folder(out / folder)
     atomic.write_json(out / RECORD, record)
-    made = machine.map_threads(lambda frame: write_frame(frame, seed, out), frames)
+    made = machine.map_threads(lambda frame: write_frame(frame, seed, nerve, out), frames)
     bar = tqdm(made, "frames", len(frames), unit=" frames", disable=None)
     pixels = {frame.name: mask for frame, mask in zip(frames, bar, strict=True)}
     write_tables(out, frames, pixels)
@@ -151,6 +162,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=whole(0), default=0, help="of all frames")
     text = "share of the training frames that show a nerve, the challenge's"
     add("--prevalence", type=command.number(0, 1), default=PREVALENCE, help=text)
+    text = "the brachial plexus by one probe, or nerves of arm and leg by any"
+    add("--nerve", choices=("plexus", "limb"), default="plexus", help=text)
     args = parser.parse_args(argv)
     if args.train < args.subjects:
         parser.error(f"--train {args.train}; expected at least --subjects")
@@ -161,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cv2.setNumThreads(1)  # frames are shared out to threads, not their rows
     parameters = {key: value for key, value in vars(args).items() if key != "out"}
-    frames = plan_frames(**parameters)
+    frames = plan_frames(**{k: v for k, v in parameters.items() if k != "nerve"})
     record = make_record(parameters, frames)
     news = "was complete already"
     if not check_folder(args.out, record, frames):

@@ -260,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
             val=describe(val, subjects, shown),
             extract={name: array.sha256 for name, array in extract.arrays.items()},
             arrays=written[0] | written[1],
-            look=foreign.learn(inner, groups[train]),
+            look=None if extract.any_scanner else foreign.learn(inner, groups[train]),
         )
         atomic.write_json(making / RECORD, records.to_dict(split))
         atomic.move(making, args.data, [RECORD], [args.data / LISTED])

@@ -1,9 +1,10 @@
 """How well weights do on a source of frames that they never saw, and within a mixture.
 
-    python benchmarks/sources.py --raw FOLDER --usgra FOLDER --phantom FOLDER --runs folds
+    python benchmarks/sources.py --raw FOLDER --usgra FOLDER --phantom FOLDER --limb FOLDER
 
 FOLDERs: the challenge's raw folder, the usgra-seg collection (images/ and masks/), and what
-phantom.py made. The recipe modern, one network a run, its last epoch:
+phantom.py made, of the plexus and with --nerve limb. The recipe modern, one network a run,
+its last epoch, by --runs:
 
 `folds`: a fifth of the challenge's and of usgra's subjects held out; trained on the others
 and on all phantoms. `usgra`, `challenge`: trained on all other sources, scored on all
@@ -48,6 +49,7 @@ def extract(args):
         "challenge": ["--raw", args.raw.resolve()],
         "usgra": [*usgra, "--label", "1"],
         "phantom": ["--raw", args.phantom.resolve()],
+        "limb": ["--raw", args.limb.resolve()],
     }
     folders = {name: args.work / name for name in flags}
     for name, folder in folders.items():
@@ -174,7 +176,7 @@ def run_folds(args):
         if is_done("folds", fold):
             continue
         held_out = [*FOLDS, fold]
-        parts = {"challenge": held_out, "usgra": held_out, "phantom": ALL}
+        parts = {"challenge": held_out, "usgra": held_out, "phantom": ALL, "limb": ALL}
         run = f"fold{fold}"
         folders = prepare_all(args, run, parts)
         expected = json.loads(quality.FOLDS.read_text())[str(fold)]
@@ -208,9 +210,9 @@ def originals(scored, folder):
 
 def run_elsewhere(args, name):
     """Train on all other sources; score on this one, and after few of its frames."""
-    others = [n for n in ("challenge", "phantom", "usgra") if n != name]
+    others = [n for n in ("challenge", "phantom", "limb", "usgra") if n != name]
     if args.alone:
-        others = ["phantom"]
+        others = ["phantom", "limb"]
     run = f"{' and '.join(others)} to {name}"
     stem = "_".join(run.replace(",", "").split())
     if not is_done(run, 0):
@@ -319,6 +321,7 @@ def parse_args(argv=None):
     add("--raw", type=Path, default="raw", help="the challenge's raw folder")
     add("--usgra", type=Path, default="usgra", help="folder of the usgra-seg collection")
     add("--phantom", type=Path, default="phantom", help="what phantom.py made")
+    add("--limb", type=Path, default="limb", help="what phantom.py --nerve limb made")
     add("--work", type=Path, default="sources", help="folder for arrays and weights")
     add("--runs", nargs="+", choices=("folds", "usgra", "challenge"), default=())
     add("--folds", nargs="+", type=int, default=[0, 1, 2, 3, 4])

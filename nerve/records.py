@@ -342,6 +342,7 @@ class Extract:
     subjects_known: bool = True
     subject_names: dict[str, str] | None = None  # {number: name}
     crops: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    any_scanner: bool | None = None  # True of phantoms that each look as by another one
 
     def __post_init__(self):
         check_crops(self.crops)

@@ -16,10 +16,13 @@ from PIL import Image
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
+import extract_data
 import phantom
+import preprocess
 from nerve import machine
 from nerve.files import atomic
-from nerve.phantom import anatomy, scanner
+from nerve.phantom import anatomy, limb, scanner
+from nerve.records import read_split
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data" / "kaggle_frames"
@@ -243,7 +246,7 @@ def test_the_sums_are_those_of_sha256sum(small):
     assert found.pop("SHA256SUMS") == record["sha256sums"]
     assert record["complete"] is True
     expected = {"train": 10, "test": 4, "subjects": 2, "seed": 5, "prevalence": 0.412}
-    assert record["parameters"] == expected
+    assert record["parameters"] == expected | {"nerve": "plexus"}
     found.pop("phantom.json")
     assert listed == found
 
@@ -381,6 +384,48 @@ def test_the_smallest_data_set_can_be_made(tmp_path):
     flags = ["--train", "1", "--test", "1", "--subjects", "1"]
     phantom.main(["--out", str(tmp_path / "raw"), *flags])
     assert len(read_csv(tmp_path / "raw" / "train_masks.csv")) == 1
+
+
+def test_limb_nerves_lie_anywhere_in_many_sizes_and_numbers():
+    frames = phantom.plan_frames(160, 4, 40, 0, 0.9)[:160]
+    pairs = list(machine.map_threads(lambda f: phantom.make_frame(f, 0, "limb"), frames))
+    nerve = [bool(mask.any()) for _, mask in pairs]
+    assert nerve == [frame.nerve for frame in frames]
+    masks = [mask for _, mask in pairs if mask.any()]
+    assert {mask.shape for mask in masks} == {(420, 580)}
+    assert set(np.unique(masks)) == {0, 255}
+    areas = [cv2.countNonZero(mask) for mask in masks]
+    assert min(areas) >= limb.SMALLEST
+    low, high = np.percentile(areas, (5, 95))
+    assert high > 8 * low
+    parts = [cv2.connectedComponents(mask)[0] - 1 for mask in masks]
+    assert {1, 2, 3} <= set(parts)
+    centres = [np.mean(np.nonzero(mask), axis=1) for mask in masks]
+    assert (np.std(centres, axis=0) > (60, 100)).all()  # plexus: 40 and 50
+    greys = np.array([image.mean() for image, _ in pairs]).reshape(40, 4)
+    assert greys.mean(axis=1).std() > 15  # of subjects; plexus: 10
+    assert len({image.tobytes() for image, _ in pairs}) == 160
+
+
+def test_the_limb_phantom_is_the_same_on_any_number_of_cores(tmp_path, monkeypatch):
+    flags = ["--nerve", "limb", *SMALL]
+    phantom.main(["--out", str(tmp_path / "two"), *flags])
+    monkeypatch.setattr(machine, "num_threads", lambda: 1)
+    scanner.make_subject.cache_clear()
+    phantom.main(["--out", str(tmp_path / "one"), *flags])
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    with pytest.raises(ValueError, match="the phantom of .* --nerve limb"):
+        phantom.main(["--out", str(tmp_path / "two"), *SMALL])
+
+
+@pytest.mark.parametrize("nerve", ["plexus", "limb"])
+def test_phantoms_of_any_scanner_make_none_known(tmp_path, nerve):
+    flags = ["--train", "16", "--test", "4", "--subjects", "4", "--nerve", nerve]
+    data = ["--data", str(tmp_path / "data")]
+    phantom.main(["--out", str(tmp_path / "raw"), *flags])
+    extract_data.main(["--raw", str(tmp_path / "raw"), *data])
+    preprocess.main([*data, "--height", "32", "--width", "48", "--split", "none"])
+    assert (read_split(tmp_path / "data").look is None) == (nerve == "limb")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the challenge's frames are not here")

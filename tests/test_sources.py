@@ -28,7 +28,8 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
     make_raw(folder / "raw", subjects=5, frames=5, test=0)
     (folder / "raw" / "test").rmdir()
-    make_raw(folder / "phantom", height=420, width=580, subjects=3, frames=4, test=6)
+    for name in ("phantom", "limb"):
+        make_raw(folder / name, height=420, width=580, subjects=3, frames=4, test=6)
     rng = np.random.default_rng(0)
     for name in ("images", "masks"):
         (folder / "usgra" / name).mkdir(parents=True)
@@ -56,7 +57,7 @@ def runs(tmp_path_factory):
             ("USUAL", 10),
         ):
             patch.setattr(sources, name, value)
-        flags = [f"--{n}={folder / n}" for n in ("raw", "usgra", "phantom", "work")]
+        flags = [f"--{n}={folder / n}" for n in ("raw", "usgra", "phantom", "limb", "work")]
         for _ in range(2):  # the second finds all runs done
             sources.main([*flags, "--folds", "0", "--runs", "folds", "usgra", "challenge"])
         lines = sources.results()
@@ -67,9 +68,9 @@ def test_each_run_leaves_one_line(runs):
     lines, _ = runs
     assert [(line["run"], line["repeat"]) for line in lines] == [
         ("folds", 0),
-        ("challenge and phantom to usgra", 0),
-        ("challenge and phantom to usgra, 2 frames", 0),
-        ("phantom and usgra to challenge", 0),
+        ("challenge and phantom and limb to usgra", 0),
+        ("challenge and phantom and limb to usgra, 2 frames", 0),
+        ("phantom and limb and usgra to challenge", 0),
     ]
 
 
@@ -80,7 +81,7 @@ def test_what_is_scored_was_not_trained_on(runs):
     assert scored == set(held)
     trained = read_trained(folder / "work" / "fold0" / "modern.h5")
     assert not set(held) & set(trained.trained_on[0].subjects)
-    assert [part.frames for part in trained.trained_on] == [20, 8, 12]
+    assert [part.frames for part in trained.trained_on] == [20, 8, 12, 12]
     assert len(lines[0]["usgra"]["plain"]) == 2
     assert {name.split("_")[0] for name in lines[0]["originals"]} == {str(s) for s in held}
     # all of the source that was left out; after training on two of its frames, the rest

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 from nerve.command import refusing
-from nerve.files import run_length
+from nerve.files import atomic, run_length
 from nerve.frames.pictures import DAMAGED, MAX_PIXELS, check_file
 
 NAMES = {
@@ -41,6 +41,14 @@ def find_folders(raw: Path) -> list[Path]:
             "own: --images and --masks"
         )
     return folders
+
+
+def of_any_scanner(raw: Path) -> bool:
+    """Tell whether a folder is a phantom whose subjects each have another scanner."""
+    path = raw / "phantom.json"
+    record = atomic.read_record(path, "python phantom.py") if path.exists() else {}
+    parameters = record.get("parameters")
+    return isinstance(parameters, dict) and parameters.get("nerve") == "limb"
 
 
 def list_folder(folder: Path) -> list[str]:

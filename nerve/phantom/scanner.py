@@ -17,7 +17,7 @@ import numpy as np
 from scipy import fft
 
 from nerve.files.run_length import HEIGHT, WIDTH
-from nerve.phantom import anatomy
+from nerve.phantom import anatomy, limb
 from nerve.phantom.anatomy import LINES, Canvas, smooth_random
 
 DECIBEL = math.log(10) / 20  # exp(DECIBEL * dB) is an amplitude
@@ -67,11 +67,14 @@ def make_scanner(rng: np.random.Generator) -> dict:
 
 
 @functools.lru_cache(maxsize=4)
-def make_subject(seed: int, subject: int) -> SimpleNamespace:
-    """Draw what belongs to one subject; functions of the sweep are `smooth_random`."""
+def make_subject(seed: int, subject: int, nerve: str = "plexus") -> SimpleNamespace:
+    """Draw what belongs to one subject; functions of the sweep are `smooth_random`.
+
+    Frames of "limb" nerves have anatomies of their own, and any scanner.
+    """
     rng = np.random.default_rng([seed, anatomy.STREAM_SUBJECT, subject])
     u, n = rng.uniform, rng.normal
-    return SimpleNamespace(
+    drawn = SimpleNamespace(
         **anatomy.make_nerve(rng),
         **make_scanner(rng),
         bodies=anatomy.make_anatomy(rng),
@@ -83,6 +86,9 @@ def make_subject(seed: int, subject: int) -> SimpleNamespace:
         curves=[smooth_random(rng, 0.2, 1.0) for _ in range(12)],
         ripples=[smooth_random(rng, 1.0, 3.0) for _ in range(12)],
     )
+    if nerve == "limb":
+        vars(drawn).update(limb.make_scanner(rng))
+    return drawn
 
 
 def mix(tiles: np.ndarray, sweep: float) -> np.ndarray:
@@ -180,8 +186,15 @@ def insonify(
 
 
 def render(subject: SimpleNamespace, sweep: float, visibility: float) -> np.ndarray:
-    """Return one frame, uint8 (HEIGHT, WIDTH)."""
-    canvas = anatomy.draw_tissue(subject, sweep, visibility)
+    """Return one frame of the plexus, uint8 (HEIGHT, WIDTH)."""
+    image = scan(subject, anatomy.draw_tissue(subject, sweep, visibility), sweep)
+    image[:, 0] = 0  # as in the challenge's frames
+    cv2.polylines(image, [MARKER], True, 0)
+    return image
+
+
+def scan(subject: SimpleNamespace, canvas: Canvas, sweep: float) -> np.ndarray:
+    """Return the picture of an anatomy by a subject's scanner, uint8 (HEIGHT, WIDTH)."""
     level, loss, impedance, shine = tissue_maps(subject, canvas, sweep)
     amplitude, passed = cv2.exp(DECIBEL * (level - loss)), cv2.exp(-DECIBEL * loss)
     down = cv2.Sobel(impedance, -1, 0, 1, scale=0.125)
@@ -204,7 +217,4 @@ def render(subject: SimpleNamespace, sweep: float, visibility: float) -> np.ndar
     grey = cv2.addWeighted(soft, 1 + subject.sharpen, wide, -subject.sharpen, -10)
     grey = 0.5 * (grey + np.sqrt(grey * grey + 45**2))  # soft toe: the noise floor
     image = cv2.resize(grey, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    image = image.clip(0, 255).astype(np.uint8)
-    image[:, 0] = 0  # as in the challenge's frames
-    cv2.polylines(image, [MARKER], True, 0)
-    return image
+    return image.clip(0, 255).astype(np.uint8)
