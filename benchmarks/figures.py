@@ -4,7 +4,7 @@
 
 Reads   images/sample.csv (the mask that `make demo` predicts for one test frame) and
         images/learning_curve.csv (its weights/unet.csv)
-Writes  images/sample.png, images/phantom.png, images/learning_curve.png
+Writes  images/sample.png, phantom.png, phantom_limb.png and learning_curve.png
 """
 
 import argparse
@@ -23,12 +23,11 @@ sys.path.insert(0, str(measure.ROOT))
 from nerve import command
 from nerve.files import atomic, run_length
 from nerve.frames.overlays import PREDICTION_COLOUR, TRUTH_COLOUR, outline
-from nerve.phantom.anatomy import draw_mask
-from nerve.phantom.scanner import make_subject, render
 from nerve.phantom.sweep import Frame, plan_frames
 from nerve.scoring.plots import draw_history
 from nerve.scoring.scores import dice
 from nerve.training.checkpoint import COLUMNS, kept_epoch
+from phantom import make_frame
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -71,7 +70,7 @@ def draw_sample(
     save(figure, path)
 
 
-def draw_phantoms(frames: list[Frame], path: Path) -> None:
+def draw_phantoms(frames: list[Frame], nerve: str, path: Path) -> None:
     """Draw six phantom frames, three with the nerve outlined and three without."""
     shown = {}
     for frame in frames:
@@ -80,9 +79,7 @@ def draw_phantoms(frames: list[Frame], path: Path) -> None:
     without = [f for f in shown.values() if not f.nerve][3:6]
     figure, panels = plt.subplots(2, 3, figsize=(13.5, 6.8), layout="constrained")
     for axes, frame in zip(panels.ravel(), with_nerve + without, strict=True):
-        subject = make_subject(DEMO["seed"], frame.subject)
-        image = render(subject, frame.sweep, frame.visibility)
-        mask = draw_mask(subject, frame, DEMO["seed"])
+        image, mask = make_frame(frame, DEMO["seed"], nerve)
         axes.imshow(outline(image, mask > 0, TRUTH_COLOUR))
         axes.set_title("with a nerve, outlined" if frame.nerve else "without a nerve")
         axes.axis("off")
@@ -98,13 +95,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     images = parse_args(argv).images
     frames = plan_frames(**DEMO)
-    draw_phantoms(frames, images / "phantom.png")
+    draw_phantoms(frames, "plexus", images / "phantom.png")
+    draw_phantoms(frames, "limb", images / "phantom_limb.png")
     (row,) = (row for _, row in run_length.read_rows(images / "sample.csv", *SAMPLE))
     (frame,) = (f for f in frames if f.name == f"test/{row['img']}")
-    subject = make_subject(DEMO["seed"], frame.subject)
+    image, mask = make_frame(frame, DEMO["seed"], "plexus")
     draw_sample(
-        render(subject, frame.sweep, frame.visibility),
-        draw_mask(subject, frame, DEMO["seed"]) // 255,
+        image,
+        mask // 255,
         run_length.decode(row["pixels"]),
         images / "sample.png",
     )
@@ -113,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     history = [{name: float(row[name]) for name in COLUMNS} for row in rows]
     kept = kept_epoch(history, "best")
     draw_history(images / "learning_curve.png", history, kept)
-    print(f"sample.png, phantom.png and learning_curve.png: {images}/")
+    print(f"the pictures are redrawn: {images}/")
 
 
 if __name__ == "__main__":

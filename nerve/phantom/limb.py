@@ -154,7 +154,7 @@ def draw_nerve(
     canvas: Canvas, mask: np.ndarray, rng: np.random.Generator, parts: list[Oval]
 ) -> None:
     """Paint a nerve on a canvas, and its outline into a mask."""
-    u, amount, seen = rng.uniform, rng.uniform(0.05, 0.25), rng.uniform(0.2, 1)
+    u, amount, seen = rng.uniform, rng.uniform(0.05, 0.16), rng.uniform(0.2, 1)
     shares, tissues, fascicles = zip(*LOOKS.values(), strict=True)
     look = rng.choice(len(LOOKS), p=shares)
     rim, level, slope = u(0, seen), u(-2, 6), u(-0.2, 0.2)
