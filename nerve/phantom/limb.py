@@ -24,7 +24,7 @@ SCANNERS = {  # settings, drawn evenly for each subject; see `scanner.make_scann
     "shine": (0.3, 1.6),
 }
 BLURS = (0.4, 1.2), (0.4, 1.4)  # along rows and lines
-OTHERS = (0.2, 0.3, 0.3, 0.2)  # shares of what else there is
+OTHERS = {"lymph node": 0.2, "vessel": 0.3, "sheet": 0.3, "muscle": 0.2}  # how often
 MUSCLES = ("muscle", "muscle", "bundle", "deep", "fat")
 LOOKS = {  # of a nerve: how often, its tissue, radii of its fascicles in its own
     "honeycomb": (0.4, "sheath", (0.1, 0.22)),
@@ -84,9 +84,7 @@ def draw_others(canvas: Canvas, rng: np.random.Generator) -> None:
     u, n = rng.uniform, rng.normal
     for _ in range(rng.integers(2, 7)):
         place, radius = np.array([u(0, WIDTH), u(40, 400)]), u(4, 16)
-        kind = rng.choice(
-            ["lymph node", "vessel", "sheet", "muscle"], p=[0.2, 0.3, 0.3, 0.2]
-        )
+        kind = rng.choice(list(OTHERS), p=list(OTHERS.values()))
         if kind in DISTRACTORS:
             tilt, wobble = n(0, 0.7), u(-1, 1, 4)
             for tissue, wide, high, grow, _ in DISTRACTORS[kind]:
@@ -129,7 +127,7 @@ def make_nerves(rng: np.random.Generator, vessels: list, depths: list) -> list[l
     taken = [(v.centre, max(v.radii)) for v in vessels]
     lowest, highest = (25, 35), (WIDTH - 25, HEIGHT - 30)
     for k in range(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15])):
-        # the root of its area, over pi
+        # of the circle of its area
         radius = math.exp(u(math.log(21), math.log(85))) * (u(0.5, 1) if k else 1)
         stretch = math.exp(abs(n(0, 0.25)))
         radii = radius * np.array([stretch, 1 / stretch])
@@ -145,8 +143,7 @@ def make_nerves(rng: np.random.Generator, vessels: list, depths: list) -> list[l
         for _ in range(rng.choice([0, 1, 2], p=[0.65, 0.175, 0.175])):
             angle = u(0, 2 * math.pi)
             middle = centre + 0.9 * radii * (math.cos(angle), math.sin(angle))
-            part = Oval(middle, u(0.4, 0.8) * radii, n(0, 0.6), u(-1, 1, 4))
-            nerves[-1].append(part)
+            nerves[-1].append(Oval(middle, u(0.4, 0.8) * radii, n(0, 0.6), u(-1, 1, 4)))
     return nerves
 
 
@@ -171,11 +168,8 @@ def draw_nerve(
     extra, done = u(-3, 5), []
     for _ in range(rng.integers(10, 60)):
         part = parts[rng.integers(len(parts))]
-        away, angle, radius = (
-            0.8 * math.sqrt(u(0, 1)),
-            u(0, 2 * math.pi),
-            size * u(0.7, 1.25),
-        )
+        away, angle = 0.8 * math.sqrt(u(0, 1)), u(0, 2 * math.pi)
+        radius = size * u(0.7, 1.25)
         x, y = away * part.radii * (math.cos(angle), math.sin(angle))
         cosine, sine = math.cos(part.tilt), math.sin(part.tilt)
         centre = part.centre + (cosine * x - sine * y, sine * x + cosine * y)
