@@ -121,8 +121,8 @@ def score_clips(
 ) -> tuple[dict, dict]:
     """Return the scores of all clips together, and of each, as of `clips.summarize`."""
     order = {}
-    for name in sorted(rows, key=lambda name: (truth[name].subject, truth[name].number)):
-        order.setdefault(truth[name].subject, []).append(name)
+    for name in sorted(rows, key=lambda name: (truth[name].clip, truth[name].number)):
+        order.setdefault(truth[name].clip, []).append(name)
     in_order = {clip: [rows[name] for name in names] for clip, names in order.items()}
     summary = clips.summarize(in_order, overlap, spacing)
     each = {clip: clips.score_clip(frames, overlap) for clip, frames in in_order.items()}
@@ -181,7 +181,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("truth", type=Path, nargs="+", help=text)
     add("--height", type=side, default=run_length.HEIGHT, help="rows of a CSV's frames")
     add("--width", type=side, default=run_length.WIDTH, help="columns of these, in pixels")
-    text = "what to score as wholes, too: clips are the subjects, their frames by number"
+    text = "what to score as wholes, too: frames called alike, or a subject's of tables"
     add("--by", choices=("clip",), help=text)
     text = "intersection over union from which on a nerve counts as found, by clip"
     add("--overlap", type=share, default=clips.OVERLAP, help=text)

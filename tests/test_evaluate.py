@@ -489,6 +489,13 @@ def test_frames_in_folders_are_clips_of_these(tmp_path):
     rows = (tmp_path / "masks.scores.csv").read_text().splitlines()
     assert {row.split(",")[0] for row in rows[2:]} == {"anna/7", "ben/08", "ben/7"}
     assert list(read_clips(tmp_path / "masks.clips.csv")) == ["anna", "ben"]
+    frames = {f"{clip}_0000{k}": column(k) for clip in "ab" for k in (1, 2)}
+    for folder in ("truth", "masks"):  # several clips of a subject
+        paint(tmp_path / folder / "cy", frames)
+    summary = score_folders(tmp_path / "masks", tmp_path / "truth", "--by", "clip")
+    assert (summary["frames"], summary["clips"], summary["subjects"]) == (8, 4, 3)
+    rows = read_clips(tmp_path / "masks.clips.csv")
+    assert list(rows) == ["anna", "ben", "cy/a", "cy/b"]
 
 
 def test_clips_change_neither_the_frames_scores_nor_their_table(tmp_path):

@@ -349,6 +349,7 @@ def test_a_file_of_coco(own, capsys):
         ({"counts": [9, 9], "size": [HEIGHT]}, "cannot be drawn"),
         ([], "'box'; expected polygons"),
         ([[1, 2, 3]], "is no file of COCO"),
+        ([[]], "no list of points"),
     ):
         path.write_text(coco(segmentation))
         refuse(own, message)

@@ -452,6 +452,12 @@ def test_what_is_no_nerve_is_doubted(own, capsys):
     text = capsys.readouterr().out
     assert "warning: no mask shows a nerve" in text
     assert "replacing another extraction" not in text  # of the same frames
+    for stem in ("a_1", "c_1"):  # blank ones, of which one has no mask to doubt
+        Image.fromarray(mask() * 0).save(own / "images" / f"{stem}.png")
+    Image.fromarray(mask() * 0).save(own / "masks" / "c_1.png")
+    extract(own)
+    text = "1 frames have masks though they are of one grey: a_1.png\n"
+    assert text in capsys.readouterr().out
 
 
 def test_classes_that_differ_from_mask_to_mask_are_refused(own):

@@ -275,7 +275,7 @@ def read_coco(path: Path) -> list[tuple[str, Drawing]]:
             else:
                 parts = [list(zip(p[::2], p[1::2], strict=True)) for p in parts]
                 shapes += [Shape(label, "polygon", points) for points in parts]
-                if contradicts(drawn, parts):
+                if all(parts) and contradicts(drawn, parts):
                     doubted.append(found[drawn["image_id"]][0])
     if doubted:
         said = f"{len(doubted)} outlines contradict their bbox or area, damaged or redrawn"

@@ -232,6 +232,8 @@ def plan(
         geometry = Geometry.of(image.shape, size, size[1] / size[0], crops)
         mask = geometry.fit_mask(marked.mask)
         shown, remarks = bool(marked.mask.any()), remark(marked, geometry, mask)
+        if shown and not np.ptp(image):
+            remarks.append("masks though they are of one grey")
         seen.append(Seen(names[place], marked.labels, shown, remarks))
         return geometry.fit(image), mask
 

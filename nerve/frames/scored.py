@@ -26,7 +26,8 @@ class Mask(NamedTuple):
     runs: np.ndarray  # as of `run_length.parse`
     size: tuple[int, int]  # (height, width)
     subject: int | str | None  # whose the frame is, where that is known
-    number: int  # its place among the subject's frames
+    clip: int | str | None  # of which clip of the subject's, likewise
+    number: int  # its place among the clip's frames
 
     def draw(self) -> np.ndarray:
         """Return the mask, uint8 `(height, width)` of 0 and 1."""
@@ -69,7 +70,7 @@ def read_table(path: Path, with_subject: bool, size: tuple[int, int]) -> Masks:
         # in the truth of test frames, whose img is shuffled over all subjects
         number = row.get("image", "")
         number = int(number) if re.fullmatch("[0-9]{1,9}", number) else image
-        masks[name] = Mask(runs, size, subject, number)
+        masks[name] = Mask(runs, size, subject, subject, number)
     if not masks:
         raise ValueError(f"{path} lists no frames")
     return masks
@@ -116,7 +117,8 @@ def read_folder(folder: Path, pairs: list, pattern: str | None, read: Callable) 
         clip, number = CLIP.fullmatch(name).groups()
         runs = run_length.parse(run_length.encode(mask), mask.size)
         subject = subjects[k] if subjects else clip or "-"
-        masks[name] = Mask(runs, mask.shape, subject, int(number or 0))
+        clip = subject if pattern else clip or "-"
+        masks[name] = Mask(runs, mask.shape, subject, clip, int(number or 0))
     return masks
 
 
