@@ -820,7 +820,9 @@ def test_a_folder_for_each_patient_keeps_same_names_apart(weights, tmp_path, kin
     Image.fromarray(square).save(keys / "clip_00003.png")
     flags = ["--labels", kind, "--dicom-seg"]
     rows = run(weights, folder, out, *flags)
-    assert "3 other files or folders" in capsys.readouterr().out  # DICOMDIR, deeper twice
+    text = capsys.readouterr().out
+    assert "3 other files or folders" in text  # DICOMDIR, deeper twice
+    assert "its folders are read: anna, dick\n" in text
     clip = [f"dick/clip_{number:05}" for number in range(1, 7)]
     names = ["anna/7", "dick/7", *clip, "dick/still"]
     found = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())

@@ -43,7 +43,7 @@ BEGINNINGS = (b"\xff\xd8\xff", CODESTREAM, BOX)  # the first is JPEG's
 JPEG_LS = re.compile(rb"\xff\xf7...(..)(..)(.)", re.DOTALL)
 TWO = re.compile(rb"\xff\xd9\0?\xff\xd8")  # a JPEG after another
 MAX_BYTES = 1 << 30  # of a deflated file
-MOST_SEEN = 1 << 22  # bytes of pixels in which the length of rows is looked for
+MOST_SEEN = 1 << 20  # bytes of pixels in which the length of rows is looked for
 
 
 class Pixels(NamedTuple):
@@ -185,10 +185,8 @@ def rows_differ(values: np.ndarray, row: int, others: Iterable[int], share: floa
         row: How many are a row as stated; `others` may be right instead.
         share: Of the difference at the stated distance, below which another is right.
     """
-    values, lengths = (
-        values.astype(np.int64),
-        [row, *(n for n in others if n not in (0, row))],
-    )
+    values = values.astype(np.int64)
+    lengths = [row, *(n for n in others if n not in (0, row))]
     if max(lengths) >= len(values):
         return False
     apart, *others = (np.abs(values[n:] - values[:-n]).mean() for n in lengths)

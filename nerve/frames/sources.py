@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nerve.command import listed
 from nerve.frames import cameras, dicom, pictures, videos
 from nerve.frames.outlines import KNOWN, stem_of
 from nerve.frames.pairs import MASK
@@ -106,6 +107,8 @@ def list_files(path: Path) -> list[Path]:
             f"{path} holds no picture, video or DICOM file, but {others} other files or "
             "folders; these are entered one deep"
         )
+    if folders := {p.parent.name for p in paths if p.parent != path}:
+        print(f"note: of {path}/ its folders are read: {listed(folders)}")
     if masks:
         print(f"note: {masks} masks of {path}/ (NAME_mask beside NAME) are no frames")
     if others:
