@@ -184,6 +184,9 @@ def test_two_devices_and_two_processes_give_the_losses_of_one(runs):
 def test_a_killed_process_ends_the_other_within_two_minutes_and_it_says_so(runs):
     other = 1 - runs["victim"]
     assert runs["status"] != 0
+    if runs["status"] == -signal.SIGABRT:  # JAX was quicker than the broken connection
+        assert "another task died" in runs["errors"]
+        return
     (line,) = [text for text in runs["errors"].splitlines() if text.startswith("train.py:")]
     assert line.startswith(f"train.py: process {other} of 2 ")
     assert line.endswith(

@@ -73,8 +73,8 @@ def connect() -> Iterator[tuple[int, int]]:
     """Join the other machines of the run, if the environment names them.
 
     A process that fails ends at once: JAX would first wait for the others, which wait for
-    it. They are then ended by a broken connection, or by JAX's heartbeat (100 seconds),
-    which aborts them from C++ with lines of its own.
+    it. They are then ended by a broken connection, or by JAX itself, at once or by its
+    heartbeat (100 seconds): it aborts them from C++, and says that another task died.
 
     Yields:
         `(process, num_processes)`; the first is 0 for the one that writes the files.
