@@ -7,7 +7,8 @@ Writes  raw/train/S_I.tif, raw/train/S_I_mask.tif, raw/test/N.tif, raw/train_mas
         raw/sample_submission.csv, raw/test_truth.csv, raw/SHA256SUMS, raw/phantom.json
 
 Each subject has an anatomy (anatomy.py), which a scanner (scanner.py) shows along a sweep
-of the probe past the brachial plexus. The same command replaces what a killed run left.
+of the probe past the brachial plexus; with --nerve limb a scanner of its own, which shows
+another anatomy in every frame (limb.py). The same command replaces what a killed run left.
 """
 
 import argparse
