@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -125,3 +126,15 @@ def test_what_a_dataclass_holds_is_not_looked_up_by_a_string(path):
 def test_keras_comes_by_the_backend_which_settles_what_it_starts_with(path):
     if path.name != "backend.py":
         assert not [n for n in read_imports(path) if n.split(".")[0] == "keras"]
+
+
+def test_keras_is_imported_without_what_is_not_used_which_can_be_imported_after():
+    code = """
+import sys
+from nerve import backend
+print(sorted(set(backend.UNUSED) & set(sys.modules)))
+import matplotlib.pyplot
+"""
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
