@@ -240,7 +240,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def load_model(weights: list[Path], trained: list[Trained], engine: str, precision: str):
     """Return the network of these weights on an engine, or the mean of several."""
     if engine != engines.KERAS:
-        return engines.load(engine, engines.check(weights[0], engine, trained[0]))
+        path = engines.check(weights[0], engine, trained[0])
+        return engines.load(engine, path, precision)
     precision, why = choose_precision(precision)
     print(f"precision {precision}: {why}")
     from model import build_network  # here: TensorFlow takes seconds to import

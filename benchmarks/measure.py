@@ -74,6 +74,15 @@ def compare(commands, rounds):
     return summarize(samples, "seconds")
 
 
+def choose(rows, texts, first):
+    """Return the rows whose name holds one of the texts, and the first; None for all."""
+    return {
+        name: row
+        for name, row in rows.items()
+        if texts is None or name == first or any(text in name for text in texts)
+    }
+
+
 def take_turns(commands, rounds):
     """Run workers in turn, each in a process of its own, that measure themselves.
 

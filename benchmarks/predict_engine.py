@@ -86,7 +86,7 @@ def load_engine(engine, weights, trained, precision, batch_size):
     if engine == "onnxruntime":
         return load_onnxruntime(path)
     if engine == "predict-openvino":
-        return engines.load("openvino", path)
+        return engines.load("openvino", path, precision or "auto")
     return load_openvino(path, precision, batch_size)
 
 

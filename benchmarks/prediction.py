@@ -128,7 +128,9 @@ def engine_rows(precisions, has_onnx):
         name = f"OpenVINO {measure.version('openvino')}"
         rows[f"{name}, float32"] = ["openvino", "--precision", "float32"]
         rows[f"{name}, its own precision"] = ["openvino"]
-        rows["predict.py --engine openvino"] = ["predict-openvino"]
+        ours = "predict.py --engine openvino"
+        rows[ours] = ["predict-openvino"]
+        rows[f"{ours} --precision float32"] = ["predict-openvino", "--precision", "float32"]
     return rows
 
 
@@ -150,6 +152,7 @@ def parse_args(argv=None):
     add("--data", type=Path, help="folder of extract_data.py with test frames")
     add("--weights", type=Path, help="trained .h5, its .json beside it")
     add("--precisions", nargs="+", default=["float32", "bfloat16"], help="of predict.py")
+    add("--rows", nargs="+", help="only rows whose name holds one of these texts")
     add("--calls", type=int, default=300, help="single frames timed, 1 or more")
     add("--frames", type=int, default=NOISE_FRAMES, help="of noise, without --data")
     add("--height", type=int, default=420, help="their rows, in pixels")
@@ -168,6 +171,7 @@ def main(argv=None):
         weights = prepare(folder, args.weights, args.filters)
         data, whole = data.resolve(), next(iter(weights.values()))
         rows = engine_rows(args.precisions, whole.with_suffix(".onnx").exists())
+        rows = measure.choose(rows, args.rows, STOCK)
         results = {"whole": compare(rows, whole, data, args.rounds, None)}
         for row in results["whole"].values():
             row["frames_per_second"] = row["frames"] / row["seconds"]

@@ -7,9 +7,9 @@ phantom.py made, of the plexus and with --nerve limb. The recipe modern, one net
 its last epoch, by --runs:
 
 `folds`: a fifth of the challenge's and of usgra's subjects held out; trained on the others
-and on all phantoms. `usgra`, `challenge`: trained on all other sources, scored on all
-frames with a nerve of this one; `usgra` also after training on from 1, 5, 10 and 30 of its
-frames, near-identical ones kept together.
+and on the plexus phantoms. `usgra`, `challenge`: trained on all other sources, scored on
+all frames with a nerve of this one; `usgra` also after training on from 1, 5, 10 and 30 of
+its frames, near-identical ones kept together.
 
 Each run appends a line to benchmarks/sources.jsonl and is not repeated; interrupted
 trainings are resumed. Without --runs, prints the table of what stands there.
@@ -176,7 +176,7 @@ def run_folds(args):
         if is_done("folds", fold):
             continue
         held_out = [*FOLDS, fold]
-        parts = {"challenge": held_out, "usgra": held_out, "phantom": ALL, "limb": ALL}
+        parts = {"challenge": held_out, "usgra": held_out, "phantom": ALL}
         run = f"fold{fold}"
         folders = prepare_all(args, run, parts)
         expected = json.loads(quality.FOLDS.read_text())[str(fold)]

@@ -88,11 +88,7 @@ def measure_classic(pythons, flags, product_size, rows, rounds):
     for python in pythons:
         commands |= torch_rows(python, flags)
     commands |= product_rows(pythons, product_size)
-    commands = {
-        name: command
-        for name, command in commands.items()
-        if rows is None or name == STOCK or any(text in name for text in rows)
-    }
+    commands = measure.choose(commands, rows, STOCK)
     results = measure.summarize(measure.take_turns(commands, rounds), "seconds")
     for row in results.values():
         row["gflops"] = row["gflop"] / row["seconds"]

@@ -31,6 +31,12 @@ def gpu_capability() -> float | None:
         return None
 
 
+def kernel_limit() -> str | None:
+    """Return what ONEDNN_MAX_CPU_ISA holds kernels to, where that has no bfloat16."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    return None if any(kernel in limit for kernel in BFLOAT16_KERNELS) else limit
+
+
 def choose_precision(name: str) -> tuple[str, str]:
     """Return `(precision, why)` for one of PRECISIONS, the latter a phrase.
 
@@ -44,9 +50,8 @@ def choose_precision(name: str) -> tuple[str, str]:
 
     devices = [device.lower() for device in list_devices()]
     found = {device.split(":")[0] for device in devices}
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    limited = not any(kernel in limit for kernel in BFLOAT16_KERNELS)
-    if name == "bfloat16" and limited and found == {"cpu"}:
+    limit = kernel_limit()
+    if name == "bfloat16" and limit and found == {"cpu"}:
         said = f"kernels are held to {limit} by ONEDNN_MAX_CPU_ISA; unset that"
         raise ValueError(f"--precision bfloat16: {said}, or take --precision float32")
     if name != "auto":
@@ -58,7 +63,7 @@ def choose_precision(name: str) -> tuple[str, str]:
         if capability is not None and capability >= BFLOAT16_CAPABILITY:
             return "bfloat16", f"the GPU has it (compute capability {capability})"
         return "float32", "the GPU is not known to compute in bfloat16"
-    if limited:
+    if limit:
         return "float32", f"kernels have no bfloat16 (ONEDNN_MAX_CPU_ISA is {limit})"
     if found := sorted(BFLOAT16_FLAGS & cpu_flags()):
         return "bfloat16", f"the processor has it ({', '.join(found)})"

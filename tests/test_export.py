@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,43 @@ def test_engines_predict_without_tensorflow_what_keras_does(exported, tmp_path, 
     pairs = zip(read_masks(out), read_masks(tmp_path / "keras"), strict=True)
     differing = np.mean([np.mean(one != two) for one, two in pairs])
     assert differing < (0.03 if engine.endswith("int8") else 0.005)
+
+
+def test_an_engine_computes_in_the_precision_that_is_asked_for(exported):
+    weights = exported[0] / "weights" / "unet.h5"
+    x = np.random.default_rng(0).normal(size=(2, 32, 48, 1)).astype(np.float32)
+    found = {
+        engine: engines.load(engine, engines.exported(weights, engine), "float32")
+        for engine in ("onnx", "openvino", "litert")
+    }
+    one, *others = [network.predict_on_batch(x) for network in found.values()]
+    assert one.std() > 0.01  # says something
+    for other in others:  # bfloat16, where the processor has it, is off by 1e-3 and more
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_openvino_runs_where_kernels_are_held_to_older_processors(exported):
+    path = engines.exported(exported[0] / "weights" / "unet.h5", "openvino")
+    code = f"""
+import numpy as np
+from pathlib import Path
+from nerve.prediction import engines
+x = np.zeros((1, 32, 48, 1), np.float32)
+print(engines.load("openvino", Path({str(path)!r})).predict_on_batch(x).shape)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "(1, 32, 48, 1)\n", done.stderr
+
+
+def test_a_precision_that_an_engine_lacks_is_refused(copy):
+    said = r"^--engine litert-int8 computes in float32, not in bfloat16$"
+    refused(copy, said, "--engine", "litert-int8", "--precision", "bfloat16")
 
 
 def test_what_is_exported_has_the_same_results_without_keras_own_normalization():

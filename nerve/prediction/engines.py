@@ -4,6 +4,7 @@ They need: pip install -r requirements/export.txt
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import numpy as np
 from nerve import machine
 from nerve.command import quoted
 from nerve.files import atomic
+from nerve.precision import kernel_limit
 from nerve.records import Trained, read_json
 
 KERAS = "keras"
@@ -25,6 +27,8 @@ FILES = {
     "litert-int8": "_int8.tflite",
 }
 NAMES = (KERAS, *FILES)
+# precisions that OpenVINO computes in, as it calls them; the others have float32 alone
+OPENVINO_TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 EXPORT = "python export.py"
 
 
@@ -67,15 +71,23 @@ def check(weights: Path, engine: str, trained: Trained) -> Path:
     return path
 
 
-def load(engine: str, path: Path) -> SimpleNamespace:
+def load(engine: str, path: Path, precision: str = "auto") -> SimpleNamespace:
     """Return an exported network; its `predict_on_batch` takes and gives batches.
 
+    Args:
+        precision: One of precision.py; "auto" is what OpenVINO thinks best.
+
     Raises:
-        ValueError: the engine is not installed, or cannot read the file.
+        ValueError: the engine is not installed, has no such precision, or cannot read the
+            file.
     """
-    loaders = {"onnx": load_onnx, "openvino": load_openvino, "litert": load_litert}
+    name = engine.removesuffix("-int8")
+    loaders = {"onnx": load_onnx, "litert": load_litert}
+    loaders["openvino"] = functools.partial(load_openvino, precision=precision)
+    if name != "openvino" and precision not in ("auto", "float32"):
+        raise ValueError(f"--engine {engine} computes in float32, not in {precision}")
     try:
-        function = loaders[engine.removesuffix("-int8")](path)
+        function = loaders[name](path)
     except ImportError as error:
         raise ValueError(
             f"engine {engine} needs: pip install -r requirements/export.txt"
@@ -95,20 +107,24 @@ def load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: session.run(None, {name: x})[0]
 
 
-def load_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function of OpenVINO, likewise; it computes in what it thinks best.
+def load_openvino(path: Path, precision: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of OpenVINO, likewise.
 
     A network compiled for one number of frames is faster than one for any.
     """
     import openvino
 
-    core = openvino.Core()
+    core, settings = openvino.Core(), {}
+    if precision == "auto" and kernel_limit():  # it would look for kernels of bfloat16
+        precision = "float32"
+    if precision != "auto":
+        settings["INFERENCE_PRECISION_HINT"] = OPENVINO_TYPES[precision]
     network, compiled = core.read_model(path), {}
 
     def predict_on_batch(x):
         if x.shape not in compiled:
             network.reshape(x.shape)
-            compiled[x.shape] = core.compile_model(network, "CPU")
+            compiled[x.shape] = core.compile_model(network, "CPU", settings)
         return compiled[x.shape](x)[0]
 
     return predict_on_batch
