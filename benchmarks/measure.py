@@ -258,6 +258,8 @@ def machine():
         models = [line.split(":")[1].strip() for line in lines if "model name" in line]
         info["processor"] = models[0] if models else info["processor"]
     info["cores"] = len(os.sched_getaffinity(0))
+    if limit := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        info["kernels"] = limit
     info["python"] = platform.python_version()
     for package in PACKAGES:
         info[package] = metadata.version(package)
