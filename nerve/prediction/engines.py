@@ -93,9 +93,13 @@ def load(engine: str, path: Path, precision: str = "auto") -> SimpleNamespace:
             f"engine {engine} needs: pip install -r requirements/export.txt"
         ) from error
     except Exception as error:  # each engine has errors of its own
-        text = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read by {engine} ({text:.160})") from error
+        raise ValueError(f"{path} cannot be read by {engine} ({brief(error)})") from error
     return SimpleNamespace(predict_on_batch=function)
+
+
+def brief(error: Exception) -> str:
+    """Return the beginning of an error's text as one line."""
+    return " ".join(str(error).split())[:160]
 
 
 def load_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -124,7 +128,11 @@ def load_openvino(path: Path, precision: str) -> Callable[[np.ndarray], np.ndarr
     def predict_on_batch(x):
         if x.shape not in compiled:
             network.reshape(x.shape)
-            compiled[x.shape] = core.compile_model(network, "CPU", settings)
+            try:
+                compiled[x.shape] = core.compile_model(network, "CPU", settings)
+            except RuntimeError as error:
+                said = f"OpenVINO cannot run {path} in {precision} here ({brief(error)})"
+                raise ValueError(said) from error
         return compiled[x.shape](x)[0]
 
     return predict_on_batch
