@@ -135,6 +135,20 @@ print(engines.load("openvino", Path({str(path)!r})).predict_on_batch(x).shape)
     assert done.stdout == "(1, 32, 48, 1)\n", done.stderr
 
 
+def test_a_precision_that_openvino_cannot_run_is_one_line(exported, monkeypatch):
+    import openvino
+
+    def fail(*_):
+        raise RuntimeError("no kernel\n of this type")
+
+    path = engines.exported(exported[0] / "weights" / "unet.h5", "openvino")
+    network = engines.load("openvino", path, "bfloat16")
+    monkeypatch.setattr(openvino.Core, "compile_model", fail)
+    said = r"unet\.xml in bfloat16 here \(no kernel of this type\)$"
+    with pytest.raises(ValueError, match=said):
+        network.predict_on_batch(np.zeros((1, 32, 48, 1), np.float32))
+
+
 def test_a_precision_that_an_engine_lacks_is_refused(copy):
     said = r"^--engine litert-int8 computes in float32, not in bfloat16$"
     refused(copy, said, "--engine", "litert-int8", "--precision", "bfloat16")
